@@ -1,0 +1,57 @@
+# Everything a checkout needs, with GNU make and Python 3.11 or newer alone.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+
+# A virtual environment whose interpreter was removed or upgraded away is made anew.
+ifneq ($(shell $(BIN)/python -c 'print("works")' 2>/dev/null),works)
+$(VENV)/.made: rebuild
+endif
+
+.PHONY: help run test lint clean rebuild
+
+help:
+	@echo 'make run    start the service on http://127.0.0.1:8000; Ctrl-C stops it (settings: README)'
+	@echo 'make test   run every check and every test'
+	@echo 'make lint   run the checks only'
+	@echo 'make clean  remove what make and the tests have made'
+
+run: $(VENV)/.runtime
+	@exec $(BIN)/python -m gunicorn wsgi:app
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each installation has a stamp, older than its list of requirements when it is outdated.
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.runtime: requirements.txt $(VENV)/.made
+	$(INSTALL) -r requirements.txt
+	@touch $@
+
+# Candidates are tried, not only looked for: version managers leave names on the path that do not run.
+$(VENV)/.made:
+	@for python in $(or $(PYTHON),python3.14 python3.13 python3.12 python3.11 python3); do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo 'LLM Shell needs Python 3.11 or newer: install it, or name it, as in: make run PYTHON=/opt/python/bin/python3' >&2; \
+	    exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "$$found lacks its venv module: install it (on Debian and Ubuntu: apt install python3-venv)" >&2; \
+	    exit 1; \
+	fi; \
+	"$$found" -m venv --clear $(VENV) && touch $@

@@ -1,0 +1,29 @@
+"""LLM Shell: start one shell command for a remote caller, watch it, read it, stop it, start it again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from app.config import Settings
+
+__version__ = "1.0.0"
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Build the WSGI application and hand `settings` (default: those of the environment) to the supervisor.
+
+    Raises `SettingsError` when the environment's settings are faulty. Flask is imported here and not above, because the
+    shim imports `app.process` and must not pay for a web framework.
+    """
+    from app.api import build_app  # noqa: PLC0415 (see the docstring)
+    from app.config import load_settings  # noqa: PLC0415 (see the docstring)
+    from app.supervisor import supervisor  # noqa: PLC0415 (see the docstring)
+
+    if settings is None:
+        # Under gunicorn the master has read them; what a reload refused must not come in through the worker.
+        settings = supervisor.settings if supervisor.claimed and supervisor.settings else load_settings()
+    supervisor.init_app(settings)
+    return build_app(settings)

@@ -1,0 +1,31 @@
+"""The HTTP room: the only code that knows requests, answers and status codes."""
+
+from __future__ import annotations
+
+from threading import BoundedSemaphore
+
+from flask import Flask
+
+from app.api import auth, docs, errors, health, logs, process
+from app.api.openapi import ShellApi
+from app.config import Settings
+
+MAX_BODY_BYTES = 1024 * 1024
+STALL_SECONDS = 30
+
+
+def build_app(settings: Settings) -> Flask:
+    """Build the Flask application with every route, check and error handler."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["STALL_SECONDS"] = STALL_SECONDS
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider: keep the contract's field order
+    app.url_map.merge_slashes = False  # "//start" is a 404 like any other wrong path, not a redirect
+    app.extensions[logs.LONG_ANSWERS] = BoundedSemaphore(max(1, settings.threads // 4))
+    auth.protect(app, settings)
+    errors.register(app)
+    api = ShellApi(app, needs_token=settings.token is not None)
+    for blueprint in (process.blueprint, logs.blueprint, health.blueprint, docs.blueprint):
+        api.register_blueprint(blueprint)
+    app.register_blueprint(docs.assets)
+    return app

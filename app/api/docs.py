@@ -1,0 +1,62 @@
+"""The API's description, and a page that renders it with files of this machine alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import flask
+from flask import Response
+from flask_smorest import current_api
+from swagger_ui_bundle import swagger_ui_path
+
+from app.api.openapi import fails_with
+from app.api.parsing import Blueprint
+from app.api.schemas import NoParameters
+
+_OWN_FILES = Path(__file__).with_name("static")
+_PAGE = (_OWN_FILES / "docs.html", "text/html")
+_ASSETS = {
+    "docs.js": (_OWN_FILES / "docs.js", "text/javascript"),
+    "swagger-ui.css": (Path(swagger_ui_path) / "swagger-ui.css", "text/css"),
+    "swagger-ui-bundle.js": (Path(swagger_ui_path) / "swagger-ui-bundle.js", "text/javascript"),
+}
+# Swagger UI draws its icons from data: URLs; scripts and styles come from files only.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+blueprint = Blueprint("docs", __name__, description="The API's description of itself.")
+assets = flask.Blueprint("assets", __name__)
+
+
+@blueprint.get("/openapi.json")
+@blueprint.arguments(NoParameters, location="query", as_kwargs=True)
+@blueprint.response(200, {"type": "object"}, description="An OpenAPI 3.0 document.")
+@fails_with(400)
+def get_openapi() -> Response:
+    """Describe this API as an OpenAPI document"""
+    return flask.jsonify(current_api.spec.to_dict())
+
+
+@blueprint.get("/docs")
+@blueprint.arguments(NoParameters, location="query", as_kwargs=True)
+@blueprint.response(200, {"type": "string"}, content_type="text/html", description="A page for people.")
+@fails_with(400)
+def get_docs() -> Response:
+    """Show this API's description as a page, with no network needed"""
+    return _send(*_PAGE)
+
+
+@assets.get("/docs/<name>")
+def get_asset(name: str) -> Response:
+    """Return one of the few files that the page needs."""
+    if name not in _ASSETS:
+        flask.abort(404)
+    return _send(*_ASSETS[name])
+
+
+def _send(path: Path, media_type: str) -> Response:
+    response = Response(path.read_bytes(), mimetype=media_type)
+    response.headers["Content-Security-Policy"] = _POLICY
+    return response

@@ -1,0 +1,76 @@
+"""Every error leaves as `application/problem+json` (RFC 9457), whoever raised it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from app.exceptions import BadRequestError, ConflictError, InternalError, LLMShellError, NotFoundError
+
+PROBLEM_TYPE = "application/problem+json"
+STATUS_OF: Mapping[type[LLMShellError], HTTPStatus] = {
+    BadRequestError: HTTPStatus.BAD_REQUEST,
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    ConflictError: HTTPStatus.CONFLICT,
+    InternalError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+
+
+def register(app: Flask) -> None:
+    """Make `app` answer domain errors, routing errors and failures of its own in the one shape."""
+    app.register_error_handler(LLMShellError, _answer_domain_error)
+    app.register_error_handler(HTTPException, answer_http_exception)
+
+
+def answer_http_exception(error: HTTPException) -> Response:
+    """Answer what Werkzeug raised, keeping headers such as `Allow` and `WWW-Authenticate`.
+
+    A failure of the service's own arrives here as a 500 that Flask has made; its traceback goes to the log alone.
+    """
+    response = _problem(HTTPStatus(error.code or 500), _explain(error), {})
+    for name, value in error.get_headers():
+        if name.lower() != "content-type":
+            response.headers[name] = value
+    return response
+
+
+def _answer_domain_error(error: LLMShellError) -> Response:
+    extra = dict(error.extra)
+    if isinstance(error, BadRequestError) and error.errors:
+        extra["errors"] = {_printable(name): list(messages) for name, messages in error.errors.items()}
+    return _problem(STATUS_OF[type(error)], error.detail, extra)
+
+
+def _problem(status: HTTPStatus, detail: str, extra: dict[str, object]) -> Response:
+    members: dict[str, object] = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": _printable(detail),
+    }
+    response = jsonify(members | extra | members)  # the standard's members first, and never overridden
+    response.status_code = status
+    response.mimetype = PROBLEM_TYPE
+    return response
+
+
+def _explain(error: HTTPException) -> str:
+    if isinstance(error, MethodNotAllowed):
+        return f"{request.path} does not take {request.method}; use {' or '.join(sorted(error.valid_methods or ()))}."
+    match error.code:
+        case 404:
+            return f"There is no {request.path} here; GET /openapi.json lists what there is."
+        case 413:
+            return f"The body is too large; send at most {request.max_content_length} bytes."
+        case 500:
+            return "The service failed to answer this request; what went wrong is in its log."
+        case _:
+            return error.description or "The request cannot be answered."
+
+
+def _printable(text: str) -> str:
+    """Show lone surrogates as escapes: as they are, strict JSON readers would refuse the whole answer."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,89 @@
+"""The call that reads a run's output, with bounded memory and a bounded number of threads."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from flask import Response, current_app
+from werkzeug.exceptions import TooManyRequests
+
+from app.api.openapi import fails_with
+from app.api.parsing import Blueprint
+from app.api.schemas import LogsQuery, LogsSchema
+from app.exceptions import NotFoundError
+from app.log.manager import LogPage
+from app.supervisor import supervisor
+
+LONG_ANSWERS = "long-answers"  # the key, among the app's extensions, of the semaphore that counts them
+LONG_ANSWER_BYTES = 1024 * 1024
+# One piece must get through within the time that a stalled client is given, so this decides how slow an honest one may
+# be: 64 KiB in 30 s.
+PIECE_BYTES = 64 * 1024
+_RUN_ID = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}(?:_[0-9]{1,9})?")
+
+blueprint = Blueprint("logs", __name__, description="Read what the command printed.")
+
+
+@blueprint.get("/logs")
+@blueprint.arguments(LogsQuery, location="query", as_kwargs=True)
+@blueprint.response(200, LogsSchema, description="The lines asked for.")
+@fails_with(400, 404, 429)
+def get_logs(lines: int | None, seconds: float | None, run_id: str | None) -> Response:
+    """Read what a run has printed so far
+
+    Works while the run goes on and after it ended. Without `lines` and `seconds` it returns everything, which may be
+    very long: prefer `lines=100`. 429 when too many very long answers are being read already.
+    """
+    if run_id is not None and not _RUN_ID.fullmatch(run_id):
+        raise NotFoundError(
+            "There is no run of that run_id; take one from an answer of /start, /status or /restart, such as "
+            "2026-11-22_06-08-00."
+        )
+    page = supervisor.open_logs(run_id, lines, seconds)
+    return _answer_long(page) if page.size_hint > LONG_ANSWER_BYTES else _answer_short(page)
+
+
+def _answer_short(page: LogPage) -> Response:
+    with page:
+        body = b"".join(_encode(page))
+    return Response(list(_slice(body)), mimetype="application/json")
+
+
+def _answer_long(page: LogPage) -> Response:
+    """Stream the page while holding one of the few places for long answers.
+
+    The server closes the answer once it is sent or the client went away; that frees the place and the files.
+    """
+    with ExitStack() as resources:
+        resources.enter_context(page)
+        places = current_app.extensions[LONG_ANSWERS]
+        if not places.acquire(blocking=False):
+            raise TooManyRequests(
+                "Too many long answers are being sent already; ask for fewer lines, or try again in a second.",
+                retry_after=1,
+            )
+        resources.callback(places.release)
+        response = Response(
+            (piece for chunk in _encode(page) for piece in _slice(chunk)),
+            mimetype="application/json",
+        )
+        response.call_on_close(resources.pop_all().close)
+    return response
+
+
+def _encode(page: LogPage) -> Iterator[bytes]:
+    """Yield the answer; `lines_returned` comes last because it is known only once the content has passed."""
+    head: dict[str, Any] = {"log_file": page.log_file, "total_lines": page.total_lines}
+    if page.truncated:
+        head |= {"truncated": True, "first_seq": page.first_seq}
+    yield json.dumps(head, separators=(",", ":")).removesuffix("}").encode() + b',"content":"'
+    yield from page.chunks()
+    yield f'","lines_returned":{page.lines_returned}}}'.encode()
+
+
+def _slice(data: bytes) -> Iterator[bytes]:
+    return (data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES))

@@ -1,0 +1,74 @@
+"""The API's description of itself: title, security, and the errors that each call documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TypeVar, cast
+
+from flask import Flask, Response
+from flask_smorest import Api
+from werkzeug.exceptions import HTTPException
+
+from app import __version__
+from app.api.errors import PROBLEM_TYPE, answer_http_exception
+from app.api.parsing import Blueprint
+from app.api.schemas import ProblemSchema
+
+DESCRIPTION = """
+LLM Shell runs one shell command at a time for you: start it, watch it, read what it printed, stop it, start it again.
+
+A typical round: `POST /start` with `{"command": "npm run dev"}`, then `GET /logs?lines=100` and `GET /status` as often
+as you like, and `POST /kill` in the end. The command keeps running between your calls. Its stdin is empty, and its
+output goes to a log file, from which `GET /logs` reads.
+
+Every error is an `application/problem+json` object whose `detail` tells what to do.
+""".strip()
+
+View = TypeVar("View", bound=Callable[..., object])
+
+
+class ShellApi(Api):
+    """Be flask-smorest's Api with this service's error shape and security scheme."""
+
+    ERROR_SCHEMA = ProblemSchema
+    DEFAULT_ERROR_RESPONSE_NAME = None
+
+    def __init__(self, app: Flask, *, needs_token: bool) -> None:
+        """Describe a bearer token in the document when the service asks for one."""
+        super().__init__(app, spec_kwargs=_describe(needs_token=needs_token))
+
+    def _register_responses(self) -> None:
+        for status in HTTPStatus:
+            self.spec.components.response(
+                status.name,
+                {"description": status.phrase, "content": {PROBLEM_TYPE: {"schema": self.ERROR_SCHEMA}}},
+                lazy=True,
+            )
+
+    def _register_pagination_header(self) -> None:
+        """Leave out flask-smorest's pagination, of which this API has none."""
+
+    def handle_http_exception(self, error: HTTPException) -> Response:
+        """Answer in the service's shape where flask-smorest would in its own."""
+        return answer_http_exception(error)
+
+
+def fails_with(*statuses: int) -> Callable[[View], View]:
+    """Document a call's errors, and those that the checks in front of every call give."""
+
+    responses = {status: HTTPStatus(status).name for status in sorted({*statuses, 400, 401, 403, 500})}
+    return cast("Callable[[View], View]", Blueprint.doc(responses=responses))
+
+
+def _describe(*, needs_token: bool) -> dict[str, object]:
+    description: dict[str, object] = {
+        "title": "LLM Shell",
+        "version": __version__,
+        "openapi_version": "3.0.3",
+        "info": {"description": DESCRIPTION},
+    }
+    if needs_token:
+        scheme = {"type": "http", "scheme": "bearer", "description": "The value of the setting LLM_SHELL_TOKEN."}
+        description |= {"components": {"securitySchemes": {"bearer": scheme}}, "security": [{"bearer": []}]}
+    return description

@@ -1,0 +1,68 @@
+"""The calls that start, watch, end and start again the process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.api.openapi import fails_with
+from app.api.parsing import Blueprint, refuse_body
+from app.api.schemas import KillQuery, KillSchema, NoParameters, RestartQuery, StartSchema, StatusSchema
+from app.supervisor import supervisor
+
+blueprint = Blueprint("process", __name__, description="Start, watch, kill and restart the one command.")
+
+
+@blueprint.post("/start")
+@blueprint.arguments(NoParameters, location="query", as_kwargs=True)
+@blueprint.arguments(StartSchema, as_kwargs=True)
+@blueprint.response(201, StatusSchema, description="The command was started; the state at the moment of the spawn.")
+@fails_with(400, 409, 413, 415, 500)
+def start(**request: Any) -> dict[str, Any]:
+    """Start a command
+
+    Answers at once, while the command runs on; read what it prints with GET /logs and its end from GET /status. 409
+    when the last run, or something it left behind, is still alive: call POST /kill first, or send `"replace": true`.
+    """
+    return supervisor.start(**request)
+
+
+@blueprint.get("/status")
+@blueprint.arguments(NoParameters, location="query", as_kwargs=True)
+@blueprint.response(200, StatusSchema, description="The state of the current run, the last one started.")
+@fails_with(400, 404)
+def get_status() -> dict[str, Any]:
+    """Tell the state of the current run
+
+    404 when nothing was started yet.
+    """
+    return supervisor.get_status()
+
+
+@blueprint.post("/kill")
+@blueprint.arguments(KillQuery, location="query", as_kwargs=True)
+@blueprint.response(200, KillSchema, description="What was ended, and how.")
+@fails_with(400, 404, 413)
+def kill(signal_type: str, timeout: float) -> dict[str, Any]:
+    """End the process and everything it started
+
+    Answers when all of it is gone. Parameters go in the query string; a body is refused. 400 when it had ended already
+    and left nothing behind. It is never refused because of another call under way: it joins or overtakes it.
+    """
+    refuse_body()
+    return supervisor.kill(signal_type, timeout)
+
+
+@blueprint.post("/restart")
+@blueprint.arguments(RestartQuery, location="query", as_kwargs=True)
+@blueprint.response(
+    200, StatusSchema, description="The new run at the moment of the spawn, with a log file of its own."
+)
+@fails_with(400, 404, 409, 413, 500)
+def restart(timeout: float | None) -> dict[str, Any]:
+    """End the current run and start the same command again
+
+    Same command, directory and environment. Works on a run that has ended, too. Parameters go in the query string; a
+    body is refused.
+    """
+    refuse_body()
+    return supervisor.restart(timeout)

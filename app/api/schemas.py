@@ -1,0 +1,305 @@
+"""What requests may hold and what answers look like; the descriptions are what an agent reads in /openapi.json."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
+
+from app.config import MAX_TIMEOUT, PREFIX
+
+MAX_COMMAND_BYTES = 131_071  # Linux: MAX_ARG_STRLEN less the final NUL
+SIGNALS = ("SIGTERM", "SIGKILL")
+_DIGITS = re.compile(r"[0-9]+")
+_DECIMAL = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NOT_NEGATIVE = validate.Range(min=0, error="Must not be negative.")
+_TIMEOUT = validate.Range(0, MAX_TIMEOUT, error=f"Must be from 0 to {MAX_TIMEOUT} seconds.")
+
+
+class WholeNumber(fields.Integer):
+    """Take plain digits only; Python's own `int` also takes `1_000`, ` 7 ` and digits of other scripts."""
+
+    default_error_messages = {"invalid": "Must be a whole number, 0 or more, in digits."}  # noqa: RUF012 (as in marshmallow)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        if not _DIGITS.fullmatch(value):
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Number(fields.Float):
+    """Take a plain finite decimal number only."""
+
+    default_error_messages = {"invalid": "Must be a number, such as 2 or 0.5."}  # noqa: RUF012 (as in marshmallow)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> float:
+        if not _DECIMAL.fullmatch(value) or not math.isfinite(float(value)):
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class StrictBoolean(fields.Boolean):
+    """Take JSON's true and false only, not `"yes"` or 1."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+def check_text(text: str) -> None:
+    """Refuse what no argument, path or environment of a Linux process can hold."""
+    if "\0" in text:
+        raise ValidationError("Must not contain a NUL character.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValidationError("Must be valid Unicode; it contains a lone surrogate.") from error
+
+
+def _check_command(command: str) -> None:
+    check_text(command)
+    if not command.strip():
+        raise ValidationError("Must not be blank.")
+    if (size := len(command.encode("utf-8"))) > MAX_COMMAND_BYTES:
+        raise ValidationError(
+            f"Must be at most {MAX_COMMAND_BYTES} bytes of UTF-8, not {size}; put a longer script in a file and run it."
+        )
+
+
+def _check_env_name(name: str) -> None:
+    check_text(name)
+    if not name or "=" in name:
+        raise ValidationError("A variable's name must not be empty or contain '='.")
+    if name.startswith(PREFIX):
+        raise ValidationError(f"Names that begin with {PREFIX} are the service's own.")
+
+
+class RequestSchema(Schema):
+    """Word the faults that any request can have."""
+
+    error_messages = {"unknown": "There is no such field; /openapi.json has them all."}  # noqa: RUF012 (as in marshmallow)
+
+
+class NoParameters(RequestSchema):
+    """Take no query parameter at all."""
+
+
+class StartSchema(RequestSchema):
+    """The body of POST /start."""
+
+    command = fields.String(
+        required=True,
+        validate=_check_command,
+        error_messages={"required": "Give the command to run."},
+        metadata={
+            "description": "The shell command line to run, by `/bin/sh -c`. Not blank, no NUL, at most 131071 bytes.",
+            "example": "npm run dev",
+            "minLength": 1,
+            "maxLength": MAX_COMMAND_BYTES,
+        },
+    )
+    cwd = fields.String(
+        validate=[validate.Length(min=1), check_text],
+        metadata={
+            "description": "The directory to run it in: absolute, or relative to the service's working directory "
+            "(the default).",
+            "example": "/srv/project",
+        },
+    )
+    env = fields.Dict(
+        keys=fields.String(validate=_check_env_name),
+        values=fields.String(validate=check_text),
+        metadata={
+            "description": "Environment variables to add to the process's, or to override. A name must not be empty, "
+            "contain `=` or begin with `LLM_SHELL_`.",
+            "example": {"PORT": "3000"},
+        },
+    )
+    replace = StrictBoolean(
+        metadata={
+            "description": "true: first end what is still alive of the current run, as POST /kill does, then start. "
+            "false: answer 409 instead.",
+            "default": False,
+        }
+    )
+
+
+class KillQuery(RequestSchema):
+    """The query of POST /kill."""
+
+    signal_type = fields.String(
+        data_key="type",
+        load_default="SIGTERM",
+        validate=validate.OneOf(SIGNALS, error="Must be SIGTERM or SIGKILL."),
+        metadata={
+            "description": "SIGTERM asks the processes to end and sends SIGKILL to those alive after `timeout`; "
+            "SIGKILL ends them at once.",
+        },
+    )
+    timeout = Number(
+        load_default=5.0,
+        validate=_TIMEOUT,
+        metadata={"description": "Seconds to wait after SIGTERM before SIGKILL; fractions allowed."},
+    )
+
+
+class RestartQuery(RequestSchema):
+    """The query of POST /restart."""
+
+    timeout = Number(
+        load_default=None,
+        validate=_TIMEOUT,
+        metadata={
+            "description": "Seconds to wait after SIGTERM before SIGKILL; fractions allowed. The default is the "
+            "setting LLM_SHELL_DEFAULT_RESTART_TIMEOUT, normally 10.",
+        },
+    )
+
+
+class LogsQuery(RequestSchema):
+    """The query of GET /logs."""
+
+    lines = WholeNumber(
+        load_default=None,
+        validate=_NOT_NEGATIVE,
+        metadata={"description": "Return the last N lines; 0 returns everything. Not together with `seconds`."},
+    )
+    seconds = Number(
+        load_default=None,
+        validate=_NOT_NEGATIVE,
+        metadata={
+            "description": "Return the lines of the last S seconds; fractions allowed; 0 returns nothing. Not together "
+            "with `lines`."
+        },
+    )
+    run_id = fields.String(
+        load_default=None,
+        metadata={"description": "The run to read, by its `run_id`. Default: the current run."},
+    )
+
+    @validates_schema
+    def check_one_limit(self, data: Mapping[str, Any], **_: object) -> None:
+        """Refuse both limits at once."""
+        if data.get("lines") is not None and data.get("seconds") is not None:
+            raise ValidationError("Give lines or seconds, not both.", "seconds")
+
+
+class StatusSchema(Schema):
+    """A run's state, as /start, /status and /restart tell it."""
+
+    status = fields.String(
+        required=True,
+        validate=validate.OneOf(("running", "exited", "killed")),
+        metadata={
+            "description": "running; exited: it ended by itself; killed: the service ended it, and `reason` says why."
+        },
+    )
+    process_pid = fields.Integer(required=True, metadata={"description": "The pid of the command's shell."})
+    command = fields.String(required=True)
+    run_id = fields.String(
+        required=True,
+        metadata={"description": "Names this run, as in GET /logs?run_id=.", "example": "2026-11-22_06-08-00"},
+    )
+    log_file = fields.String(required=True, metadata={"description": "The absolute path of the run's log."})
+    created_at = fields.String(required=True, metadata={"format": "date-time"})
+    stopped_at = fields.String(required=True, allow_none=True, metadata={"format": "date-time"})
+    exit_code = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "-15 for a death by SIGTERM, and so on; null while it runs, or with a `reason` when unknown."
+        },
+    )
+    signal = fields.String(
+        required=True, allow_none=True, metadata={"description": "The signal that ended it, such as SIGTERM, or null."}
+    )
+    reason = fields.String(
+        required=True, allow_none=True, metadata={"description": "One sentence where one is needed."}
+    )
+    output_open = fields.Boolean(
+        required=True,
+        metadata={"description": "true while anything can still print: the log may grow though `status` is exited."},
+    )
+    leftover_pids = fields.List(
+        fields.Integer(),
+        required=True,
+        metadata={"description": "What the command started and left alive after it ended. POST /kill ends these too."},
+    )
+
+
+class KillSchema(Schema):
+    """What /kill did."""
+
+    status = fields.String(
+        required=True,
+        validate=validate.OneOf(("running", "exited", "killed")),
+        metadata={
+            "description": "killed; exited when it had ended before and only leftovers were killed; running when it "
+            "could not be killed."
+        },
+    )
+    type = fields.String(required=True, validate=validate.OneOf(SIGNALS))
+    exit_code = fields.Integer(required=True, allow_none=True)
+    signal = fields.String(required=True, allow_none=True)
+    reason = fields.String(required=True, allow_none=True)
+    stopped_at = fields.String(required=True, allow_none=True, metadata={"format": "date-time"})
+    escalated = fields.Boolean(
+        required=True, metadata={"description": "true when SIGTERM was not enough and SIGKILL followed."}
+    )
+    survivors = fields.List(
+        fields.Integer(),
+        required=True,
+        metadata={"description": "Pids still alive 2 seconds after SIGKILL; normally empty."},
+    )
+
+
+class LogsSchema(Schema):
+    """A part of a run's output."""
+
+    log_file = fields.String(required=True)
+    total_lines = fields.Integer(required=True, metadata={"description": "The lines of the run so far."})
+    lines_returned = fields.Integer(required=True, metadata={"description": "The lines in `content`."})
+    content = fields.String(
+        required=True,
+        metadata={
+            "description": "The lines joined with newlines, stdout and stderr together, as the process wrote them; "
+            "bytes that are not UTF-8 are shown as \\xNN."
+        },
+    )
+    truncated = fields.Boolean(
+        metadata={"description": "true, and only then present, when older lines were asked for than are still kept."}
+    )
+    first_seq = fields.Integer(
+        metadata={"description": "With `truncated`: the number of the oldest line still kept; the run's first was 1."}
+    )
+
+
+class HealthSchema(Schema):
+    """The service's own state."""
+
+    status = fields.String(required=True, validate=validate.Equal("healthy"))
+    version = fields.String(required=True)
+    uptime = fields.Integer(required=True, metadata={"description": "Whole seconds since the service came up."})
+
+
+class ProblemSchema(Schema):
+    """An error, as RFC 9457 has it; members beyond these tell more, such as the pids in the way."""
+
+    class Meta:
+        """Document that further members may come."""
+
+        unknown = INCLUDE
+
+    type = fields.String(required=True, metadata={"example": "about:blank"})
+    title = fields.String(required=True, metadata={"description": "The status in words."})
+    status = fields.Integer(required=True, metadata={"description": "The HTTP status."})
+    detail = fields.String(required=True, metadata={"description": "One sentence that tells what to do."})
+    errors = fields.Dict(
+        keys=fields.String(),
+        values=fields.List(fields.String()),
+        metadata={"description": "For an invalid request: the messages for each field."},
+    )

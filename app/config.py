@@ -1,0 +1,254 @@
+"""The service's settings: read once from the environment and `.env`, every fault reported together."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from dotenv.parser import parse_stream
+from environs import Env, EnvValidationError, ValidationError, validate
+
+PREFIX = "LLM_SHELL_"
+ENV_FILE = Path(".env")
+MAX_TIMEOUT = 600
+MIN_THREADS = 4
+MIN_TOKEN_LENGTH = 16
+MAX_PORT = 65535
+MIB = 1024 * 1024
+_EXPORT_LINE = """export LLM_SHELL_TOKEN="$(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')\""""
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_.])?")
+_HOST_AND_PORT = re.compile(r"(?P<name>[^\[\]:\s]+|\[[^\[\]\s]+\])(?::(?P<port>[0-9]{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator chose; the defaults are those of the documentation.
+
+    `log_dir` is absolute, `default_restart_timeout` is in seconds, `log_max_bytes` is per run, `log_keep` counts runs.
+    `trusted_hosts` holds lower-case `name` or `name:port`, a name without a port standing for any port.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    log_dir: Path = field(default_factory=lambda: Path("logs").absolute())
+    default_restart_timeout: float = 10.0
+    shell: str = "/bin/sh"
+    token: str | None = field(default=None, repr=False)
+    trusted_hosts: tuple[str, ...] = ()
+    threads: int = 16
+    on_shutdown: Literal["stop", "keep"] = "stop"
+    log_max_bytes: int = 1024 * MIB
+    log_keep: int = 50
+    log_group_read: bool = False
+
+
+class SettingsError(Exception):
+    """Tell every fault of the settings at once; the text is meant to be shown as it is."""
+
+    def __init__(self, faults: list[str]) -> None:
+        lines = "".join(f"\n  - {fault}" for fault in faults)
+        super().__init__(f"LLM Shell does not start, its settings must change first:{lines}")
+        self.faults = faults
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment and, for names not set there, from `.env` in the working directory.
+
+    Raises `SettingsError` with every fault. `os.environ` stays as it is, so that what `.env` holds does not reach the
+    processes started.
+    """
+    file_names, faults = _inspect_env_file()
+    env = Env(eager=False)
+    if not faults:
+        env.read_env(ENV_FILE, recurse=False)
+    with env.prefixed(PREFIX):
+        settings = _read_fields(env)
+    try:
+        env.seal()
+    except EnvValidationError as error:
+        messages = cast("dict[str, list[str]]", error.error_messages)
+        faults += [f"{name}: {message}" for name, texts in messages.items() for message in texts]
+    faults += _unknown_names([*os.environ, *file_names])
+    if faults:
+        raise SettingsError(faults)
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address without port or brackets can only mean this machine."""
+    name = host.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, section 6.3
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def split_port(host: str) -> str | None:
+    """Return a Host header without its port, an IPv6 address in its brackets; None when it has not that form."""
+    match = _HOST_AND_PORT.fullmatch(host)
+    return match["name"] if match else None
+
+
+def require_token_for(addresses: Iterable[object], settings: Settings) -> None:
+    """Refuse, by raising `SettingsError`, to serve a TCP address other than loopback without a token.
+
+    An address is what `socket.getsockname()` gives: a tuple for TCP, a string or bytes for a Unix socket, which is
+    protected by the file system's own permissions.
+    """
+    if settings.token is not None:
+        return
+    exposed = [_show(address) for address in addresses if _is_exposed(address)]
+    if exposed:
+        raise SettingsError(
+            [
+                f"{PREFIX}TOKEN: not set, and LLM Shell runs any command it is given, so it does not serve "
+                f"{', '.join(exposed)} without one. Set one and start again:\n      {_EXPORT_LINE}"
+            ]
+        )
+
+
+def _is_exposed(address: object) -> bool:
+    match address:
+        case str() | bytes():
+            return False
+        case (str(host), *_):
+            return not is_loopback(host)
+        case _:  # a family we know nothing about
+            return True
+
+
+def _show(address: object) -> str:
+    match address:
+        case (str(host), int(port), *_):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case _:
+            return str(address)
+
+
+def _read_fields(env: Env) -> Settings:
+    """Build the settings; a field at fault holds None, and `env.seal()` raises before anyone sees it."""
+    defaults = Settings()
+    return Settings(
+        host=env.str("HOST", defaults.host, validate=_check_host),
+        port=_integer(env, "PORT", defaults.port, 0, MAX_PORT),
+        log_dir=Path(env.str("LOG_DIR", "logs", validate=_check_log_dir) or "").absolute(),
+        default_restart_timeout=env.float(
+            "DEFAULT_RESTART_TIMEOUT",
+            defaults.default_restart_timeout,
+            validate=validate.Range(0, MAX_TIMEOUT, error=f"must be from 0 to {MAX_TIMEOUT} seconds, not {{input}}."),
+        ),
+        shell=env.str("SHELL", defaults.shell, validate=_check_shell),
+        token=env.str("TOKEN", None, validate=_check_token),
+        trusted_hosts=tuple(_trusted_hosts(env)),
+        threads=_integer(env, "THREADS", defaults.threads, MIN_THREADS, None),
+        on_shutdown=_choice(env, "ON_SHUTDOWN", defaults.on_shutdown, ("stop", "keep")),
+        log_max_bytes=_integer(env, "LOG_MAX_BYTES", defaults.log_max_bytes, MIB, None),
+        log_keep=_integer(env, "LOG_KEEP", defaults.log_keep, 1, None),
+        log_group_read=_choice(env, "LOG_GROUP_READ", "0", ("0", "1", "true", "false")) in {"1", "true"},
+    )
+
+
+def _integer(env: Env, name: str, default: int, minimum: int, maximum: int | None) -> int:
+    wanted = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    return env.int(name, default, validate=validate.Range(minimum, maximum, error=f"must be {wanted}, not {{input}}."))
+
+
+def _choice(env: Env, name: str, default: str, choices: tuple[str, ...]) -> Any:
+    wanted = f"must be {' or '.join(choices)}, not {{input!r}}."
+    return env.str(name, default, validate=validate.OneOf(choices, error=wanted))
+
+
+def _trusted_hosts(env: Env) -> Iterator[str]:
+    text: str | None = env.str("TRUSTED_HOSTS", "", validate=_check_trusted_hosts)
+    return (entry.strip().lower() for entry in (text or "").split(",") if entry.strip())
+
+
+def _check_host(host: str) -> None:
+    if is_ip_address(host) or _HOST_NAME.fullmatch(host):
+        return
+    raise ValidationError(f"must be a host name or an IP address (IPv6 without brackets) and no port, not {host!r}.")
+
+
+def is_ip_address(host: str) -> bool:
+    """Tell whether `host` is an IPv4 or IPv6 address, without brackets."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_log_dir(path: str) -> None:
+    if not path.strip() or "\0" in path:
+        raise ValidationError(f"must be the path of a directory, not {path!r}.")
+
+
+def _check_shell(path: str) -> None:
+    shell = Path(path)
+    if "\0" in path or not shell.is_absolute() or not shell.is_file() or not os.access(shell, os.X_OK):
+        raise ValidationError(f"must be the absolute path of an executable file, not {path!r}.")
+
+
+def _check_token(token: str) -> None:
+    """Refuse what can't travel in a header, and what can be guessed; the value itself is never shown."""
+    if len(token) < MIN_TOKEN_LENGTH:
+        raise ValidationError(
+            f"must be at least {MIN_TOKEN_LENGTH} characters long: whoever guesses it runs commands here. "
+            f"To make one:\n      {_EXPORT_LINE}"
+        )
+    if not all("!" <= character <= "~" for character in token):
+        raise ValidationError("must hold only printable ASCII characters and no space, to fit in a header.")
+
+
+def _check_trusted_hosts(text: str) -> None:
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        match = _HOST_AND_PORT.fullmatch(entry)
+        if match is None or int(match["port"] or 0) > MAX_PORT or not _is_host(match["name"]):
+            raise ValidationError(
+                f"must be exact host names separated by commas, each with or without a port, such as "
+                f"shell.example.com,10.0.0.5:8000,[fd00::5] (no wildcards, no scheme); {entry!r} is not one."
+            )
+
+
+def _is_host(name: str) -> bool:
+    return is_ip_address(name[1:-1]) if name.startswith("[") else _HOST_NAME.fullmatch(name) is not None
+
+
+def _inspect_env_file() -> tuple[list[str], list[str]]:
+    """Return the names in `.env` and its faults: a line that the parser would skip may be the one with the token."""
+    try:
+        with ENV_FILE.open(encoding="utf-8") as stream:
+            bindings = list(parse_stream(stream))
+    except FileNotFoundError:
+        return [], []
+    except (OSError, UnicodeDecodeError) as error:
+        return [], [f"{ENV_FILE.absolute()}: cannot be read: {error}."]
+    faults = [
+        f"{ENV_FILE.absolute()}, line {binding.original.line}: must be NAME=value, a comment or empty."
+        for binding in bindings
+        if binding.error or (binding.key is not None and binding.value is None)
+    ]
+    return [binding.key for binding in bindings if binding.key is not None], faults
+
+
+def _unknown_names(names: Iterable[str]) -> list[str]:
+    """Return a fault for each name meant for us that we don't know: a misspelt TOKEN must not go unnoticed."""
+    known = [PREFIX + name.upper() for name in Settings.__dataclass_fields__]
+    unknown = sorted({name for name in names if name.upper().startswith(PREFIX)} - set(known))
+    return [f"{name}: there is no such setting{_suggest(name, known)}" for name in unknown]
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    # Compared without the prefix, which would make every name alike.
+    names = [candidate.removeprefix(PREFIX) for candidate in known]
+    closest = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, n=1)
+    return f"; did you mean {PREFIX}{closest[0]}?" if closest else f"; the settings are {', '.join(known)}."

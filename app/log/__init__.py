@@ -1,0 +1,1 @@
+"""The log half of the house: one format, one writer, one reader."""

@@ -1,0 +1,155 @@
+"""Append whole records to a log file that may be full, capped, truncated or gone: what fails is counted, not raised."""
+
+import os
+from contextlib import suppress
+
+from app.log.snapshot import older_segment
+
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+
+
+class Appender:
+    """Keep one log file open and append to it, O_APPEND, so that a truncation by a stranger leaves no hole.
+
+    `max_bytes` caps the log: it then has two segments of half that size, of which the older is replaced; 0 is no cap.
+    Never raises OSError; `failed_writes` and `last_error` tell what went wrong.
+    """
+
+    def __init__(self, path: str, *, mode: int, max_bytes: int) -> None:
+        self.failed_writes = 0
+        self.last_error: str | None = None
+        self._path = path
+        self._mode = mode
+        self._segment_bytes = max_bytes // 2
+        self._fd = -1
+        self._torn = False
+
+    def append(self, records: bytes) -> int:
+        """Append records, each with its newline; return how many of them, counted from the end, were lost."""
+        start = 0
+        while start < len(records):
+            try:
+                size = self._writable_size()
+                end = self._fitting(records, start, size)
+                if end == start and self._rotate():
+                    continue
+            except OSError as error:
+                self._note(error)
+                break
+            end = end if end > start else len(records)  # no room to rotate either: go on in the old file
+            start += self._write(records[start:end], size)
+            if start < end:
+                break
+        lost = records.count(b"\n", start)
+        self.failed_writes += lost > 0
+        return lost
+
+    def close(self) -> None:
+        """Close the file; a later append opens it again."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _writable_size(self) -> int:
+        """Return the file's size, having opened it anew where it was removed and ended a torn record."""
+        if self._fd < 0:
+            self._open()
+        status = os.fstat(self._fd)
+        if not status.st_nlink:
+            self._open()
+            status = os.fstat(self._fd)
+        if not self._torn:
+            return status.st_size
+        self._torn = os.write(self._fd, b"\n") != 1
+        return status.st_size + 1
+
+    def _open(self) -> None:
+        try:
+            fd = os.open(self._path, _FLAGS)
+        except FileNotFoundError:
+            directory_mode = 0o750 if self._mode & 0o040 else 0o700
+            os.makedirs(os.path.dirname(self._path), directory_mode, exist_ok=True)  # noqa: PTH103, PTH120  the shim does without pathlib
+            fd = self._create(self._path)
+        self.close()
+        self._fd = fd
+        size = os.fstat(fd).st_size
+        self._torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+
+    def _create(self, path: str) -> int:
+        fd = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, self._mode)
+        os.fchmod(fd, self._mode)  # whatever the umask
+        return fd
+
+    def _write(self, records: bytes, size: int) -> int:
+        """Append to a file of `size` bytes; return how many bytes of whole records are in it."""
+        done = 0
+        try:
+            while done < len(records):
+                done += os.write(self._fd, records[done:])
+        except OSError as error:
+            self._note(error)
+            done = records.rfind(b"\n", 0, done) + 1
+            self._cut_back(size + done)
+        return done
+
+    def _cut_back(self, size: int) -> None:
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError:
+            self._torn = True
+
+    def _fitting(self, records: bytes, start: int, size: int) -> int:
+        """Return the end of the records that fit into the segment: `start` when it is full and must be rotated."""
+        if not self._segment_bytes:
+            return len(records)
+        limit = start + self._segment_bytes - size
+        end = records.rfind(b"\n", start, limit) + 1 if limit > start else 0
+        if end or size:
+            return end or start
+        return records.index(b"\n", start) + 1  # one record larger than a segment has one to itself
+
+    def _rotate(self) -> bool:
+        """Make the file the older segment and put a fresh one in its place; return whether that worked.
+
+        The log's name exists at every instant.
+        """
+        fresh = f"{self._path}.new"
+        try:
+            _remove(fresh)
+            fd = self._create(fresh)
+        except OSError as error:
+            self._note(error)
+            return False
+        try:
+            self._give_second_name(older_segment(self._path))
+            os.rename(fresh, self._path)  # noqa: PTH104  as above
+        except OSError as error:
+            self._note(error)
+            os.close(fd)
+            with suppress(OSError):
+                _remove(fresh)
+            return False
+        self.close()
+        self._fd = fd
+        return True
+
+    def _give_second_name(self, name: str) -> None:
+        """Let `name` be the log too, in place of what it was.
+
+        Where it is the log already (a rotation was cut short), rename(2) does nothing and the spare name stays.
+        """
+        spare = f"{self._path}.old"
+        _remove(spare)
+        os.link(self._path, spare)
+        try:
+            os.rename(spare, name)  # noqa: PTH104
+        finally:
+            _remove(spare)
+
+    def _note(self, error: OSError) -> None:
+        self.last_error = os.strerror(error.errno or 0)
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108  as above

@@ -1,0 +1,158 @@
+"""The service's half of the log: make a run's log file, and read any run's."""
+
+import os
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
+from itertools import count
+from pathlib import Path
+from stat import S_IMODE
+from typing import Any
+
+from app.exceptions import BadRequestError, InternalError, NotFoundError
+from app.log import retention
+from app.log.clock import RunClock, format_time
+from app.log.page import LogPage
+from app.log.snapshot import Snapshot, older_segment
+
+__all__ = ["LogManager", "LogPage"]
+
+_NS = 1_000_000_000
+
+
+class LogManager:
+    """Create log files in one directory and read them; any number of threads may.
+
+    The directory is made when missing, whenever that is noticed. `group_read` opens it and the logs to its group.
+    """
+
+    def __init__(self, log_dir: str | Path = "logs", *, group_read: bool = False) -> None:
+        self.log_dir = Path(log_dir).absolute()
+        self.file_mode = 0o640 if group_read else 0o600
+        self._directory_mode = 0o750 if group_read else 0o700
+        self._make_directory()
+
+    def create_log_file(self) -> str:
+        """Create an empty log named after the present second in UTC; return its absolute path."""
+        self._make_directory()
+        return self._claim(self.log_dir / time.strftime("%Y-%m-%d_%H-%M-%S.log", time.gmtime()))
+
+    def claim_log_file(self, path: str | Path) -> str:
+        """Create an empty log at `path`, or beside it as `…_2`, `…_3` where that is taken; return its absolute path."""
+        wanted = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow a symbolic link
+        if wanted.parent == self.log_dir:
+            self._make_directory()
+        else:
+            with _explained(wanted.parent):
+                wanted.parent.mkdir(parents=True, exist_ok=True)
+        return self._claim(wanted)
+
+    def open_page(
+        self,
+        log_file: str,
+        lines: int | None = None,
+        seconds: float | None = None,
+        clock: RunClock | None = None,
+    ) -> LogPage:
+        """Open the last `lines` lines, those of the last `seconds` seconds by `clock` (None: wall clock), or all.
+
+        `lines=0` means all, `seconds=0` none. Costs what is returned, not what the log holds.
+        """
+        _check(lines, seconds)
+        try:
+            snapshot = Snapshot.open(log_file)
+        except (FileNotFoundError, NotADirectoryError):
+            msg = f"The log file {log_file} is gone: start the command again to get a new one."
+            raise NotFoundError(msg) from None
+        try:
+            if seconds is not None:
+                start, reaches_back = _since(snapshot, seconds, clock)
+            else:
+                start, reaches_back = _last(snapshot, lines or 0)
+            return LogPage(log_file, snapshot, start, reaches_back=reaches_back)
+        except BaseException:
+            snapshot.close()
+            raise
+
+    def read_logs(self, log_file: str, lines: int | None = None, seconds: float | None = None) -> dict[str, Any]:
+        """Return a page as one dictionary, all of it in memory; `open_page` says what the arguments mean."""
+        with self.open_page(log_file, lines, seconds) as page:
+            content = "".join(page.texts())
+            return {
+                "log_file": page.log_file,
+                "total_lines": page.total_lines,
+                "lines_returned": page.lines_returned,
+                "content": content,
+            }
+
+    def prune(self, keep: int, protect: Collection[str]) -> None:
+        """Remove the oldest runs' files beyond the newest `keep` runs, but none of the run ids in `protect`."""
+        retention.prune(self.log_dir, keep, protect)
+
+    def _make_directory(self) -> None:
+        with _explained(self.log_dir):
+            self.log_dir.mkdir(parents=True, exist_ok=True)
+            found = self.log_dir.stat()
+            if found.st_uid == os.geteuid() and S_IMODE(found.st_mode) != self._directory_mode:
+                self.log_dir.chmod(self._directory_mode)
+
+    def _claim(self, wanted: Path) -> str:
+        """Create the file under the first name that no run has, be it by its log, its older segment or its record."""
+        with _explained(wanted):
+            for number in count(1):
+                path = wanted if number == 1 else wanted.with_stem(f"{wanted.stem}_{number}")
+                if path.with_suffix(".json").exists() or os.path.lexists(older_segment(str(path))):
+                    continue
+                with suppress(FileExistsError):
+                    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self.file_mode)
+                    break
+            with FileIO(fd):
+                os.fchmod(fd, self.file_mode)  # whatever the umask
+        return str(path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn the system's refusal into a sentence for the caller."""
+    try:
+        yield
+    except OSError as error:
+        msg = f"Cannot make {path}: {error.strerror}."
+        raise InternalError(msg) from error
+
+
+def _check(lines: int | None, seconds: float | None) -> None:
+    if lines is not None and seconds is not None:
+        msg = "Give either lines or seconds, not both."
+        raise BadRequestError(msg, {"seconds": ["Not together with lines."]})
+    for name, value in (("lines", lines), ("seconds", seconds)):
+        if value is not None and not value >= 0:  # so written, it refuses NaN too
+            msg = f"Give {name} as a number of at least 0."
+            raise BadRequestError(msg, {name: ["Must be at least 0."]})
+
+
+def _last(snapshot: Snapshot, lines: int) -> tuple[int, bool]:
+    """Return where the last lines begin, and whether more were asked for than there are."""
+    seq = snapshot.seq_of_last(lines) if lines else None
+    if seq is None:
+        return 0, True
+    return snapshot.find_first(lambda record: record.seq >= seq), False
+
+
+def _since(snapshot: Snapshot, seconds: float, clock: RunClock | None) -> tuple[int, bool]:
+    """Return where the lines of the last seconds begin, and whether some of them may have been before the first.
+
+    A line in pieces is as young as its last piece, and begins with its first. Times compare as text, being all of one
+    form.
+    """
+    if not seconds:
+        return snapshot.size, False
+    now = clock.now_ns() if clock else time.time_ns()
+    cutoff = format_time(now - int(min(seconds * _NS, now)))
+    start = snapshot.find_first(lambda record: record.timestamp >= cutoff)
+    found = snapshot.record_from(start)
+    if found is not None and (young := found[2]).part > 1:
+        start = snapshot.find_first(lambda record: record.seq >= young.seq)
+    first = snapshot.record_from(0)
+    return start, first is not None and start == first[0]

@@ -1,0 +1,62 @@
+"""One answer from a log: which records it spans, and their text in pieces as it is asked for."""
+
+from collections.abc import Generator
+from typing import Self
+
+from app.log.record import decode_block, encode_text
+from app.log.snapshot import Snapshot
+
+
+class LogPage:
+    """Give the lines of a log from the offset `start` on, as the log was when its snapshot was opened.
+
+    Close it, exhaust `chunks()`, or use it in a `with` statement. Not for two threads at once.
+    """
+
+    def __init__(self, log_file: str, snapshot: Snapshot, start: int, *, reaches_back: bool) -> None:
+        """Take over the snapshot; `reaches_back` says that lines before `start` were asked for as well."""
+        last = snapshot.last_record()
+        first = snapshot.record_from(0)
+        at_start = snapshot.record_from(start)
+        self.log_file = log_file
+        self.total_lines = last.seq if last else 0
+        self.first_seq = first[2].seq if first else None
+        self.truncated = (reaches_back and (self.first_seq or 1) > 1) or (at_start is not None and at_start[2].part > 1)
+        self.lines_returned = 0
+        self.size_hint = snapshot.size - start
+        self._snapshot = snapshot
+        self._start = start
+
+    def chunks(self) -> Generator[bytes]:
+        r"""Yield the inside of the JSON string `content`: escaped UTF-8, lines joined with the two characters \n.
+
+        `lines_returned` is exact once this is exhausted. The page is closed then, or when a begun iterator is.
+        """
+        with self:
+            yield from map(encode_text, self.texts())
+
+    def texts(self) -> Generator[str]:
+        """Yield `content` itself; otherwise the same as `chunks()`."""
+        seq, separator = 0, ""
+        with self:
+            for _, block in self._snapshot.blocks(self._start):
+                texts: list[str] = []
+                for record in decode_block(block):
+                    if record.seq != seq:
+                        texts.append(separator)
+                        self.lines_returned += 1
+                        seq, separator = record.seq, "\n"
+                    texts.append(record.line)
+                yield "".join(texts)
+
+    def close(self) -> None:
+        """Give the file descriptors back; harmless when done already."""
+        self._snapshot.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()

@@ -1,0 +1,41 @@
+"""How many runs a log directory keeps: the oldest go, with every file that is theirs."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+_OURS = re.compile(
+    r"(?P<run_id>(?P<second>\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:_(?P<number>\d+))?)"
+    r"\.(?:log|1\.log|log\.new|log\.old|json|json\.spare)",
+    re.ASCII,
+)
+
+
+def prune(log_dir: Path, keep: int, protect: Collection[str]) -> None:
+    """Remove the files of all but the newest `keep` runs, except those whose run id is in `protect`.
+
+    Age is told by name. What can't be removed is left for the next time.
+    """
+    runs: dict[tuple[str, int, str], list[str]] = defaultdict(list)
+    for name in _names(log_dir):
+        if match := _OURS.fullmatch(name):
+            runs[match["second"], int(match["number"] or 1), match["run_id"]].append(name)
+    for run in sorted(runs)[: max(0, len(runs) - keep)]:
+        if run[-1] not in protect:
+            _remove(log_dir, runs[run])
+
+
+def _names(log_dir: Path) -> list[str]:
+    try:
+        return os.listdir(log_dir)  # noqa: PTH208  names are all it takes
+    except FileNotFoundError:
+        return []
+
+
+def _remove(log_dir: Path, names: list[str]) -> None:
+    for name in names:
+        with suppress(OSError):
+            (log_dir / name).unlink()

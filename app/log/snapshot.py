@@ -1,0 +1,186 @@
+"""A log's bytes as they are at one moment, over both of its segments, and how to find a record among them."""
+
+import os
+from collections.abc import Callable, Iterator
+from io import FileIO
+
+from app.log.record import RECORD_LIMIT, Record, decode, decode_block
+
+_BLOCK = 256 * 1024
+_PROBE = 8 * 1024
+_TAIL = 64 * 1024
+
+
+def older_segment(path: str) -> str:
+    """Return the path of the segment that a capped log was last rotated to: `run.log` has `run.1.log`."""
+    stem, extension = os.path.splitext(path)  # noqa: PTH122  the shim does without pathlib
+    return f"{stem}.1{extension}"
+
+
+class Snapshot:
+    """Read a log as one array of bytes that no append, rotation or removal changes.
+
+    Close it, or use it in a `with` statement. Not for two threads at once.
+    """
+
+    def __init__(self, files: list[FileIO]) -> None:
+        self._segments: list[tuple[int, int, FileIO]] = []
+        self.size = 0
+        for file in files:
+            end = self.size + os.fstat(file.fileno()).st_size
+            self._segments.append((self.size, end, file))
+            self.size = end
+
+    @classmethod
+    def open(cls, path: str) -> "Snapshot":
+        """Open the log's segments as they belong together; raise FileNotFoundError when there is no log.
+
+        The writer gives a log its second name before it puts a fresh one in its place, so a log that still has its
+        name after the older segment was opened is that segment's successor.
+        """
+        while True:
+            newer = FileIO(path)
+            older = _open_if_there(older_segment(path))
+            try:
+                if os.path.samestat(os.fstat(newer.fileno()), os.stat(path)):  # noqa: PTH116  as above
+                    files, older = _distinct(older, newer), None
+                    return cls(files)
+                newer.close()
+            except BaseException:
+                newer.close()
+                raise
+            finally:
+                if older is not None:
+                    older.close()
+
+    def close(self) -> None:
+        """Give the file descriptors back; harmless when done already."""
+        for _, _, file in self._segments:
+            file.close()
+
+    def __enter__(self) -> "Snapshot":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def read(self, start: int, end: int) -> bytes:
+        """Return the bytes from `start` to `end`; fewer when a stranger truncated the log meanwhile."""
+        data = b""
+        for first, last, file in self._segments:
+            lower, upper = max(start, first), min(end, last)
+            if lower < upper:
+                piece = os.pread(file.fileno(), upper - lower, lower - first)
+                data = data + piece if data else piece
+                if len(piece) < upper - lower:
+                    break
+        return data
+
+    def blocks(self, start: int, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
+        """Yield whole lines from the offset `start` on, each block with its offset; the first has about `size` bytes.
+
+        Blocks grow to 256 KiB. A line longer than any record is dropped in blocks, so memory stays bounded in a file of garbage.
+        """
+        rest = b""
+        while data := self.read(start, min(start + size, self.size)):
+            start += len(data)
+            size = min(size * 2, _BLOCK)
+            cut = data.rfind(b"\n") + 1
+            if cut:
+                yield start - len(data) - len(rest), rest + data[:cut]
+                rest = data[cut:]
+            elif len(rest) < RECORD_LIMIT:
+                rest += data
+            else:
+                rest = b""
+        if rest:
+            yield start - len(rest), rest
+
+    def blocks_backward(self) -> Iterator[bytes]:
+        """Yield whole lines from the end of the log to its beginning, a block at a time."""
+        end, size = self.size, _TAIL
+        while end > 0:
+            start = max(0, end - size)
+            data = self.read(start, end)
+            cut = 0 if start == 0 else data.find(b"\n") + 1
+            whole = start == 0 or 0 < cut < len(data)
+            if not whole and size < RECORD_LIMIT:
+                size *= 2
+                continue
+            if whole:
+                yield data[cut:]
+            end = start + cut if whole else start
+
+    def find_first(self, reached: Callable[[Record], bool]) -> int:
+        """Return the offset of the first record for which `reached` is true, by bisection; the log's size if none is.
+
+        Once true it must stay true to the end, as it does for a bound on `seq` or `timestamp`.
+        """
+        low, high = 0, self.size
+        while low < high:
+            middle = (low + high) // 2
+            found = self.record_from(middle, high)
+            if found is None or reached(found[2]):
+                high = middle
+            else:
+                low = found[1]
+        found = self.record_from(low)
+        return self.size if found is None else found[0]
+
+    def record_from(self, offset: int, limit: int | None = None) -> tuple[int, int, Record] | None:
+        """Return the first record that begins at `offset` or later, and before `limit`, with its beginning and its end.
+
+        They come in the order beginning, end, record.
+        """
+        limit = self.size if limit is None else limit
+        for base, block in self.blocks(max(0, offset - 1), _PROBE):
+            start = base
+            for line in block.split(b"\n"):
+                end = start + len(line) + 1
+                if start >= limit:
+                    return None
+                if start >= offset and (record := decode(line)) is not None:
+                    return start, end, record
+                start = end
+        return None
+
+    def last_record(self) -> Record | None:
+        """Return the last record, or None when there is none."""
+        for block in self.blocks_backward():
+            if records := decode_block(block):
+                return records[-1]
+        return None
+
+    def seq_of_last(self, count: int) -> int | None:
+        """Return the number of the first of the last `count` lines, or None when there are fewer.
+
+        Counts what is there: numbers have gaps where a disk was full.
+        """
+        oldest = 0
+        for block in self.blocks_backward():
+            seqs = sorted({record.seq for record in decode_block(block)} - {oldest})
+            if len(seqs) >= count:
+                return seqs[-count]
+            if seqs:
+                count -= len(seqs)
+                oldest = seqs[0]
+        return None
+
+
+def _open_if_there(path: str) -> FileIO | None:
+    try:
+        return FileIO(path)
+    except FileNotFoundError:
+        return None
+
+
+def _distinct(older: FileIO | None, newer: FileIO) -> list[FileIO]:
+    """Return the segments, oldest first; in the middle of a rotation both names are one file."""
+    if older is None:
+        return [newer]
+    if os.path.samestat(os.fstat(older.fileno()), os.fstat(newer.fileno())):
+        older.close()
+        return [newer]
+    return [older, newer]

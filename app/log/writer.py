@@ -1,0 +1,131 @@
+"""Cut a process's output into records and write them: the shim's half of the log."""
+
+import time
+from contextlib import suppress
+
+from app.log.appender import Appender
+from app.log.clock import RunClock, format_time, parse_time
+from app.log.record import LINE_LIMIT, Record, encode, encode_lines, show, whole_characters
+from app.log.snapshot import Snapshot
+
+UNFINISHED_TIMEOUT = 0.2
+"""Seconds after which an unfinished line is shown."""
+
+_BATCH = 16 * 1024  # fits the processor's cache, and bounds the memory that a flood of empty lines takes
+
+
+class LogWriter:
+    """Write one run's log; on a log that has records already, go on after the last one.
+
+    For one thread. Never raises OSError and never waits for anything but the disk: what can't be written leaves a gap
+    in `seq` and is counted in `dropped_lines`.
+    """
+
+    def __init__(self, path: str, clock: RunClock, *, mode: int = 0o600, max_bytes: int = 0) -> None:
+        self.seq = 0
+        self.dropped_lines = 0
+        self.deadline: float | None = None
+        self._clock = clock
+        self._file = Appender(path, mode=mode, max_bytes=max_bytes)
+        self._pending = b""
+        self._part = 0  # pieces of the current line written so far
+        self._last_ns = 0
+        self._dropped_through = 0
+        with suppress(OSError), Snapshot.open(path) as snapshot:
+            self._continue_after(snapshot.last_record())
+
+    @property
+    def failed_writes(self) -> int:
+        """Return how many times the disk refused."""
+        return self._file.failed_writes
+
+    @property
+    def last_error(self) -> str | None:
+        """Return the system's words for the last fault, or None."""
+        return self._file.last_error
+
+    def feed(self, data: bytes) -> None:
+        """Write the complete lines of what one read gave, under one timestamp, and hold the rest."""
+        timestamp = self._timestamp()
+        output = self._pending + data
+        start = 0
+        while (end := _end_of_lines(output, start)) >= 0 or len(output) - start > LINE_LIMIT:
+            if end >= 0:
+                self._write_lines(output[start:end], timestamp)
+                start = end + 1
+            else:
+                start += self._write_piece(output[start : start + LINE_LIMIT], timestamp)
+        self._pending = output[start:]
+        if not self._pending:
+            self.deadline = None
+        elif start or self.deadline is None:
+            self.deadline = time.monotonic() + UNFINISHED_TIMEOUT
+
+    def flush_due(self, now: float) -> None:
+        """Write a piece of the unfinished line if its deadline has passed at the monotonic instant `now`.
+
+        The beginning of a character waits for its rest.
+        """
+        if self.deadline is None or now < self.deadline:
+            return
+        self.deadline = None
+        self._pending = self._pending[self._write_piece(self._pending, self._timestamp()) :]
+
+    def finish(self) -> None:
+        """Write what is left once the output has ended; harmless when nothing is."""
+        if self._pending or self._part:
+            self._write_lines(self._pending, self._timestamp())
+        self._pending = b""
+        self.deadline = None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _continue_after(self, record: Record | None) -> None:
+        if record is None:
+            return
+        self.seq = record.seq
+        self._part = max(1, record.part) if record.partial else 0
+        with suppress(ValueError):
+            self._last_ns = parse_time(record.timestamp)
+
+    def _timestamp(self) -> str:
+        self._last_ns = max(self._last_ns, self._clock.now_ns())
+        return format_time(self._last_ns)
+
+    def _write_lines(self, block: bytes, timestamp: str) -> None:
+        """Write whole lines, of which the first may be the last piece of the current one."""
+        lines = show(block).split("\n")
+        records = b""
+        if self._part:
+            records = encode(Record(self.seq, timestamp, lines.pop(0), self._part + 1))
+            self._part = 0
+        records += encode_lines(self.seq + 1, timestamp, lines)
+        self.seq += len(lines)
+        self._append(records)
+
+    def _write_piece(self, data: bytes, timestamp: str) -> int:
+        """Write a piece of the current line; return how much of `data` it took, which is all but a cut character."""
+        taken = whole_characters(data)
+        if not taken:
+            return 0
+        if not self._part:
+            self.seq += 1
+        self._part += 1
+        self._append(encode(Record(self.seq, timestamp, show(data[:taken]), self._part, partial=True)))
+        return taken
+
+    def _append(self, records: bytes) -> None:
+        """Write records numbered one by one up to `seq`; a line counts as dropped once, however many its pieces."""
+        lost = self._file.append(records)
+        if lost:
+            first = max(self.seq - lost, self._dropped_through)
+            self.dropped_lines += self.seq - first
+            self._dropped_through = self.seq
+
+
+def _end_of_lines(output: bytes, start: int) -> int:
+    """Return where a batch of complete lines that are not too long ends, or -1 when none begins at `start`."""
+    end = output.rfind(b"\n", start, start + _BATCH)
+    return end if end >= 0 else output.find(b"\n", start + _BATCH, start + LINE_LIMIT + 1)

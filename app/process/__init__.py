@@ -1,0 +1,1 @@
+"""The process half of the house: shims, trees, and what is remembered of a run."""

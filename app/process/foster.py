@@ -1,0 +1,133 @@
+"""The tree of a shim that died, in the care of a new one that is nobody's parent."""
+
+import contextlib
+import fcntl
+import os
+import select
+import struct
+from collections.abc import Collection, Iterator
+
+from app.process.tree import Identity, Member, descendants, open_pidfd, read_member, session_members, snapshot
+
+# struct pidfd_info, include/uapi/linux/pidfd.h: mask, cgroup id, eleven ids, exit code. _IOWR(0xFF, 11, 64 bytes).
+_PIDFD_INFO = struct.Struct("=QQ11Ii")
+_PIDFD_GET_INFO = 0xC040FF0B
+_PIDFD_INFO_EXIT = 1 << 3
+
+
+class Foster:
+    """Watch a tree without being its parent: same calls as `Offspring`.
+
+    Ends are events of the members' pidfds. Who belongs to the tree is: the process, its session, what was known to live
+    when the first shim last told, whatever descends from these, and the orphans that came to `parents`, the subreapers
+    above the dead shim. Of the parents' children, those in a session of `not_ours` are the service's own: nobody can
+    join a session from outside (setsid(2)), so no member of the tree is in one of them.
+    """
+
+    def __init__(
+        self,
+        process: Identity,
+        pidfd: int | None,
+        *,
+        known: Collection[Identity],
+        parents: Collection[int],
+        not_ours: Collection[int],
+    ) -> None:
+        self._process = process
+        self._known: dict[Identity, int] = {}
+        self._parents = set(parents)
+        self._not_ours = {os.getpid(), *not_ours}
+        self._epoll = select.epoll()
+        self.fd = self._epoll.fileno()
+        self._told = False
+        self._process_pidfd = pidfd if pidfd is not None else open_pidfd(process)
+        if self._process_pidfd is not None:
+            self._epoll.register(self._process_pidfd, select.EPOLLIN | select.EPOLLONESHOT)
+        for identity in known:
+            self._get_to_know(identity)
+        self.gone = False
+
+    def ended(self) -> Iterator[tuple[int, int | None]]:
+        """Yield pid and exit code of the process once it has ended, the code as far as anyone can still tell it."""
+        self._epoll.poll(0)
+        # First of all: when nobody is left, the process has ended too, and whoever sees `gone` has been told so.
+        gone = not self.members()
+        if not self._told and self._has_ended():
+            self._told = True
+            yield self._process.pid, self._exit_code()
+        self.gone = gone
+
+    def members(self) -> list[Member]:
+        """Return every live process that is known to belong to the tree."""
+        self._forget_the_dead()
+        roots = {identity.pid for identity in self._known}
+        found = {member.identity: member for member in self._in_session()}
+        found |= {member.identity: member for member in snapshot().values() if self._is_orphan(member)}
+        found |= {member.identity: member for member in descendants(roots | {member.pid for member in found.values()})}
+        for identity in found:
+            self._get_to_know(identity)
+        for identity in self._known:
+            member = read_member(identity.pid)
+            if member is not None and member.identity == identity and member.alive:
+                found[identity] = member
+        return list(found.values())
+
+    def _in_session(self) -> list[Member]:
+        """Return the process's session, unless its number now belongs to a stranger.
+
+        The number is free for others only when process and session are gone; a leader with another start time shows
+        that.
+        """
+        leader = read_member(self._process.pid)
+        if leader is None or leader.start_ticks != self._process.start_ticks:
+            return []
+        return session_members(self._process.pid)
+
+    def _is_orphan(self, member: Member) -> bool:
+        return member.ppid in self._parents and member.session not in self._not_ours and member.alive
+
+    def _get_to_know(self, identity: Identity) -> None:
+        if identity in self._known:
+            return
+        pidfd = open_pidfd(identity)
+        if pidfd is None:
+            return
+        self._known[identity] = pidfd
+        self._epoll.register(pidfd, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def _forget_the_dead(self) -> None:
+        for identity, pidfd in list(self._known.items()):
+            member = read_member(identity.pid)
+            if member is None or member.identity != identity or not member.alive:
+                os.close(pidfd)
+                del self._known[identity]
+
+    def _has_ended(self) -> bool:
+        member = read_member(self._process.pid)
+        return member is None or member.identity != self._process or not member.alive
+
+    def _exit_code(self) -> int | None:
+        """Return how the process ended: from its zombie (field 52 of its stat, proc(5)) or, once reaped, its pidfd."""
+        status = self._status_of_zombie()
+        if status is None:
+            status = self._status_of_pidfd()
+        return None if status is None else os.waitstatus_to_exitcode(status)
+
+    def _status_of_zombie(self) -> int | None:
+        with contextlib.suppress(OSError), open(f"/proc/{self._process.pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+            if int(fields[19]) == self._process.start_ticks:
+                return int(fields[49])
+        return None
+
+    def _status_of_pidfd(self) -> int | None:
+        """Ask the kernel, which since Linux 6.15 remembers the status for whoever holds a pidfd."""
+        if self._process_pidfd is None:
+            return None
+        info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *[0] * 13))
+        try:
+            fcntl.ioctl(self._process_pidfd, _PIDFD_GET_INFO, info)
+        except OSError:
+            return None
+        mask, *_ids, status = _PIDFD_INFO.unpack(info)
+        return int(status) if mask & _PIDFD_INFO_EXIT else None

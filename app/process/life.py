@@ -1,0 +1,82 @@
+"""A shim's life after the spawn, or from the takeover on: put a keeper together and let it keep the run to its end."""
+
+import contextlib
+import os
+import signal
+import socket
+import traceback
+from collections.abc import Iterator
+
+import msgspec
+
+from app.process import control
+from app.process.control import Crashed
+from app.process.foster import Foster
+from app.process.keeper import Keeper
+from app.process.offspring import Offspring
+from app.process.run import Takeover, decode_record
+from app.process.tree import Identity, read_member
+
+# A terminal's hang-up, the Ctrl-C of whoever started the service or a stop of the whole control group end the process,
+# never its shim, which has to tell how the process ended.
+IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def keep(record_json: bytes, process: tuple[int, int], pipe: int, link_fd: int, listener_fd: int) -> None:
+    """Keep a run from its spawn until nothing of it is left; returns then."""
+    with _life_of_a_shim(link_fd) as link:
+        record = decode_record(record_json)
+        record.shim = _own_identity()
+        record.process = Identity(*process)
+        keeper = Keeper(record, record.process, Offspring(), pipe, socket.socket(fileno=listener_fd))
+        keeper.add_link(link)
+        keeper.run()
+
+
+def take_over(request: bytes, link_fd: int, listener_fd: int, pipe: int, pidfd: int) -> None:
+    """Keep a run whose first shim died until nothing of it is left; returns then."""
+    with _life_of_a_shim(link_fd) as link:
+        takeover = msgspec.json.decode(request, type=Takeover)
+        record = takeover.record
+        record.shim = _own_identity()
+        foster = Foster(
+            takeover.process,
+            pidfd if takeover.has_pidfd else None,
+            known=record.members,
+            parents=takeover.parents,
+            not_ours=takeover.not_ours,
+        )
+        output = pipe if takeover.has_pipe else None
+        keeper = Keeper(record, takeover.process, foster, output, socket.socket(fileno=listener_fd))
+        keeper.add_link(link)
+        keeper.resume()
+        keeper.run()
+
+
+@contextlib.contextmanager
+def _life_of_a_shim(link_fd: int) -> Iterator[socket.socket]:
+    """Live apart from the service's terminal, streams and signals, and tell of a crash as the last thing."""
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    _let_go_of_standard_streams()
+    link = socket.socket(fileno=link_fd)
+    try:
+        yield link
+    except Exception:
+        with contextlib.suppress(OSError):
+            link.send(control.encode(Crashed(traceback.format_exc())))
+        raise
+
+
+def _let_go_of_standard_streams() -> None:
+    """Point 0, 1 and 2 nowhere: the request may hold secrets, and readers of the service's streams await their end."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def _own_identity() -> Identity:
+    member = read_member(os.getpid())
+    assert member is not None  # noqa: S101  told to the type checker: who reads this is alive
+    return member.identity

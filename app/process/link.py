@@ -1,0 +1,112 @@
+"""The supervisor's end of the conversation with one shim."""
+
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from app.process import control
+from app.process.control import Cause, Crashed, Kill, Killed, State
+
+logger = logging.getLogger(__name__)
+
+
+class LinkLostError(Exception):
+    """Say that the shim is gone, or went before it answered."""
+
+
+class ShimLink:
+    """Follow one shim: its latest state, its answers, its end. Thread-safe.
+
+    A thread of its own reads the connection. It also holds a read end of the output pipe, unread: as long as some
+    process has a read end open, a writer gets no SIGPIPE (pipe(7)), so the shim may die without hurting the command.
+    `on_lost` is called by that thread when the connection has ended; it closes `pipe` or hands it on.
+    """
+
+    def __init__(
+        self, connection: socket.socket, state: State, pipe: int | None, on_lost: Callable[["ShimLink"], None]
+    ) -> None:
+        self._connection = connection
+        self._changed = threading.Condition()
+        self._state = state
+        self._answers: dict[int, Killed] = {}
+        self._ids = itertools.count(1)
+        self._lost = False
+        self._on_lost = on_lost
+        self.pipe = pipe
+        self._thread = threading.Thread(target=self._listen, name="shim-link", daemon=True)
+        self._thread.start()
+
+    @property
+    def state(self) -> State:
+        """Return the last state that the shim told."""
+        return self._state
+
+    @property
+    def lost(self) -> bool:
+        """Tell whether the connection has ended."""
+        return self._lost
+
+    def kill(self, signal: Literal["SIGTERM", "SIGKILL"], timeout: float, cause: Cause) -> Killed:
+        """Ask the shim to end the tree and wait for its answer, `timeout` plus about two seconds at the most.
+
+        Raises `LinkLostError` when the shim goes without an answer.
+        """
+        request = Kill(next(self._ids), signal, timeout, cause)
+        try:
+            self._connection.send(control.encode(request))
+        except OSError as error:
+            raise LinkLostError from error
+        with self._changed:
+            self._changed.wait_for(lambda: request.id in self._answers or self._lost)
+            answer = self._answers.pop(request.id, None)
+        if answer is None:
+            raise LinkLostError
+        return answer
+
+    def close(self) -> None:
+        """Hang up; the shim goes on without us."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                packet, fds = control.receive(self._connection)
+                self._keep_pipe(fds)
+                if not packet:
+                    break
+                self._take(control.decode_from_shim(packet))
+        except (OSError, msgspec.MsgspecError) as error:
+            logger.warning("The connection to a shim broke: %s", error)
+        with self._changed:
+            self._lost = True
+            self._changed.notify_all()
+        self._connection.close()
+        self._on_lost(self)
+
+    def _take(self, message: control.FromShim) -> None:
+        if isinstance(message, Crashed):
+            logger.error("A shim crashed:\n%s", message.traceback)
+            return
+        with self._changed:
+            if isinstance(message, State):
+                self._state = message
+            elif isinstance(message, Killed):
+                self._answers[message.id] = message
+            self._changed.notify_all()
+
+    def _keep_pipe(self, fds: list[int]) -> None:
+        for fd in fds:
+            if self.pipe is None:
+                self.pipe = fd
+            else:
+                os.close(fd)

@@ -1,0 +1,342 @@
+"""The process of the service: started, watched, ended and started again, one operation at a time."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from app.exceptions import BadRequestError, ConflictError, InternalError, NotFoundError
+from app.log.clock import RunClock, format_time
+from app.log.manager import LogManager
+from app.process import control
+from app.process.control import Cause, State
+from app.process.launch import LaunchError, process_environment
+from app.process.pointer import Pointer
+from app.process.run import RecordFile, RunRecord, read_record, record_path
+from app.process.status import describe, reason_of, signal_name, status_of
+from app.process.tree import boot_id, command_line
+from app.process.watch import Run
+
+# What `replace` gives the old tree before SIGKILL, like /kill's default.
+REPLACE_TIMEOUT = 5.0
+# MAX_ARG_STRLEN (execve(2)): one argument or NAME=value string, its NUL included.
+MAX_STRING = 131_072
+
+
+class ProcessManager:
+    """Answer for the current run of one log directory. Thread-safe.
+
+    `start`, `restart` and `kill` block until they are done; everything else answers at once from memory.
+    """
+
+    def __init__(
+        self, log_dir: str | Path = "logs", *, shell: str = "/bin/sh", group_read: bool = False, log_max_bytes: int = 0
+    ) -> None:
+        self.logs = LogManager(log_dir, group_read=group_read)
+        self._shell = shell
+        self._log_mode = 0o640 if group_read else 0o600
+        self._log_max_bytes = log_max_bytes
+        self._pointer = Pointer(self.logs.log_dir)
+        self._run: Run | None = None
+        # The pointer's last known value: a run that another manager left there is only taken over by adopt().
+        self._seen = self._pointer.read()
+        self._busy = threading.Lock()
+        self._doing = ""
+        # Held while the current run is being exchanged for another: /kill waits for that, reads do not.
+        self._exchange = threading.RLock()
+        self._launching: str | None = None
+
+    def adopt(self) -> None:
+        """Take over the run that an earlier worker or service left behind, if there is one."""
+        self._seen = None
+        self._current()
+
+    def forget_history(self) -> None:
+        """Drop a run that had ended, and was answered for, before this service came up: it is history now."""
+        path = self._pointer.read()
+        record = read_record(path) if path is not None else None
+        if record is not None and record.state.ended and record.witnessed:
+            self._pointer.set(None)
+
+    def start(
+        self,
+        command: str,
+        log_file: str | None = None,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        replace: bool = False,
+    ) -> dict[str, Any]:
+        """Start a command and return its status at the moment of the spawn.
+
+        Raises `BadRequestError`, `ConflictError` when something lives and is not to be replaced, `InternalError`.
+        """
+        directory, environment = _checked(cwd, env or {})
+        with self._operation("start"):
+            run = self._current()
+            if run is not None and run.live:
+                if not replace:
+                    raise _still_alive(run)
+                self._end(run, "replace", REPLACE_TIMEOUT)
+            return self._launch(command, directory, dict(env or {}), environment, log_file)
+
+    def get_status(self) -> dict[str, Any]:
+        """Return the status object of the current run; raises `NotFoundError`."""
+        run = self._expected("There is no process to speak of: start one with POST /start.")
+        return describe(run.record, run.state, run.leftovers())
+
+    def kill(self, signal_type: str = "SIGTERM", timeout: float = 5.0) -> dict[str, Any]:
+        """End the whole tree and return how it went; joins an ending that is under way.
+
+        Raises `NotFoundError`, and `BadRequestError` when nothing is left to be ended.
+        """
+        if signal_type not in ("SIGTERM", "SIGKILL"):
+            raise BadRequestError(f"{signal_type} is not a way to end a process here: use SIGTERM or SIGKILL.")
+        with self._exchange:
+            run = self._expected("There is no process to kill: start one with POST /start.")
+        answer = run.kill(cast(Literal["SIGTERM", "SIGKILL"], signal_type), timeout, "kill") if run.live else None
+        if answer is None or not answer.found:
+            raise _already_ended(run)
+        return {
+            "status": status_of(run.state),
+            "type": signal_type,
+            "exit_code": run.state.exit_code,
+            "signal": signal_name(run.state.exit_code),
+            "reason": reason_of(run.state),
+            "stopped_at": run.state.stopped_at,
+            "escalated": answer.escalated,
+            "survivors": answer.survivors,
+        }
+
+    def restart(self, timeout: float = 10.0) -> dict[str, Any]:
+        """End what lives of the current run and start its command again, with the same directory and environment.
+
+        Raises `NotFoundError`, `ConflictError` when a `/kill` overtook it, and what `start` raises.
+        """
+        with self._operation("restart"):
+            run = self._expected("There is no process to restart: start one with POST /start.")
+            record = run.record
+            directory, environment = _checked(record.cwd, record.env)
+            if run.live:
+                self._end(run, "restart", timeout)
+            return self._launch(record.command, directory, record.env, environment, None)
+
+    def shut_down(self, timeout: float) -> None:
+        """End the tree because the service stops, whatever operation is under way."""
+        with self._exchange:
+            run = self._current()
+        if run is not None and run.live:
+            run.kill("SIGTERM", timeout, "shutdown")
+
+    def close(self) -> None:
+        """Let go of the current run without ending it."""
+        if self._run is not None:
+            self._run.close()
+
+    def log_of(self, run_id: str | None) -> tuple[str, RunClock | None]:
+        """Return log file and clock of a run, the current one for None; raises `NotFoundError`."""
+        if run_id is None:
+            run = self._expected("There is no run to read: start one with POST /start.")
+            return run.record.log_file, run.clock
+        return self._past_run(run_id)
+
+    def _past_run(self, run_id: str) -> tuple[str, RunClock | None]:
+        run = self._current()
+        if run is not None and run.record.run_id == run_id:
+            return run.record.log_file, run.clock
+        log_file = str(self.logs.log_dir / f"{run_id}.log")
+        past = Run.load(record_path(log_file))
+        return log_file, past.clock if past else None
+
+    def _expected(self, detail: str) -> Run:
+        run = self._current()
+        if run is None:
+            raise NotFoundError(detail)
+        return run
+
+    def _current(self) -> Run | None:
+        """Return the current run, taking over the one that the pointer names when another worker has changed it."""
+        target = self._pointer.read()
+        if target is None or target in (self._seen, self._launching):
+            return self._run
+        with self._exchange:
+            target = self._pointer.read()
+            if target is not None and target not in (self._seen, self._launching):
+                loaded = Run.load(target)
+                if loaded is not None:
+                    self._replace_run(loaded)
+                self._seen = target
+            return self._run
+
+    def _replace_run(self, run: Run) -> None:
+        if self._run is not None:
+            self._run.close()
+        self._run = run
+
+    @contextlib.contextmanager
+    def _operation(self, name: str) -> Iterator[None]:
+        """Let one operation through at a time, among the threads of this worker and among overlapping workers."""
+        if not self._busy.acquire(blocking=False):
+            raise _busy(self._doing)
+        try:
+            self._doing = name
+            with self._lock_file():
+                yield
+        finally:
+            self._busy.release()
+
+    @contextlib.contextmanager
+    def _lock_file(self) -> Iterator[None]:
+        self.logs._make_directory()
+        try:
+            fd = os.open(self.logs.log_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise InternalError(f"The log directory can't be used: {error.strerror}.") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise _busy("of another worker") from None
+        finally:
+            os.close(fd)
+
+    def _end(self, run: Run, cause: Cause, timeout: float) -> None:
+        answer = run.kill("SIGTERM", timeout, cause)
+        if answer is None:
+            return
+        if answer.overtaken:
+            raise ConflictError(
+                "A /kill came in and cancelled this: the old process is ended and nothing was started. "
+                "Call /start or /restart if you still want one."
+            )
+        if answer.survivors:
+            raise ConflictError(
+                f"The old process could not be ended, so nothing was started: {answer.survivors} outlived SIGKILL.",
+                survivors=answer.survivors,
+            )
+
+    def _launch(
+        self, command: str, cwd: str, env: dict[str, str], environment: dict[bytes, bytes], log_file: str | None
+    ) -> dict[str, Any]:
+        with self._exchange:
+            before = self._pointer.read()
+            try:
+                record = self._new_record(command, cwd, env, log_file)
+                path = record_path(record.log_file)
+                self._launching = path
+                with self._undone_on_failure(record, before):
+                    RecordFile(path, record.log_mode).write(record)
+                    self._pointer.set(path)
+                    run = Run.launch(record, environment)
+            except LaunchError as error:
+                raise _launch_failure(error, record) from error
+            except OSError as error:
+                raise InternalError(f"The command could not be started: {error.strerror}.") from error
+            finally:
+                self._launching = None
+            self._replace_run(run)
+            self._seen = path
+            return describe(record, State(), [])
+
+    def _new_record(self, command: str, cwd: str, env: dict[str, str], log_file: str | None) -> RunRecord:
+        path = self.logs.create_log_file() if log_file is None else self.logs.claim_log_file(log_file)
+        clock = RunClock.start()
+        return RunRecord(
+            run_id=Path(path).stem,
+            command=command,
+            shell=self._shell,
+            cwd=cwd,
+            env=env,
+            created_at=format_time(clock.started_ns),
+            started_ns=clock.started_ns,
+            boottime_ns=clock.boottime_ns,
+            boot_id=boot_id(),
+            control=control.new_name(),
+            log_file=path,
+            log_mode=self._log_mode,
+            log_max_bytes=self._log_max_bytes,
+        )
+
+    @contextlib.contextmanager
+    def _undone_on_failure(self, record: RunRecord, before: str | None) -> Iterator[None]:
+        """Leave no trace of a run that never was: the former run is the current one again, its outcome readable."""
+        try:
+            yield
+        except (OSError, LaunchError):
+            with contextlib.suppress(OSError):
+                self._pointer.set(before)
+            RecordFile(record_path(record.log_file)).remove()
+            Path(record.log_file).unlink(missing_ok=True)
+            raise
+
+
+def _checked(cwd: str | None, env: Mapping[str, str]) -> tuple[str, dict[bytes, bytes]]:
+    """Return the absolute directory and the whole environment, before anything is ended or started for them."""
+    directory = str(Path.cwd() / (cwd or "."))
+    if not Path(directory).is_dir():
+        raise BadRequestError(
+            f"cwd {directory!r} is not a directory: name one that exists.", {"cwd": ["Not a directory."]}
+        )
+    if not os.access(directory, os.X_OK):
+        raise BadRequestError(f"cwd {directory!r} may not be entered by the service.", {"cwd": ["Permission denied."]})
+    environment = process_environment(env)
+    sizes = [len(name) + len(value) + 2 for name, value in environment.items()]
+    # Half of ARG_MAX is left to the command and the pointers that execve(2) also counts.
+    if max(sizes, default=0) > MAX_STRING or sum(sizes) > os.sysconf("SC_ARG_MAX") // 2:
+        raise _environment_too_large()
+    return directory, environment
+
+
+def _environment_too_large() -> BadRequestError:
+    return BadRequestError(
+        "The environment is over the system's limit (131,071 bytes for one NAME=value): pass large values in a file.",
+        {"env": ["Over the system's limit."]},
+    )
+
+
+def _launch_failure(error: LaunchError, record: RunRecord) -> BadRequestError | InternalError:
+    if error.step == "cwd":
+        return BadRequestError(f"cwd {record.cwd!r} can't be entered: {error}.", {"cwd": [str(error)]})
+    if error.errno == errno.E2BIG:
+        return _environment_too_large()
+    if error.errno == 0:
+        return InternalError("The command could not be started: its shim ended before it could answer.")
+    return InternalError(f"The shell {record.shell} could not be started: {error}.")
+
+
+def _busy(doing: str) -> ConflictError:
+    return ConflictError(
+        f"Another operation ({doing}) is under way: wait for its answer, or call /kill, which gets through."
+    )
+
+
+def _still_alive(run: Run) -> ConflictError:
+    state = run.state
+    if state.stopped_at is None:
+        pid = run.record.process.pid if run.record.process else None
+        return ConflictError(
+            f'A process is already running (pid {pid}): call /kill first, or send "replace": true.',
+            process_pid=pid,
+            run_id=run.record.run_id,
+        )
+    leftovers = [{"pid": pid, "command_line": command_line(pid)} for pid in run.leftovers()]
+    named = ", ".join(f"{left['pid']} ({left['command_line']})" for left in leftovers)
+    return ConflictError(
+        f"The last process ended, but what it started lives on: {named}. "
+        'Call /kill to end that, or send "replace": true.',
+        leftovers=leftovers,
+        run_id=run.record.run_id,
+    )
+
+
+def _already_ended(run: Run) -> BadRequestError:
+    state = run.state
+    how = f"with exit code {state.exit_code}" if state.exit_code is not None else "with an exit code that is not known"
+    return BadRequestError(
+        f"The process already ended {how} and left nothing behind: there is nothing to kill. "
+        "Read its output with GET /logs, or start again with POST /restart."
+    )

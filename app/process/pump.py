@@ -1,0 +1,74 @@
+"""The way of the output from the pipe into the log."""
+
+import contextlib
+import fcntl
+import os
+import termios
+
+from app.log.writer import LogWriter
+
+READ_SIZE = 128 * 1024
+# As large as an unprivileged user may have it (/proc/sys/fs/pipe-max-size): fewer wake-ups, and room while a shim is
+# being replaced.
+PIPE_SIZE = 1024 * 1024
+
+
+class Pump:
+    """Move what the process prints; `open` until every writer has closed the pipe, or `close` was called."""
+
+    def __init__(self, pipe: int | None, writer: LogWriter) -> None:
+        self.fd = pipe
+        self._writer = writer
+        if pipe is not None:
+            os.set_blocking(pipe, False)
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+
+    @property
+    def open(self) -> bool:
+        """Tell whether more may come."""
+        return self.fd is not None
+
+    def move(self) -> int:
+        """Move one read; return how many bytes that was, 0 when there is nothing now or, then closed, any more."""
+        if self.fd is None:
+            return 0
+        try:
+            data = os.read(self.fd, READ_SIZE)
+        except BlockingIOError:
+            return 0
+        if data:
+            self._writer.feed(data)
+        else:
+            self.close()
+        return len(data)
+
+    def drain(self) -> None:
+        """Move what the pipe holds at this moment: all that an ended process had written, and no endless more."""
+        if self.fd is None:
+            return
+        left = self._waiting()
+        while left > 0 and (moved := self.move()):
+            left -= moved
+        if self.fd is not None and not self._waiting():
+            self.move()  # sees the end of file, if there is one
+
+    def show_unfinished(self) -> None:
+        """Write what there is of an unfinished line, without waiting for its time."""
+        self._writer.flush_due(float("inf"))
+
+    def close(self) -> None:
+        """Read no more; what was read is written."""
+        if self.fd is None:
+            return
+        os.close(self.fd)
+        self.fd = None
+        self._writer.finish()
+
+    def _waiting(self) -> int:
+        """Return how many bytes the pipe holds (FIONREAD, pipe(7))."""
+        if self.fd is None:
+            return 0
+        buffer = bytearray(4)
+        fcntl.ioctl(self.fd, termios.FIONREAD, buffer)
+        return int.from_bytes(buffer, "little")

@@ -1,0 +1,161 @@
+"""What is remembered of one run: its record, whole on disk at every instant, and the files that belong to it."""
+
+import contextlib
+import ctypes
+import os
+
+import msgspec
+
+from app.log.clock import RunClock
+from app.process.control import Cause, State
+from app.process.tree import Identity
+
+RESERVE = 4096
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """Remember what an operation set out to do, written before its first signal so that another can finish it."""
+
+    signal: str
+    kill_at_ns: int
+    cause: Cause
+
+
+class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Hold all that a new supervisor or shim needs to answer for a run or to take it over.
+
+    `started_ns`, `boottime_ns` and `boot_id` are the run's clock. `witnessed` is set when a supervisor was connected at
+    the run's end: the next service then has nothing to answer for. `members` are the live members of the tree, as last
+    told.
+    """
+
+    run_id: str
+    command: str
+    shell: str
+    cwd: str
+    env: dict[str, str] = {}
+    created_at: str
+    started_ns: int
+    boottime_ns: int
+    boot_id: str
+    control: str
+    log_file: str
+    log_mode: int = 0o600
+    log_max_bytes: int = 0
+    shim: Identity | None = None
+    process: Identity | None = None
+    state: State = State()
+    intent: Intent | None = None
+    witnessed: bool = False
+    members: list[Identity] = []
+
+    @property
+    def clock(self) -> RunClock:
+        """Return the clock that the run's timestamps come from."""
+        return RunClock(self.started_ns, self.boottime_ns)
+
+
+class Takeover(msgspec.Struct, kw_only=True):
+    """Ask a new shim to keep a run whose shim died: what is known of it, and what came along with the request.
+
+    `parents` are the subreapers that the orphans came to, `not_ours` the sessions that never belong to the tree.
+    """
+
+    record: RunRecord
+    process: Identity
+    parents: list[int]
+    not_ours: list[int]
+    has_pipe: bool
+    has_pidfd: bool
+
+
+def record_path(log_file: str) -> str:
+    """Return where the record of a run with this log lies: beside it, under the same stem."""
+    return os.path.splitext(log_file)[0] + ".json"
+
+
+def read_record(path: str) -> RunRecord | None:
+    """Read a run record; None when it is missing, empty or broken."""
+    try:
+        with open(path, "rb") as file:
+            return decode_record(file.read())
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def encode_record(record: RunRecord) -> bytes:
+    """Turn a record into JSON."""
+    return msgspec.json.encode(record)
+
+
+def decode_record(data: bytes) -> RunRecord:
+    """Read a record from JSON; raises `msgspec.MsgspecError` for anything else."""
+    return msgspec.json.decode(data, type=RunRecord)
+
+
+class RecordFile:
+    """Keep one run record on disk, always whole, also when the disk is full.
+
+    Two files of the same size lie side by side, padded with white space that JSON ignores. A new version overwrites the
+    spare in place, which needs no new block, and `RENAME_EXCHANGE` (renameat2(2)) swaps the two in one step.
+    """
+
+    def __init__(self, path: str, mode: int = 0o600) -> None:
+        self.path = path
+        self._spare = f"{path}.spare"
+        self._mode = mode
+
+    def write(self, record: RunRecord) -> None:
+        """Replace the record on disk; raises `OSError` when neither way of doing so works."""
+        data = encode_record(record)
+        try:
+            fd = os.open(self._spare, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._create(data)
+            return
+        try:
+            capacity = os.fstat(fd).st_size
+            if len(data) > capacity:
+                self._create(data)
+                return
+            _write_all(fd, data.ljust(capacity - 1) + b"\n")
+        finally:
+            os.close(fd)
+        if _exchange(self._spare, self.path):
+            return
+        self._create(data)
+
+    def remove(self) -> None:
+        """Remove the record and its spare, as far as they are there."""
+        for path in (self.path, self._spare):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def _create(self, data: bytes) -> None:
+        """Write record and spare anew, each beside its place and then renamed onto it."""
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        capacity = (len(data) // RESERVE + 2) * RESERVE
+        padded = data.ljust(capacity - 1) + b"\n"
+        fresh = f"{self.path}.new"
+        for target in (self.path, self._spare):
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, self._mode)
+            try:
+                _write_all(fd, padded)
+            finally:
+                os.close(fd)
+            os.rename(fresh, target)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _exchange(left: str, right: str) -> bool:
+    """Swap two names in one step; False where the kernel, the file system or a missing name does not allow it."""
+    names = os.fsencode(left), os.fsencode(right)
+    return bool(_libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)

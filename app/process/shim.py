@@ -1,0 +1,110 @@
+"""The shim, a program: it starts one command and stays its parent, keeper of its pipe and witness of its end.
+
+`launch.py` starts it as `python -I -S -c BOOT ROOT SITE_PACKAGES RUN_ID` with the request on descriptor 0 (the run
+record as JSON, then shell, command, working directory and environment, NUL-separated: none of them can hold a NUL), one
+end of a socket pair on 3, the listening control socket on 4 and the two ends of the output pipe on 5 and 6. Up to the
+answer on 3 it imports next to nothing, since that is what a caller of `/start` waits for; the command itself never
+stands on its command line. A shim that replaces a dead one gets a `Takeover` as its request, the read end on 5 and the
+process's pidfd on 6.
+"""
+
+import ctypes
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+LINK_FD = 3
+LISTENER_FD = 4
+PIPE_FD = 5
+WRITE_END_FD = PIDFD_FD = 6
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+# CPython ignores SIGPIPE and SIGXFSZ, and ignored signals stay ignored across exec (signal(7)). KILL and STOP can't be
+# set, 32 and 33 belong to glibc.
+DEFAULT_SIGNALS = [number for number in range(1, 65) if number not in (9, 19, 32, 33)]
+
+
+def main() -> None:
+    """Start the command, answer, and keep the run until nothing of it is left."""
+    request = _read_request(0).split(b"\0")
+    _settle()
+    pid = _spawn(request)
+    start_ticks = _start_ticks(pid)
+    os.write(LINK_FD, b'{"type":"started","pid":%d,"start_ticks":%d}' % (pid, start_ticks))
+
+    from app.process import life  # noqa: PLC0415  its imports cost more than the spawn: only now nobody waits
+
+    life.keep(request[0], (pid, start_ticks), PIPE_FD, LINK_FD, LISTENER_FD)
+
+
+def take_over() -> None:
+    """Keep a run whose shim died, until nothing of it is left."""
+    request = _read_request(0)
+    _settle()
+
+    from app.process import life  # noqa: PLC0415  as above
+
+    life.take_over(request, LINK_FD, LISTENER_FD, PIPE_FD, PIDFD_FD)
+
+
+def _settle() -> None:
+    """Close what was inherited by accident, and become the one to whom every orphan of the tree comes."""
+    os.closerange(WRITE_END_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    for fd in range(LINK_FD, WRITE_END_FD + 1):
+        os.set_inheritable(fd, False)
+    _prctl(PR_SET_NAME, b"llm-shell-shim")
+    # What double-forks or calls setsid becomes the shim's child and can be found; inherited by nobody (prctl(2)), and
+    # set before the spawn so that no grandchild is ever too early.
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _read_request(fd: int) -> bytes:
+    parts = []
+    while part := os.read(fd, 1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _spawn(request: list[bytes]) -> int:
+    """Start the command in its own session, both its streams on one pipe; return its pid."""
+    _record, shell, command, cwd, *environment = request
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        _fail("cwd", error)
+    try:
+        pid = os.posix_spawn(
+            shell,
+            [shell, b"-c", command],
+            dict(entry.split(b"=", 1) for entry in environment),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, WRITE_END_FD, 1),
+                (os.POSIX_SPAWN_DUP2, WRITE_END_FD, 2),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=DEFAULT_SIGNALS,
+        )
+    except OSError as error:
+        _fail("spawn", error)
+    os.close(WRITE_END_FD)
+    os.chdir("/")
+    return pid
+
+
+def _fail(step: str, error: OSError) -> "NoReturn":
+    os.write(LINK_FD, b'{"type":"failed","step":"%s","errno":%d}' % (step.encode(), error.errno or 0))
+    os._exit(1)
+
+
+def _start_ticks(pid: int) -> int:
+    """Return field 22 of `/proc/PID/stat`: it is there even if the process has ended, as nobody has reaped it yet."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
+def _prctl(option: int, argument: int | bytes) -> None:
+    ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)

@@ -1,0 +1,75 @@
+"""How a run's record and state read to a caller: the status object and its words."""
+
+import signal
+from typing import Any, Literal
+
+from app.process.control import State
+from app.process.run import RunRecord
+
+Status = Literal["running", "exited", "killed"]
+
+_CAUSES = {
+    "kill": "Ended by /kill.",
+    "restart": "Ended by /restart.",
+    "replace": "Ended by a /start with replace.",
+    "shutdown": "Ended because the service stopped.",
+}
+_TROUBLE = {
+    "dropped_lines": "lines not written to the log (gaps in seq show where): {}",
+    "failed_writes": "writes to the log that failed: {}",
+    "failed_records": "writes of the run record that failed: {}",
+    "takeovers": "killed shims that were replaced, losing at most what they had read and not yet written: {}",
+    "output_lost": "shims that died with no worker alive, so that the output after that is lost: {}",
+}
+
+
+def status_of(state: State) -> Status:
+    """Tell whether the process runs, ended without us, or was alive when our first signal reached it."""
+    if state.stopped_at is None:
+        return "running"
+    return "killed" if state.killed_by else "exited"
+
+
+def signal_name(exit_code: int | None) -> str | None:
+    """Return the name of the signal that a negative exit code stands for."""
+    if exit_code is None or exit_code >= 0:
+        return None
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:  # real-time signals have numbers only
+        return f"SIG{-exit_code}"
+
+
+def reason_of(state: State) -> str | None:
+    """Put into one short text whatever the other fields can't say; None when there is nothing to add."""
+    parts = []
+    if state.killed_by and state.stopped_at:
+        parts.append(_CAUSES[state.killed_by])
+        if state.escalated:
+            parts.append("It outlived the grace and got SIGKILL.")
+    elif state.killed_by:
+        parts.append("It was told to end and is still alive.")
+    if state.unknown:
+        parts.append(state.unknown)
+    told = [_TROUBLE[kind].format(count) for kind, count in state.trouble.items() if kind in _TROUBLE]
+    if told:
+        parts.append(f"Trouble: {'; '.join(told)}.")
+    return " ".join(parts) or None
+
+
+def describe(record: RunRecord, state: State, leftover_pids: list[int]) -> dict[str, Any]:
+    """Build the status object of SPEC.md."""
+    return {
+        "status": status_of(state),
+        "process_pid": record.process.pid if record.process else None,
+        "command": record.command,
+        "run_id": record.run_id,
+        "log_file": record.log_file,
+        "created_at": record.created_at,
+        "stopped_at": state.stopped_at,
+        "exit_code": state.exit_code,
+        "signal": signal_name(state.exit_code),
+        "reason": reason_of(state),
+        "output_open": state.output_open,
+        "leftover_pids": leftover_pids,
+    }

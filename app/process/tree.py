@@ -1,0 +1,162 @@
+"""What Linux says about a process tree, and how to signal its members without ever hitting a stranger."""
+
+import os
+import select
+import signal
+from typing import NamedTuple
+
+DEAD_STATES = frozenset("ZXx")
+
+
+class Identity(NamedTuple):
+    """Name one process for as long as the machine is up.
+
+    A pid alone is reused; together with the start time (field 22 of `/proc/PID/stat`, clock ticks since boot, proc(5))
+    it is not.
+    """
+
+    pid: int
+    start_ticks: int
+
+
+class Member(NamedTuple):
+    """Hold one line of `/proc/PID/stat`, as far as trees go."""
+
+    pid: int
+    ppid: int
+    pgid: int
+    session: int
+    state: str
+    start_ticks: int
+
+    @property
+    def identity(self) -> Identity:
+        """Return what tells this process from a later one with the same pid."""
+        return Identity(self.pid, self.start_ticks)
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether it still runs; a zombie only waits to be reaped."""
+        return self.state not in DEAD_STATES
+
+
+def read_member(pid: int) -> Member | None:
+    """Read one process from `/proc`; None when there is no such process."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        raw = os.read(fd, 4096)
+    except OSError:  # ESRCH: it was reaped between open and read
+        return None
+    finally:
+        os.close(fd)
+    # The name (field 2) may hold spaces and parentheses; nothing after its last ")" does.
+    fields = raw[raw.rindex(b")") + 2 :].split()
+    return Member(pid, int(fields[1]), int(fields[2]), int(fields[3]), fields[0].decode(), int(fields[19]))
+
+
+def snapshot() -> dict[int, Member]:
+    """Read every process of the machine."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return {member.pid: member for pid in pids if (member := read_member(pid)) is not None}
+
+
+def descendants(roots: set[int]) -> list[Member]:
+    """Return the live processes below `roots`, the roots themselves not among them.
+
+    One look at `/proc` is not atomic: a process whose parent died between the two reads has no parent in the table, so
+    it is read again, now that the kernel has given it a new one.
+    """
+    table = snapshot()
+    for member in list(table.values()):
+        if member.ppid not in table and member.ppid != 0:
+            again = read_member(member.pid)
+            if again is not None:
+                table[member.pid] = again
+    below: set[int] = set(roots)
+    children: dict[int, list[int]] = {}
+    for member in table.values():
+        children.setdefault(member.ppid, []).append(member.pid)
+    queue = list(roots)
+    while queue:
+        for pid in children.get(queue.pop(), ()):
+            if pid not in below:
+                below.add(pid)
+                queue.append(pid)
+    return [table[pid] for pid in below - roots if table[pid].alive]
+
+
+def session_members(session: int) -> list[Member]:
+    """Return the live processes of one session (setsid(2)), wherever their parents are."""
+    return [member for member in snapshot().values() if member.session == session and member.alive]
+
+
+def is_alive(identity: Identity) -> bool:
+    """Tell whether exactly this process still runs."""
+    member = read_member(identity.pid)
+    return member is not None and member.start_ticks == identity.start_ticks and member.alive
+
+
+def open_pidfd(identity: Identity) -> int | None:
+    """Open a handle on exactly this process, or None when it is gone; a zombie still counts as there.
+
+    The start time is compared after the open: from then on the descriptor, unlike the pid, can't come to mean another
+    process (pidfd_open(2)).
+    """
+    try:
+        pidfd = os.pidfd_open(identity.pid)
+    except OSError:
+        return None
+    member = read_member(identity.pid)
+    if member is None or member.start_ticks != identity.start_ticks:
+        os.close(pidfd)
+        return None
+    return pidfd
+
+
+def send(identity: Identity, *signals: int) -> bool:
+    """Send signals, in order, to exactly this process; False when it is gone or may not be signalled."""
+    pidfd = open_pidfd(identity)
+    if pidfd is None:
+        return False
+    try:
+        for number in signals:
+            signal.pidfd_send_signal(pidfd, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def has_ended(pidfd: int) -> bool:
+    """Tell whether the process behind a pidfd has ended; a pidfd is readable from then on (pidfd_open(2))."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def command_line(pid: int) -> str:
+    """Return a process's arguments joined by spaces, or its short name when it has none to show."""
+    for name in ("cmdline", "comm"):
+        try:
+            fd = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return ""
+        try:
+            raw = os.read(fd, 4096)
+        except OSError:
+            return ""
+        finally:
+            os.close(fd)
+        if raw:
+            return raw.rstrip(b"\0\n").replace(b"\0", b" ").decode(errors="backslashreplace")
+    return ""
+
+
+def boot_id() -> str:
+    """Return the kernel's name for this boot (random(4)): start times of another boot mean nothing."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()

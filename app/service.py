@@ -1,0 +1,108 @@
+"""How gunicorn's life is tied to the process's: what its hooks do, in the master and in the worker."""
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from app.config import Settings, SettingsError, load_settings, require_token_for
+from app.exceptions import LLMShellError
+from app.process.reaper import become_subreaper
+from app.supervisor import supervisor
+
+if TYPE_CHECKING:
+    from gunicorn.arbiter import Arbiter
+    from gunicorn.config import Config
+
+_log = logging.getLogger("gunicorn.error")
+ONE_WORKER = (
+    "LLM Shell runs exactly one worker, since the state of its process lives in it; requests share its threads instead "
+    "(LLM_SHELL_THREADS)"
+)
+
+
+def settings_for_gunicorn() -> Settings:
+    """Return the settings to serve with; gunicorn executes its configuration at the start and again at HUP.
+
+    At the start a fault ends the program with its text. At HUP it must not, since the master would be gone without its
+    `on_exit`: the old settings stay. The log directory never changes under a running service.
+    """
+    old = supervisor.settings
+    try:
+        new = load_settings()
+        if old is not None:
+            _require_same_place(old, new)
+    except SettingsError as error:
+        if old is None:
+            _refuse(str(error))
+        _log.warning("Reload: the old settings stay in force. %s", error)
+        return old
+    if old is not None:
+        supervisor.settings = new
+    return new
+
+
+def bind_address(settings: Settings) -> str:
+    """Return gunicorn's notation for the address to listen on."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{host}:{settings.port}"
+
+
+def on_starting(server: "Arbiter") -> None:
+    """Refuse what can't work, with one line each; then claim the log directory."""
+    settings = load_settings()
+    _check_workers(server.cfg)
+    try:
+        require_token_for(server.cfg.address, settings)
+        supervisor.claim(settings)
+    except (SettingsError, LLMShellError) as error:
+        _refuse(str(error))
+    become_subreaper()
+
+
+def post_fork(server: "Arbiter", worker: object) -> None:  # noqa: ARG001  gunicorn's signature
+    """Make the worker the one to whom the orphans of a killed shim come."""
+    become_subreaper()
+
+
+def nworkers_changed(server: "Arbiter", new: int, old: int | None) -> None:
+    """Keep to one worker when SIGTTIN asks for another; before `on_starting` there is nothing to keep to."""
+    if supervisor.claimed and new != 1:
+        _log.warning("%s: %d workers refused.", ONE_WORKER, new)
+        server.num_workers = old if old == 1 else 1
+
+
+def pre_exec(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
+    """Refuse USR2: a second master could only wait for the first. Runs in the forked child."""
+    _log.warning(
+        "USR2 refused: one service at a time uses a log directory. To upgrade, restart with LLM_SHELL_ON_SHUTDOWN=keep."
+    )
+    os._exit(0)
+
+
+def on_exit(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
+    """End the tree, in the master, after the worker has gone."""
+    supervisor.stop()
+
+
+def _check_workers(config: "Config") -> None:
+    asked = os.environ.get("WEB_CONCURRENCY", "").strip() or "1"
+    if config.workers != 1 or asked != "1":
+        wanted = config.workers if config.workers != 1 else asked
+        _refuse(f"{ONE_WORKER}: remove -w, --workers or WEB_CONCURRENCY (asked for {wanted}).")
+    if config.worker_class_str != "gthread":
+        _refuse(f"{ONE_WORKER}: worker class gthread is needed, {config.worker_class_str} was asked for.")
+    if config.threads < 4:  # noqa: PLR2004  the least that LLM_SHELL_THREADS takes
+        _refuse(f"LLM Shell needs at least 4 threads, so that reads never wait: {config.threads} were asked for.")
+    if config.preload_app:
+        _refuse("LLM Shell can't be preloaded, since its worker keeps the process: remove --preload.")
+
+
+def _require_same_place(old: Settings, new: Settings) -> None:
+    if new.log_dir != old.log_dir:
+        raise SettingsError([f"LLM_SHELL_LOG_DIR: can't change while the service runs (it is {old.log_dir}): restart."])
+    require_token_for([(new.host, new.port)], new)
+
+
+def _refuse(text: str) -> NoReturn:
+    sys.exit(f"LLM Shell does not start: {text}" if not text.startswith("LLM Shell") else text)

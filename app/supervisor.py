@@ -1,0 +1,146 @@
+"""The one supervisor of the service: settings in, the current run and its log out."""
+
+import atexit
+import fcntl
+import os
+import time
+from typing import Any
+
+from app.config import Settings
+from app.exceptions import ConflictError, InternalError
+from app.log.manager import LogPage
+from app.process.manager import ProcessManager
+
+# What a stopping service gives the tree before SIGKILL.
+SHUTDOWN_TIMEOUT = 5.0
+# How long a second service on the same directory waits for the first to go.
+CLAIM_TIMEOUT = 5.0
+
+
+class Supervisor:
+    """Own the ProcessManager of this service and its claim to the log directory.
+
+    `settings` are those in force. Under gunicorn the master claims (`claim`) and each worker, forked from it, inherits
+    the claim and calls `init_app`; elsewhere `init_app` does both, and the interpreter's end ends the process.
+    """
+
+    def __init__(self) -> None:
+        self.settings: Settings | None = None
+        self._manager: ProcessManager | None = None
+        self._claim: int | None = None
+        self._started_ns = 0
+        self._atexit = False
+
+    @property
+    def claimed(self) -> bool:
+        """Tell whether this service holds its log directory."""
+        return self._claim is not None
+
+    def claim(self, settings: Settings) -> None:
+        """Become the only service on the log directory; waits up to 5 s for another to go, then raises `ConflictError`.
+
+        The lock sits on an open file description (flock(2)) that forked workers share: it is free only when the last of
+        them is gone, so that a killed master's worker still counts.
+        """
+        manager = _new_manager(settings)
+        fd = os.open(manager.logs.log_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if not _lock_within(fd, CLAIM_TIMEOUT):
+            os.close(fd)
+            raise ConflictError(
+                f"Another service already uses the log directory {manager.logs.log_dir}: stop it, or set "
+                "LLM_SHELL_LOG_DIR to another directory."
+            )
+        self._claim = fd
+        self.settings = settings
+        self._started_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        manager.forget_history()
+
+    def init_app(self, settings: Settings) -> None:
+        """Serve this log directory from now on, and take over the run that is live there."""
+        if not self.claimed:
+            self.claim(settings)
+            self._stop_with_the_interpreter()
+        self.settings = settings
+        self._manager = _new_manager(settings)
+        self._manager.adopt()
+
+    def stop(self) -> None:
+        """End the tree (with ON_SHUTDOWN=keep, let it run) and give the log directory up; harmless when repeated."""
+        manager, self._manager = self._manager, None
+        if manager is None and self.settings is not None and self.claimed:
+            manager = _new_manager(self.settings)
+            manager.adopt()
+        if manager is not None and self.settings is not None:
+            if self.settings.on_shutdown == "stop":
+                manager.shut_down(SHUTDOWN_TIMEOUT)
+            manager.close()
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
+
+    def start(
+        self, command: str, *, cwd: str | None = None, env: dict[str, str] | None = None, replace: bool = False
+    ) -> dict[str, Any]:
+        """Start a command; see `ProcessManager.start`."""
+        return self._running.start(command, cwd=cwd, env=env, replace=replace)
+
+    def get_status(self) -> dict[str, Any]:
+        """Return the current run's status object; see `ProcessManager.get_status`."""
+        return self._running.get_status()
+
+    def kill(self, signal_type: str = "SIGTERM", timeout: float = 5.0) -> dict[str, Any]:
+        """End the whole tree; see `ProcessManager.kill`."""
+        return self._running.kill(signal_type, timeout)
+
+    def restart(self, timeout: float | None = None) -> dict[str, Any]:
+        """Start the current run's command again; the timeout defaults to the setting."""
+        manager = self._running
+        if timeout is None and self.settings is not None:
+            timeout = self.settings.default_restart_timeout
+        return manager.restart(10.0 if timeout is None else timeout)
+
+    def open_logs(self, run_id: str | None, lines: int | None, seconds: float | None) -> LogPage:
+        """Open a run's log for reading, the current run's for None; the caller closes the page."""
+        manager = self._running
+        log_file, clock = manager.log_of(run_id)
+        return manager.logs.open_page(log_file, lines, seconds, clock)
+
+    def uptime(self) -> int:
+        """Return whole seconds since the service came up, whatever became of its workers and of the wall clock."""
+        return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._started_ns) // 1_000_000_000
+
+    @property
+    def _running(self) -> ProcessManager:
+        if self._manager is None:
+            raise InternalError("The service is stopping: no command is taken any more.")
+        return self._manager
+
+    def _stop_with_the_interpreter(self) -> None:
+        if not self._atexit:
+            self._atexit = True
+            atexit.register(self.stop)
+
+
+def _new_manager(settings: Settings) -> ProcessManager:
+    return ProcessManager(
+        settings.log_dir,
+        shell=settings.shell,
+        group_read=settings.log_group_read,
+        log_max_bytes=settings.log_max_bytes,
+    )
+
+
+def _lock_within(fd: int, timeout: float) -> bool:
+    """Take an exclusive lock; False after `timeout` seconds. flock(2) knows no timeout, so it is asked repeatedly."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
+supervisor = Supervisor()

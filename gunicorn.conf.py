@@ -1,0 +1,30 @@
+"""gunicorn's configuration: one worker with threads, and the hooks that tie the service's life to the process's."""
+
+import sys
+from pathlib import Path
+
+# The `gunicorn` command puts its own folder on the path, and the working directory only after it has read this file.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from app import service
+
+settings = service.settings_for_gunicorn()
+
+bind = service.bind_address(settings)
+# The supervisor's state is a singleton; threads of one worker share it.
+workers = 1
+worker_class = "gthread"
+threads = settings.threads
+# Would end the one worker for nothing.
+max_requests = 0
+# It would lie under the home directory, the same for every service of a user; nothing here needs it.
+control_socket_disable = True
+# The worker's heartbeat is a file: in memory it beats on a full disk too.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  a directory, gunicorn makes the name
+proc_name = "llm-shell"
+
+on_starting = service.on_starting
+post_fork = service.post_fork
+nworkers_changed = service.nworkers_changed
+pre_exec = service.pre_exec
+on_exit = service.on_exit

@@ -1,0 +1,211 @@
+"""What a request must not hold: every fault is a 400 that names its field, and nothing is started."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+LONE_SURROGATE = "\ud800"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_started(client: FlaskClient) -> Iterator[None]:
+    """Check after each test that its request started nothing."""
+    yield
+    assert client.get("/status").status_code == 404
+
+
+def faults_of(response: TestResponse) -> dict[str, list[str]]:
+    """Return `errors` of a 400 that has the one shape of all errors."""
+    assert response.status_code == 400, response.text
+    assert response.mimetype == "application/problem+json"
+    problem = response.get_json()
+    assert problem["type"] == "about:blank"
+    assert (problem["title"], problem["status"]) == ("Bad Request", 400)
+    assert problem["detail"]
+    return dict(problem.get("errors", {}))
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "command"),
+        ({"command": ""}, "command"),
+        ({"command": " \t\n"}, "command"),
+        ({"command": None}, "command"),
+        ({"command": 5}, "command"),
+        ({"command": ["ls"]}, "command"),
+        ({"command": "ls\0"}, "command"),
+        ({"command": LONE_SURROGATE}, "command"),
+        ({"command": "x" * 131_072}, "command"),
+        ({"command": "é" * 65_536}, "command"),
+        ({"command": "ls", "cwd": ""}, "cwd"),
+        ({"command": "ls", "cwd": 1}, "cwd"),
+        ({"command": "ls", "cwd": None}, "cwd"),
+        ({"command": "ls", "cwd": "/usr\0"}, "cwd"),
+        ({"command": "ls", "cwd": LONE_SURROGATE}, "cwd"),
+        ({"command": "ls", "env": []}, "env"),
+        ({"command": "ls", "env": "A=b"}, "env"),
+        ({"command": "ls", "env": None}, "env"),
+        ({"command": "ls", "env": {"A": 1}}, "env.A"),
+        ({"command": "ls", "env": {"A": None}}, "env.A"),
+        ({"command": "ls", "env": {"A": "\0"}}, "env.A"),
+        ({"command": "ls", "env": {"A": LONE_SURROGATE}}, "env.A"),
+        ({"command": "ls", "env": {"": "x"}}, "env."),
+        ({"command": "ls", "env": {"A=B": "x"}}, "env.A=B"),
+        ({"command": "ls", "env": {"A\0": "x"}}, "env.A\0"),
+        ({"command": "ls", "env": {LONE_SURROGATE: "x"}}, "env.\\ud800"),
+        ({"command": "ls", "env": {"LLM_SHELL_TOKEN": "x"}}, "env.LLM_SHELL_TOKEN"),
+        ({"command": "ls", "replace": "true"}, "replace"),
+        ({"command": "ls", "replace": 1}, "replace"),
+        ({"command": "ls", "replace": None}, "replace"),
+        ({"command": "ls", "shell": "/bin/bash"}, "shell"),
+        ({"command": "ls", "Command": "ls"}, "Command"),
+        ({"command": "ls", LONE_SURROGATE: 1}, "\\ud800"),
+    ],
+)
+def test_bad_field(client: FlaskClient, body: dict[str, Any], field: str) -> None:
+    """A field that is missing, unknown, of the wrong type or beyond what a process can take is named."""
+    assert list(faults_of(client.post("/start", json=body))) == [field]
+
+
+def test_every_fault_is_told(client: FlaskClient) -> None:
+    """All faults of a request are told in one answer."""
+    body = {"cwd": 1, "env": {"A": 1, "": "x"}, "replace": 0, "more": 1}
+    assert set(faults_of(client.post("/start", json=body))) == {"command", "cwd", "env.A", "env.", "replace", "more"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"ls",
+        b"{'command': 'ls'}",
+        b'{"command": "ls"} more',
+        b'{"command": "\xff"}',
+        b'\xef\xbb\xbf{"command": "ls"}',
+        b"[" * 200_000,
+        b'{"command": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_malformed_json(client: FlaskClient, body: bytes) -> None:
+    """A body that is no JSON in UTF-8 is a 400 that says so."""
+    response = client.post("/start", data=body, content_type="application/json")
+    faults_of(response)
+    assert "not valid JSON" in response.get_json()["detail"]
+
+
+@pytest.mark.parametrize("body", ["null", "[]", '"ls"', "1", "true", '[{"command": "ls"}]'])
+def test_json_that_is_no_object(client: FlaskClient, body: str) -> None:
+    """JSON of another kind than an object is a 400 that shows what is wanted."""
+    response = client.post("/start", data=body, content_type="application/json")
+    faults_of(response)
+    assert "JSON object" in response.get_json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/json"],
+)
+def test_body_that_is_not_declared_as_json(client: FlaskClient, content_type: str) -> None:
+    """Only a body that is declared as JSON is read, since a form on any web page can send the other types: 415."""
+    response = client.post("/start", data='{"command": "ls"}', content_type=content_type)
+    assert response.status_code == 415
+    assert response.mimetype == "application/problem+json"
+    assert "application/json" in response.get_json()["detail"]
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/vnd.example+json"])
+def test_other_declarations_of_json(client: FlaskClient, content_type: str) -> None:
+    """Parameters and `+json` types are JSON, too."""
+    assert list(faults_of(client.post("/start", data="{}", content_type=content_type))) == ["command"]
+
+
+def test_no_body_at_all(client: FlaskClient) -> None:
+    """No body is not a body of the wrong type: the missing command is named."""
+    assert list(faults_of(client.post("/start"))) == ["command"]
+
+
+def test_body_over_1_mib(client: FlaskClient) -> None:
+    """A body over 1 MiB is 413."""
+    response = client.post("/start", json={"command": "x" * 1024 * 1024})
+    assert response.status_code == 413
+    assert response.mimetype == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/start", "/kill", "/restart"])
+def test_chunked_body_over_1_mib(client: FlaskClient, path: str) -> None:
+    """A body of unannounced length is cut off at 1 MiB as well."""
+    body = io.BytesIO(json.dumps({"command": "x" * 1024 * 1024}).encode())
+    response = client.post(
+        path, input_stream=body, content_type="application/json", environ_overrides={"wsgi.input_terminated": True}
+    )
+    assert response.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/kill?type=SIGHUP", "type"),
+        ("/kill?type=sigterm", "type"),
+        ("/kill?type=", "type"),
+        ("/kill?type=9", "type"),
+        ("/kill?timeout=-1", "timeout"),
+        ("/kill?timeout=600.5", "timeout"),
+        ("/kill?timeout=nan", "timeout"),
+        ("/kill?timeout=inf", "timeout"),
+        ("/kill?timeout=1e999", "timeout"),
+        ("/kill?timeout=", "timeout"),
+        ("/kill?timeout=1s", "timeout"),
+        ("/kill?timeout=%205", "timeout"),
+        ("/kill?timeout=1_0", "timeout"),
+        ("/kill?signal=SIGKILL", "signal"),
+        ("/kill?type=SIGTERM&type=SIGKILL", "type"),
+        ("/restart?timeout=-0.1", "timeout"),
+        ("/restart?timeout=601", "timeout"),
+        ("/restart?timeout=x", "timeout"),
+        ("/restart?timeout=1&timeout=1", "timeout"),
+        ("/restart?type=SIGTERM", "type"),
+        ("/start?command=ls", "command"),
+    ],
+)
+def test_bad_query_of_a_post(client: FlaskClient, path: str, field: str) -> None:
+    """A query parameter that is unknown, given twice or out of range is named."""
+    assert list(faults_of(client.post(path))) == [field]
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/logs?lines=-1", "lines"),
+        ("/logs?lines=1.5", "lines"),
+        ("/logs?lines=%2B1", "lines"),
+        ("/logs?lines=1_0", "lines"),
+        ("/logs?lines=%D9%A3", "lines"),
+        ("/logs?lines=all", "lines"),
+        ("/logs?lines=", "lines"),
+        ("/logs?lines=" + "9" * 5000, "lines"),
+        ("/logs?lines=1&lines=1", "lines"),
+        ("/logs?seconds=-1", "seconds"),
+        ("/logs?seconds=nan", "seconds"),
+        ("/logs?seconds=infinity", "seconds"),
+        ("/logs?seconds=1m", "seconds"),
+        ("/logs?lines=1&seconds=1", "seconds"),
+        ("/logs?lines=0&seconds=0", "seconds"),
+        ("/logs?tail=5", "tail"),
+        ("/status?verbose", "verbose"),
+        ("/health?x=1", "x"),
+        ("/openapi.json?x=1", "x"),
+        ("/docs?x=1", "x"),
+    ],
+)
+def test_bad_query_of_a_get(client: FlaskClient, path: str, field: str) -> None:
+    """The same for calls that read."""
+    assert list(faults_of(client.get(path))) == [field]

@@ -1,0 +1,61 @@
+"""Fixtures for every test: an application of its own, on a log directory of its own, with nothing left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.config import PREFIX, Settings
+from app.supervisor import supervisor
+from tests.support import assert_none_left, descendants
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings of whoever runs the tests out of them."""
+    for name in list(os.environ):
+        if name.upper().startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Return the default settings with a log directory of this test's own."""
+    return Settings(log_dir=tmp_path / "logs")
+
+
+@pytest.fixture
+def make_app(settings: Settings) -> Iterator[Callable[..., Flask]]:
+    """Return a function that makes the test's application, with other settings where given.
+
+    Ends what the test started and fails it when any descendant of the test process is left.
+    """
+    before = descendants()
+
+    def make(**changes: Any) -> Flask:
+        supervisor.stop()
+        return create_app(dataclasses.replace(settings, **changes))
+
+    yield make
+    supervisor.stop()
+    assert_none_left(before)
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
+    """Return an application with the default settings."""
+    return make_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """Return a client of `app`."""
+    return app.test_client()

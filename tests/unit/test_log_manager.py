@@ -1,0 +1,110 @@
+"""A log directory and the files made in it."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from stat import S_IMODE
+
+import pytest
+
+from app.exceptions import InternalError
+from app.log.manager import LogManager
+from app.log.snapshot import older_segment
+
+
+def mode(path: str | Path) -> int:
+    """Return a file's permission bits."""
+    return S_IMODE(Path(path).stat().st_mode)
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> LogManager:
+    """Return a manager of an empty directory."""
+    return LogManager(tmp_path / "logs")
+
+
+def test_a_log_is_named_after_its_second_in_utc(manager: LogManager) -> None:
+    """A new log is an empty file with an absolute path and a name like 2026-11-22_06-08-00.log."""
+    path = Path(manager.create_log_file())
+    assert path.is_absolute()
+    assert path.parent == manager.log_dir
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.log", path.name)
+    assert path.read_bytes() == b""
+
+
+def test_no_log_is_shared(manager: LogManager) -> None:
+    """However many logs are made within a second, each has a file of its own."""
+    paths = [manager.create_log_file() for _ in range(20)]
+    assert len(set(paths)) == 20
+    assert all(re.fullmatch(r"[\d-]{10}_[\d-]{8}(_\d+)?\.log", Path(path).name) for path in paths)
+
+
+@pytest.mark.parametrize("taken", ["test.log", "test.json", "test.1.log"])
+def test_a_name_is_taken_by_any_file_of_a_run(manager: LogManager, taken: str) -> None:
+    """A caller's log file gets _2 where the name's log, older segment or run record exists, and _3 after that."""
+    (manager.log_dir / taken).write_text("history")
+    wanted = manager.log_dir / "test.log"
+    assert manager.claim_log_file(wanted) == str(manager.log_dir / "test_2.log")
+    assert manager.claim_log_file(str(wanted)) == str(manager.log_dir / "test_3.log")
+    assert (manager.log_dir / taken).read_text() == "history"
+
+
+def test_a_relative_log_file_is_made_absolute(
+    manager: LogManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller's relative path is one in the working directory, whose missing directories are made."""
+    monkeypatch.chdir(tmp_path)
+    assert manager.claim_log_file("elsewhere/deep/test.log") == str(tmp_path / "elsewhere" / "deep" / "test.log")
+
+
+@pytest.mark.parametrize(("group_read", "directory", "file"), [(False, 0o700, 0o600), (True, 0o750, 0o640)])
+def test_logs_are_private(tmp_path: Path, group_read: bool, directory: int, file: int) -> None:
+    """Directory and logs are for their owner alone, or their group's to read, whatever was there and the umask."""
+    (tmp_path / "logs").mkdir(mode=0o755)
+    old = os.umask(0o077)
+    try:
+        manager = LogManager(tmp_path / "logs", group_read=group_read)
+        assert mode(manager.create_log_file()) == file
+    finally:
+        os.umask(old)
+    assert mode(manager.log_dir) == directory
+
+
+def test_the_directory_is_the_working_directory_s_logs_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an argument logs are in ./logs, which is made and stays the same when the working directory changes."""
+    monkeypatch.chdir(tmp_path)
+    manager = LogManager()
+    monkeypatch.chdir("/")
+    assert manager.log_dir == tmp_path / "logs"
+    assert manager.log_dir.is_dir()
+
+
+def test_a_removed_directory_is_made_anew(manager: LogManager) -> None:
+    """A directory that someone removed is made again, private, for the next log."""
+    shutil.rmtree(manager.log_dir)
+    assert Path(manager.create_log_file()).exists()
+    assert mode(manager.log_dir) == 0o700
+
+
+def test_a_directory_that_can_not_be_made_is_told_in_the_system_s_words(tmp_path: Path) -> None:
+    """Where a file is in the directory's place, the fault names the path and the reason."""
+    (tmp_path / "logs").touch()
+    with pytest.raises(InternalError, match=r"logs: File exists"):
+        LogManager(tmp_path / "logs")
+
+
+def test_a_log_that_can_not_be_made_is_told_in_the_system_s_words(manager: LogManager) -> None:
+    """A name that the file system refuses is a fault that names the reason."""
+    with pytest.raises(InternalError, match="File name too long"):
+        manager.claim_log_file(manager.log_dir / f"{'x' * 300}.log")
+
+
+@pytest.mark.parametrize(
+    ("log", "older"), [("a/run.log", "a/run.1.log"), ("run", "run.1"), ("a.b/x.txt", "a.b/x.1.txt")]
+)
+def test_the_older_segment_is_beside_the_log(log: str, older: str) -> None:
+    """The older segment's name is the log's with .1 before the extension."""
+    assert older_segment(log) == older
