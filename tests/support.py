@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pytest
 
@@ -16,7 +16,7 @@ REQUIRE_ALL = os.environ.pop("LLM_SHELL_TEST_REQUIRE_ALL", "0") == "1"
 Value = TypeVar("Value")
 
 
-def wait_until(predicate: Callable[[], Value], timeout: float = 10.0) -> Value:
+def wait_until(predicate: Callable[[], Value | Literal[False] | None], timeout: float = 10.0) -> Value:
     """Call `predicate` until it returns something true, and return that; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := predicate()):

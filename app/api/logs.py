@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
-from flask import Response, current_app
+from flask import Response, current_app, request
 from werkzeug.exceptions import TooManyRequests
 
 from app.api.openapi import fails_with
@@ -67,12 +68,22 @@ def _answer_long(page: LogPage) -> Response:
                 retry_after=1,
             )
         resources.callback(places.release)
-        response = Response(
-            (piece for chunk in _encode(page) for piece in _slice(chunk)),
-            mimetype="application/json",
-        )
+        response = Response(_stream(page, request.environ.get("gunicorn.socket")), mimetype="application/json")
         response.call_on_close(resources.pop_all().close)
     return response
+
+
+def _stream(page: LogPage, connection: socket.socket | None) -> Iterator[bytes]:
+    try:
+        for chunk in _encode(page):
+            yield from _slice(chunk)
+    except GeneratorExit:
+        # Closed before its end: the client is gone or has stopped reading. Without this gunicorn's main thread would wait
+        # two seconds for it to hang up, and accept nobody in that time.
+        if connection is not None:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        raise
 
 
 def _encode(page: LogPage) -> Iterator[bytes]:

@@ -60,7 +60,8 @@ class Appender:
             status = os.fstat(self._fd)
         if not self._torn:
             return status.st_size
-        self._torn = os.write(self._fd, b"\n") != 1
+        os.write(self._fd, b"\n")
+        self._torn = False
         return status.st_size + 1
 
     def _open(self) -> None:

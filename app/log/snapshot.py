@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from io import FileIO
 
 from app.log.record import RECORD_LIMIT, Record, decode, decode_block
@@ -39,19 +40,16 @@ class Snapshot:
         name after the older segment was opened is that segment's successor.
         """
         while True:
-            newer = FileIO(path)
-            older = _open_if_there(older_segment(path))
-            try:
-                if os.path.samestat(os.fstat(newer.fileno()), os.stat(path)):  # noqa: PTH116  as above
-                    files, older = _distinct(older, newer), None
-                    return cls(files)
-                newer.close()
-            except BaseException:
-                newer.close()
-                raise
-            finally:
+            with ExitStack() as files:
+                newer = files.enter_context(FileIO(path))
+                older = _open_if_there(older_segment(path))
                 if older is not None:
-                    older.close()
+                    files.enter_context(older)
+                if not os.path.samestat(os.fstat(newer.fileno()), os.stat(path)):  # noqa: PTH116  as above
+                    continue
+                snapshot = cls(_distinct(older, newer))
+                files.pop_all()
+                return snapshot
 
     def close(self) -> None:
         """Give the file descriptors back; harmless when done already."""
@@ -79,9 +77,10 @@ class Snapshot:
         return data
 
     def blocks(self, start: int, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
-        """Yield whole lines from the offset `start` on, each block with its offset; the first has about `size` bytes.
+        """Yield whole lines from the offset `start` on, in blocks behind their offsets.
 
-        Blocks grow to 256 KiB. A line longer than any record is dropped in blocks, so memory stays bounded in a file of garbage.
+        The first block has about `size` bytes, later ones grow to 256 KiB. A line longer than any record is dropped, so
+        that memory stays bounded in a file of garbage.
         """
         rest = b""
         while data := self.read(start, min(start + size, self.size)):
@@ -130,10 +129,7 @@ class Snapshot:
         return self.size if found is None else found[0]
 
     def record_from(self, offset: int, limit: int | None = None) -> tuple[int, int, Record] | None:
-        """Return the first record that begins at `offset` or later, and before `limit`, with its beginning and its end.
-
-        They come in the order beginning, end, record.
-        """
+        """Return beginning, end and record of the first one that begins at `offset` or later, and before `limit`."""
         limit = self.size if limit is None else limit
         for base, block in self.blocks(max(0, offset - 1), _PROBE):
             start = base

@@ -6,6 +6,8 @@ import signal
 from typing import NamedTuple
 
 DEAD_STATES = frozenset("ZXx")
+# A machine on which processes end all the time never shows a listing in which none has vanished.
+MAX_LOOKS = 5
 
 
 class Identity(NamedTuple):
@@ -58,9 +60,23 @@ def read_member(pid: int) -> Member | None:
 
 
 def snapshot() -> dict[int, Member]:
-    """Read every process of the machine."""
-    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    return {member.pid: member for pid in pids if (member := read_member(pid)) is not None}
+    """Read every process of the machine.
+
+    A process that vanishes between the listing and its reading may have left a child that the listing did not have yet,
+    so then the listing is made again.
+    """
+    table: dict[int, Member] = {}
+    for _ in range(MAX_LOOKS):
+        vanished = False
+        for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+            if pid not in table:
+                member = read_member(pid)
+                vanished = vanished or member is None
+                if member is not None:
+                    table[pid] = member
+        if not vanished:
+            break
+    return table
 
 
 def descendants(roots: set[int]) -> list[Member]:

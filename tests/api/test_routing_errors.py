@@ -69,7 +69,7 @@ def test_head(client: FlaskClient, path: str) -> None:
 def test_failure_of_our_own(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     """A fault of the service's is a 500 that shows nothing of its inside; the log has the traceback."""
 
-    def fail() -> None:
+    def fail() -> str:
         raise RuntimeError("inside story")
 
     app.add_url_rule("/fail", view_func=fail)
@@ -85,7 +85,7 @@ def test_failure_of_our_own(app: Flask, caplog: pytest.LogCaptureFixture) -> Non
 def test_further_members(app: Flask) -> None:
     """What an error tells beside its sentence stands beside it, and never over the standard's members."""
 
-    def refuse() -> None:
+    def refuse() -> str:
         raise ConflictError("Wait.", pids=[1, 2], status="wrong")
 
     app.add_url_rule("/refuse", view_func=refuse)

@@ -6,6 +6,7 @@ import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -101,7 +102,7 @@ def test_seconds_without_a_clock_are_the_wall_clock_s(manager: LogManager, log: 
 @pytest.mark.parametrize(
     "arguments", [{"lines": 1, "seconds": 1}, {"lines": -1}, {"seconds": -0.1}, {"seconds": float("nan")}]
 )
-def test_a_request_that_makes_no_sense_is_refused(manager: LogManager, log: Path, arguments: dict[str, int]) -> None:
+def test_a_request_that_makes_no_sense_is_refused(manager: LogManager, log: Path, arguments: dict[str, Any]) -> None:
     """Both parameters at once, and numbers below 0, are the caller's fault and said to be."""
     with pytest.raises(BadRequestError) as refusal:
         manager.open_page(str(log), **arguments)
@@ -281,7 +282,7 @@ def test_two_segments_are_one_log(manager: LogManager, log: Path) -> None:
     ],
 )
 def test_a_read_past_what_is_kept_says_so(
-    manager: LogManager, log: Path, arguments: dict[str, int], truncated: bool
+    manager: LogManager, log: Path, arguments: dict[str, Any], truncated: bool
 ) -> None:
     """A page is truncated exactly when lines before the first one kept were asked for."""
     log.write_bytes(b"".join(ten_lines().splitlines(keepends=True)[5:]))

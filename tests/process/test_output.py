@@ -1,0 +1,130 @@
+"""What a process prints is in the log, all of it, in order, as it was written."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.process.manager import ProcessManager
+from tests.process.conftest import content, ended, printed
+from tests.support import wait_until
+
+
+def python(code: str) -> str:
+    """Return a command that runs this Python code."""
+    return f"exec {sys.executable} -c '{code}'"
+
+
+def test_both_streams_share_one_order(pm: ProcessManager) -> None:
+    """Standard output and standard error arrive in the order in which they were written."""
+    pm.start("for i in 1 2 3 4 5; do echo out $i; echo err $i >&2; done")
+    ended(pm)
+    assert content(pm).split("\n") == [f"{name} {i}" for i in range(1, 6) for name in ("out", "err")]
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (r"printf 'a\377b\n'", r"a\xffb"),
+        (r"printf '\303\251\n'", "é"),
+        (r"printf 'no newline'", "no newline"),
+        (r"printf 'one\n\nthree\n'", "one\n\nthree"),
+        (r"printf '10%%\r20%%\r\033[1mdone\033[0m\n'", "10%\r20%\r\x1b[1mdone\x1b[0m"),
+        (r"printf 'crlf\r\n'", "crlf\r"),
+        (r"printf 'nul\000byte\n'", "nul\0byte"),
+        (r"printf '\303'", r"\xc3"),
+        (r"""printf '%s\n' 'quote" back\slash \u2028 and it'""", r"""quote" back\slash \u2028 and it"""),
+        ("true", ""),
+    ],
+)
+def test_text_is_shown_as_written(pm: ProcessManager, command: str, shown: str) -> None:
+    r"""Text comes back exactly as it was written; bytes that are not UTF-8 come as \xNN."""
+    pm.start(command)
+    ended(pm)
+    assert content(pm) == shown
+
+
+def test_the_last_line_is_there_when_the_exit_is_told(pm: ProcessManager) -> None:
+    """Whoever learns of the exit can read the last line, however much came before it."""
+    for _ in range(5):
+        pm.start("seq 1 20000; echo last")
+        ended(pm)
+        lines = content(pm).split("\n")
+        assert lines[-1] == "last"
+        assert lines[:-1] == [str(number) for number in range(1, 20001)]
+
+
+def test_the_last_line_is_there_although_a_child_holds_the_pipe(pm: ProcessManager) -> None:
+    """The exit is told with everything printed before it, also while a leftover keeps the output open."""
+    pm.start("sleep 100 & printf 'unfinished'; exit 3")
+    status = ended(pm)
+    assert (status["exit_code"], status["output_open"]) == (3, True)
+    assert content(pm) == "unfinished"
+    pm.kill("SIGKILL")
+    assert content(pm) == "unfinished"
+
+
+def test_unfinished_line_is_shown_while_the_process_waits(pm: ProcessManager) -> None:
+    """A prompt without a newline can be read while the process runs, and is one line in the end."""
+    pm.start("printf 'Name? '; sleep 0.6; printf 'Bob'; sleep 0.6; echo '!'")
+    printed(pm, "Name? ")
+    assert pm.get_status()["status"] == "running"
+    ended(pm)
+    page = pm.logs.read_logs(pm.get_status()["log_file"])
+    assert page == {**page, "content": "Name? Bob!", "total_lines": 1, "lines_returned": 1}
+
+
+def test_pieces_of_one_line_are_numbered(pm: ProcessManager) -> None:
+    """Pieces of a line share its number, count from 1, and all but the last are marked as partial."""
+    log_file = pm.start("printf 'a'; sleep 0.5; printf 'b'; sleep 0.5; echo c; echo next")["log_file"]
+    ended(pm)
+    records = [json.loads(line) for line in Path(log_file).read_text().splitlines()]
+    told = [(r["seq"], r.get("part"), r.get("partial"), r["line"]) for r in records]
+    assert told == [(1, 1, True, "a"), (1, 2, True, "b"), (1, 3, None, "c"), (2, None, None, "next")]
+
+
+def test_a_line_of_any_length_takes_bounded_memory(pm: ProcessManager) -> None:
+    """A line of 64 MiB comes through whole while the shim stays small."""
+    pm.start(python('import sys; [sys.stdout.write("x" * 1048576) for _ in range(64)]; print("end")') + "; :")
+    shim = _shim_of(pm)
+    ended_with_peak = 0
+    while pm.get_status()["status"] == "running":
+        ended_with_peak = max(ended_with_peak, _peak_kib(shim))
+    page = pm.logs.read_logs(pm.get_status()["log_file"])
+    assert page["total_lines"] == page["lines_returned"] == 1
+    assert len(page["content"]) == 64 * 1048576 + 3
+    assert page["content"].endswith("xend")
+    assert 0 < ended_with_peak < 40 * 1024
+
+
+def _shim_of(pm: ProcessManager) -> int:
+    pid = pm.get_status()["process_pid"]
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _peak_kib(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM")), 0)
+
+
+def test_output_after_closing_stdout(pm: ProcessManager) -> None:
+    """A process that closes its output runs on, and the output is told to be closed."""
+    pm.start("echo before; exec >/dev/null 2>&1; exec sleep 100")
+    wait_until(lambda: not pm.get_status()["output_open"])
+    assert pm.get_status()["status"] == "running"
+    assert content(pm) == "before"
+    assert pm.kill()["status"] == "killed"
+
+
+def test_capture_goes_on_after_the_exit(pm: ProcessManager) -> None:
+    """What a leftover prints after the process has ended is in the log too."""
+    pm.start("(sleep 0.5; echo late) & exit 0")
+    status = ended(pm)
+    assert status["output_open"]
+    printed(pm, "late")
+    wait_until(lambda: not pm.get_status()["output_open"])
+    assert pm.get_status()["leftover_pids"] == []
