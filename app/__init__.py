@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+# Not typing's: the shim imports this package, and typing would cost it more than all that it does before a spawn.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from flask import Flask
 

@@ -58,11 +58,20 @@ def on_starting(server: "Arbiter") -> None:
     except (SettingsError, LLMShellError) as error:
         _refuse(str(error))
     become_subreaper()
+    _log_to_gunicorn()
 
 
 def post_fork(server: "Arbiter", worker: object) -> None:  # noqa: ARG001  gunicorn's signature
     """Make the worker the one to whom the orphans of a killed shim come."""
     become_subreaper()
+
+
+def _log_to_gunicorn() -> None:
+    """Let what the application logs appear in the service's one log, in the same form."""
+    ours = logging.getLogger("app")
+    ours.handlers = _log.handlers
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
 
 
 def nworkers_changed(server: "Arbiter", new: int, old: int | None) -> None:

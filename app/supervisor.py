@@ -127,6 +127,7 @@ def _new_manager(settings: Settings) -> ProcessManager:
         shell=settings.shell,
         group_read=settings.log_group_read,
         log_max_bytes=settings.log_max_bytes,
+        log_keep=settings.log_keep,
     )
 
 

@@ -31,7 +31,7 @@ assets = flask.Blueprint("assets", __name__)
 
 
 @blueprint.get("/openapi.json")
-@blueprint.arguments(NoParameters, location="query", as_kwargs=True)
+@blueprint.arguments(NoParameters(), location="query", as_kwargs=True)
 @blueprint.response(200, {"type": "object"}, description="An OpenAPI 3.0 document.")
 @fails_with(400)
 def get_openapi() -> Response:
@@ -40,7 +40,7 @@ def get_openapi() -> Response:
 
 
 @blueprint.get("/docs")
-@blueprint.arguments(NoParameters, location="query", as_kwargs=True)
+@blueprint.arguments(NoParameters(), location="query", as_kwargs=True)
 @blueprint.response(200, {"type": "string"}, content_type="text/html", description="A page for people.")
 @fails_with(400)
 def get_docs() -> Response:

@@ -14,7 +14,7 @@ blueprint = Blueprint("health", __name__, description="Tell that the service is 
 
 
 @blueprint.get("/health")
-@blueprint.arguments(NoParameters, location="query", as_kwargs=True)
+@blueprint.arguments(NoParameters(), location="query", as_kwargs=True)
 @blueprint.response(200, HealthSchema, description="The service is up.")
 @blueprint.doc(security=[])
 @fails_with(400)

@@ -30,7 +30,7 @@ blueprint = Blueprint("logs", __name__, description="Read what the command print
 
 
 @blueprint.get("/logs")
-@blueprint.arguments(LogsQuery, location="query", as_kwargs=True)
+@blueprint.arguments(LogsQuery(), location="query", as_kwargs=True)
 @blueprint.response(200, LogsSchema, description="The lines asked for.")
 @fails_with(400, 404, 429)
 def get_logs(lines: int | None, seconds: float | None, run_id: str | None) -> Response:
@@ -78,8 +78,8 @@ def _stream(page: LogPage, connection: socket.socket | None) -> Iterator[bytes]:
         for chunk in _encode(page):
             yield from _slice(chunk)
     except GeneratorExit:
-        # Closed before its end: the client is gone or has stopped reading. Without this gunicorn's main thread would wait
-        # two seconds for it to hang up, and accept nobody in that time.
+        # Closed before its end: the client is gone or has stopped reading. gunicorn's main thread would wait two more
+        # seconds for it to hang up, and accept nobody in that time.
         if connection is not None:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

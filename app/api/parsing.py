@@ -57,7 +57,10 @@ class StrictParser(FlaskParser):
 
 
 class Blueprint(SmorestBlueprint):
-    """Be flask-smorest's blueprint with the strict parser."""
+    """Be flask-smorest's blueprint with the strict parser.
+
+    Give `arguments` an instance of a schema: webargs makes a new one for every request out of a class.
+    """
 
     ARGUMENTS_PARSER = StrictParser()
 

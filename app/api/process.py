@@ -13,8 +13,8 @@ blueprint = Blueprint("process", __name__, description="Start, watch, kill and r
 
 
 @blueprint.post("/start")
-@blueprint.arguments(NoParameters, location="query", as_kwargs=True)
-@blueprint.arguments(StartSchema, as_kwargs=True)
+@blueprint.arguments(NoParameters(), location="query", as_kwargs=True)
+@blueprint.arguments(StartSchema(), as_kwargs=True)
 @blueprint.response(201, StatusSchema, description="The command was started; the state at the moment of the spawn.")
 @fails_with(400, 409, 413, 415, 500)
 def start(**request: Any) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def start(**request: Any) -> dict[str, Any]:
 
 
 @blueprint.get("/status")
-@blueprint.arguments(NoParameters, location="query", as_kwargs=True)
+@blueprint.arguments(NoParameters(), location="query", as_kwargs=True)
 @blueprint.response(200, StatusSchema, description="The state of the current run, the last one started.")
 @fails_with(400, 404)
 def get_status() -> dict[str, Any]:
@@ -39,7 +39,7 @@ def get_status() -> dict[str, Any]:
 
 
 @blueprint.post("/kill")
-@blueprint.arguments(KillQuery, location="query", as_kwargs=True)
+@blueprint.arguments(KillQuery(), location="query", as_kwargs=True)
 @blueprint.response(200, KillSchema, description="What was ended, and how.")
 @fails_with(400, 404, 413)
 def kill(signal_type: str, timeout: float) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def kill(signal_type: str, timeout: float) -> dict[str, Any]:
 
 
 @blueprint.post("/restart")
-@blueprint.arguments(RestartQuery, location="query", as_kwargs=True)
+@blueprint.arguments(RestartQuery(), location="query", as_kwargs=True)
 @blueprint.response(
     200, StatusSchema, description="The new run at the moment of the spawn, with a log file of its own."
 )

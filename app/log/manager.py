@@ -31,18 +31,18 @@ class LogManager:
         self.log_dir = Path(log_dir).absolute()
         self.file_mode = 0o640 if group_read else 0o600
         self._directory_mode = 0o750 if group_read else 0o700
-        self._make_directory()
+        self.make_directory()
 
     def create_log_file(self) -> str:
         """Create an empty log named after the present second in UTC; return its absolute path."""
-        self._make_directory()
+        self.make_directory()
         return self._claim(self.log_dir / time.strftime("%Y-%m-%d_%H-%M-%S.log", time.gmtime()))
 
     def claim_log_file(self, path: str | Path) -> str:
         """Create an empty log at `path`, or beside it as `…_2`, `…_3` where that is taken; return its absolute path."""
         wanted = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow a symbolic link
         if wanted.parent == self.log_dir:
-            self._make_directory()
+            self.make_directory()
         else:
             with _explained(wanted.parent):
                 wanted.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,8 @@ class LogManager:
         """Remove the oldest runs' files beyond the newest `keep` runs, but none of the run ids in `protect`."""
         retention.prune(self.log_dir, keep, protect)
 
-    def _make_directory(self) -> None:
+    def make_directory(self) -> None:
+        """Make the log directory if it is not there, with the mode it must have; raises `InternalError`."""
         with _explained(self.log_dir):
             self.log_dir.mkdir(parents=True, exist_ok=True)
             found = self.log_dir.stat()

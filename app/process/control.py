@@ -8,7 +8,6 @@ check the peer's user with `SO_PEERCRED`.
 
 import array
 import os
-import secrets
 import socket
 import struct
 from typing import Literal
@@ -100,11 +99,6 @@ def decode_from_shim(packet: bytes) -> FromShim:
 def decode_from_supervisor(packet: bytes) -> Kill:
     """Read a packet of the supervisor's; raises `msgspec.MsgspecError` for anything else."""
     return _from_supervisor.decode(packet)
-
-
-def new_name() -> str:
-    """Make up a name for a shim's control socket that nobody can guess."""
-    return f"llm-shell-{secrets.token_hex(16)}"
 
 
 def listen(name: str) -> socket.socket:

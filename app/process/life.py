@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import socket
-import traceback
 from collections.abc import Iterator
 
 import msgspec
@@ -63,6 +62,8 @@ def _life_of_a_shim(link_fd: int) -> Iterator[socket.socket]:
     try:
         yield link
     except Exception:
+        import traceback  # noqa: PLC0415  not worth its memory in every shim that never needs it
+
         with contextlib.suppress(OSError):
             link.send(control.encode(Crashed(traceback.format_exc())))
         raise

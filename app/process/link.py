@@ -14,6 +14,8 @@ import msgspec
 from app.process import control
 from app.process.control import Cause, Crashed, Kill, Killed, State
 
+# Beyond the grace: two seconds after SIGKILL, and what a loaded machine may need.
+ANSWER_MARGIN = 5.0
 logger = logging.getLogger(__name__)
 
 
@@ -38,6 +40,7 @@ class ShimLink:
         self._answers: dict[int, Killed] = {}
         self._ids = itertools.count(1)
         self._lost = False
+        self._greeted = False
         self._on_lost = on_lost
         self.pipe = pipe
         self._thread = threading.Thread(target=self._listen, name="shim-link", daemon=True)
@@ -56,7 +59,7 @@ class ShimLink:
     def kill(self, signal: Literal["SIGTERM", "SIGKILL"], timeout: float, cause: Cause) -> Killed:
         """Ask the shim to end the tree and wait for its answer, `timeout` plus about two seconds at the most.
 
-        Raises `LinkLostError` when the shim goes without an answer.
+        Raises `LinkLostError` when the shim goes, or does not answer in time.
         """
         request = Kill(next(self._ids), signal, timeout, cause)
         try:
@@ -64,11 +67,16 @@ class ShimLink:
         except OSError as error:
             raise LinkLostError from error
         with self._changed:
-            self._changed.wait_for(lambda: request.id in self._answers or self._lost)
+            self._changed.wait_for(lambda: request.id in self._answers or self._lost, timeout + ANSWER_MARGIN)
             answer = self._answers.pop(request.id, None)
         if answer is None:
             raise LinkLostError
         return answer
+
+    def wait_greeting(self, timeout: float) -> bool:
+        """Wait until the shim has told its state, which it does first of all; False after `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._greeted or self._lost, timeout) and self._greeted
 
     def close(self) -> None:
         """Hang up; the shim goes on without us."""
@@ -100,6 +108,7 @@ class ShimLink:
         with self._changed:
             if isinstance(message, State):
                 self._state = message
+                self._greeted = True
             elif isinstance(message, Killed):
                 self._answers[message.id] = message
             self._changed.notify_all()

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any, Literal, cast
 from app.exceptions import BadRequestError, ConflictError, InternalError, NotFoundError
 from app.log.clock import RunClock, format_time
 from app.log.manager import LogManager
-from app.process import control
 from app.process.control import Cause, State
 from app.process.launch import LaunchError, process_environment
 from app.process.pointer import Pointer
@@ -31,15 +31,23 @@ class ProcessManager:
     """Answer for the current run of one log directory. Thread-safe.
 
     `start`, `restart` and `kill` block until they are done; everything else answers at once from memory.
+    `log_max_bytes` caps each run's log and `log_keep` the runs whose files are kept; 0 is no limit.
     """
 
     def __init__(
-        self, log_dir: str | Path = "logs", *, shell: str = "/bin/sh", group_read: bool = False, log_max_bytes: int = 0
+        self,
+        log_dir: str | Path = "logs",
+        *,
+        shell: str = "/bin/sh",
+        group_read: bool = False,
+        log_max_bytes: int = 0,
+        log_keep: int = 0,
     ) -> None:
         self.logs = LogManager(log_dir, group_read=group_read)
         self._shell = shell
-        self._log_mode = 0o640 if group_read else 0o600
         self._log_max_bytes = log_max_bytes
+        self._log_keep = log_keep
+        self._pruning = threading.Lock()
         self._pointer = Pointer(self.logs.log_dir)
         self._run: Run | None = None
         # The pointer's last known value: a run that another manager left there is only taken over by adopt().
@@ -161,6 +169,8 @@ class ProcessManager:
     def _current(self) -> Run | None:
         """Return the current run, taking over the one that the pointer names when another worker has changed it."""
         target = self._pointer.read()
+        if target is None:
+            self._restore_pointer()
         if target is None or target in (self._seen, self._launching):
             return self._run
         with self._exchange:
@@ -171,6 +181,13 @@ class ProcessManager:
                     self._replace_run(loaded)
                 self._seen = target
             return self._run
+
+    def _restore_pointer(self) -> None:
+        """Name the live run again when somebody removed the log directory: the next worker must find it."""
+        if self._run is not None and self._run.live and self._launching is None:
+            with contextlib.suppress(OSError, InternalError):
+                self.logs.make_directory()
+                self._pointer.set(record_path(self._run.record.log_file))
 
     def _replace_run(self, run: Run) -> None:
         if self._run is not None:
@@ -191,7 +208,7 @@ class ProcessManager:
 
     @contextlib.contextmanager
     def _lock_file(self) -> Iterator[None]:
-        self.logs._make_directory()
+        self.logs.make_directory()
         try:
             fd = os.open(self.logs.log_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -240,6 +257,7 @@ class ProcessManager:
                 self._launching = None
             self._replace_run(run)
             self._seen = path
+            self._prune(record.run_id)
             return describe(record, State(), [])
 
     def _new_record(self, command: str, cwd: str, env: dict[str, str], log_file: str | None) -> RunRecord:
@@ -255,11 +273,23 @@ class ProcessManager:
             started_ns=clock.started_ns,
             boottime_ns=clock.boottime_ns,
             boot_id=boot_id(),
-            control=control.new_name(),
+            # Nobody can guess it; it says whose it is to whoever looks at the machine's sockets.
+            control=f"llm-shell-{secrets.token_hex(16)}",
             log_file=path,
-            log_mode=self._log_mode,
+            log_mode=self.logs.file_mode,
             log_max_bytes=self._log_max_bytes,
         )
+
+    def _prune(self, current: str) -> None:
+        """Remove the files of the oldest runs, in the background: nobody who starts a command should wait for it."""
+        if self._log_keep and self._pruning.acquire(blocking=False):
+            threading.Thread(target=self._prune_now, args=(current,), name="log-retention", daemon=True).start()
+
+    def _prune_now(self, current: str) -> None:
+        try:
+            self.logs.prune(self._log_keep, {current})
+        finally:
+            self._pruning.release()
 
     @contextlib.contextmanager
     def _undone_on_failure(self, record: RunRecord, before: str | None) -> Iterator[None]:

@@ -77,13 +77,17 @@ def record_path(log_file: str) -> str:
     return os.path.splitext(log_file)[0] + ".json"
 
 
+def spare_path(path: str) -> str:
+    """Return where a record's spare lies."""
+    return f"{path}.spare"
+
+
 def read_record(path: str) -> RunRecord | None:
-    """Read a run record; None when it is missing, empty or broken."""
-    try:
-        with open(path, "rb") as file:
+    """Read a run record, or its last version but one where somebody broke it; None when neither can be read."""
+    for name in (path, spare_path(path)):
+        with contextlib.suppress(OSError, msgspec.MsgspecError), open(name, "rb") as file:
             return decode_record(file.read())
-    except (OSError, msgspec.MsgspecError):
-        return None
+    return None
 
 
 def encode_record(record: RunRecord) -> bytes:
@@ -105,7 +109,7 @@ class RecordFile:
 
     def __init__(self, path: str, mode: int = 0o600) -> None:
         self.path = path
-        self._spare = f"{path}.spare"
+        self._spare = spare_path(path)
         self._mode = mode
 
     def write(self, record: RunRecord) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from app.exceptions import InternalError
 from app.log.clock import RunClock, format_time
 from app.process import control
 from app.process.control import Cause, Killed, State
@@ -23,6 +24,8 @@ from app.process.tree import Identity, boot_id, descendants, is_alive, open_pidf
 logger = logging.getLogger(__name__)
 # Beyond /kill's own bounds: how long the supervisor waits for a dead shim's successor before it gives up.
 RECOVERY_TIMEOUT = 10.0
+# An overlapping worker needs about this long to make a successor listen.
+RETRY_INTERVAL = 0.02
 
 
 class Run:
@@ -38,7 +41,7 @@ class Run:
         self._final: State | None = None
         self._link: ShimLink | None = None
         self._closed = False
-        self._changed = threading.Condition()
+        self._recovering = threading.RLock()
         self._pidfd = open_pidfd(record.process) if record.process else None
 
     @classmethod
@@ -48,7 +51,7 @@ class Run:
         record.process = launched.process
         run = cls(record)
         run._shim = launched.shim
-        run._link = ShimLink(launched.link, record.state, launched.pipe, run._link_lost)
+        run._follow(launched.link, launched.pipe)
         return run
 
     @classmethod
@@ -61,7 +64,7 @@ class Run:
         if record.state.ended:
             run._final = record.state
         else:
-            run._recover(None)
+            run._recover()
         return run
 
     @property
@@ -95,88 +98,96 @@ class Run:
         """End the tree; None when the run had ended before anyone could be asked to."""
         deadline = time.monotonic() + timeout + RECOVERY_TIMEOUT
         while time.monotonic() < deadline:
-            link = self._wait_for_link(deadline)
+            link = self._usable_link()
             if link is None:
                 return None
             with contextlib.suppress(LinkLostError):
                 return link.kill(signal, timeout, cause)
-        return Killed(0, found=True, survivors=[self.record.process.pid] if self.record.process else [])
+        raise InternalError("The process could not be ended: its shim does not answer. See the service's log.")
 
     def close(self) -> None:
         """Let go of the run: the shim goes on alone."""
-        with self._changed:
-            self._closed = True
-            link = self._link
-        if link is not None:
-            link.close()
+        self._closed = True
+        if self._link is not None:
+            self._link.close()
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
 
-    def _wait_for_link(self, deadline: float) -> ShimLink | None:
-        """Return a connection that has not ended; None when the run has."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._final is not None or (self._link is not None and not self._link.lost),
-                max(0.0, deadline - time.monotonic()),
-            )
-            return None if self._final is not None else self._link
+    def _usable_link(self) -> ShimLink | None:
+        """Return a connection to a live shim, made anew where needed; None when the run has ended."""
+        if self._final is None and (self._link is None or self._link.lost):
+            self._recover()
+        return None if self._final is not None else self._link
 
     def _link_lost(self, link: ShimLink) -> None:
         """Settle what becomes of the run; called by the link's thread as the last thing it does."""
-        with self._changed:
-            if link.state.ended:
-                self._final = link.state
-            self._changed.notify_all()
         if link.state.ended:
+            self._final = link.state
             self._reap_shim()
         elif not self._closed:
             logger.warning("The shim of run %s is gone before its run: taking over.", self.record.run_id)
-            self._recover(link)
+            try:
+                self._recover()
+            except InternalError as error:
+                logger.error("Run %s: %s", self.record.run_id, error)  # noqa: TRY400  its sentence says it all
         if link.pipe is not None:
             os.close(link.pipe)
 
-    def _recover(self, lost: ShimLink | None) -> None:
-        """Connect to the run's shim, or to its successor, or make one; else tell the outcome."""
-        connection = control.connect(self.record.control)
-        if connection is None:
-            connection = self._succeed(lost)
-        with self._changed:
-            if connection is not None:
-                state = lost.state if lost is not None else self.record.state
-                self._link = ShimLink(connection, state, None, self._link_lost)
-            self._changed.notify_all()
+    def _recover(self) -> None:
+        """Connect to the run's shim, or to its successor, or make one; else tell the outcome.
 
-    def _succeed(self, lost: ShimLink | None) -> socket.socket | None:
-        """Start a new shim for the run; None when there is nothing left to keep.
-
-        Who binds the dead shim's name is the one to do it: an overlapping worker that comes second finds the name taken
-        and connects to the successor.
+        An overlapping worker may be at it too: who binds the dead shim's name makes the successor, and the other
+        connects to that as soon as it listens.
         """
+        with self._recovering:
+            deadline = time.monotonic() + RECOVERY_TIMEOUT
+            while self._final is None and (self._link is None or self._link.lost):
+                connection = control.connect(self.record.control) or self._succeed()
+                if connection is not None:
+                    self._follow(connection, None)
+                elif self._final is None and time.monotonic() > deadline:
+                    raise InternalError("The process could not be taken over: see the service's log.")
+
+    def _follow(self, connection: socket.socket, pipe: int | None) -> None:
+        """Learn of the run's changes from this connection; what it started without telling is on disk by then."""
+        state = self._link.state if self._link is not None else self.record.state
+        self._link = ShimLink(connection, state, pipe, self._link_lost)
+        if self.record.process is None and self._link.wait_greeting(RECOVERY_TIMEOUT):
+            self._reread()
+
+    def _succeed(self) -> socket.socket | None:
+        """Start a new shim for the run; None when there is nothing left to keep, or when somebody else is doing it."""
         try:
             listener = control.listen(self.record.control)
         except OSError:
-            return control.connect(self.record.control)
+            time.sleep(RETRY_INTERVAL)
+            return None
         with listener:
             self._reap_shim()
             self._reread()
+            process = self.record.process
             if self.record.state.ended:
                 self._final = self.record.state
-                return None
-            process = self.record.process
-            if process is None or self.record.boot_id != boot_id():
+            elif process is None or self.record.boot_id != boot_id():
                 self._bury()
-                return None
-            return self._start_successor(process, listener, lost.pipe if lost is not None else None)
+            else:
+                return self._start_successor(process, listener)
+        return None
 
     def _reread(self) -> None:
-        """Learn what the dead shim wrote down last; it may have died before it wrote the process's identity."""
+        """Learn what the shim wrote down last; one killed early may not have got so far as the process's identity."""
         process = self.record.process
         self.record = read_record(record_path(self.record.log_file)) or self.record
         if self.record.process is None:
             self.record.process = process
+        if self.record.shim is not None:
+            self._shim = self.record.shim.pid
+        if self._pidfd is None and self.record.process is not None:
+            self._pidfd = open_pidfd(self.record.process)
 
-    def _start_successor(self, process: Identity, listener: socket.socket, pipe: int | None) -> socket.socket | None:
+    def _start_successor(self, process: Identity, listener: socket.socket) -> socket.socket | None:
+        pipe = self._link.pipe if self._link is not None else None
         takeover = Takeover(
             record=self.record,
             process=process,
@@ -188,7 +199,7 @@ class Run:
         try:
             self._shim, connection = launch_takeover(takeover, listener, pipe, self._pidfd)
         except (OSError, LaunchError) as error:
-            logger.error("Run %s could not be taken over: %s", self.record.run_id, error)  # noqa: TRY400  says it all
+            logger.error("Run %s: no new shim: %s", self.record.run_id, error)  # noqa: TRY400  the system's words say it all
             return None
         return connection
 

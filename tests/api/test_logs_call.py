@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -182,6 +183,32 @@ def test_client_that_goes_away(small: FlaskClient) -> None:
     assert open_logs() == before
     with begin(small) as response:
         assert response.status_code == 200
+
+
+def test_connection_of_a_client_that_stopped_reading(small: FlaskClient) -> None:
+    """Reads and writes on a connection time out, and one whose long answer was cut short is hung up at once."""
+    flood(small)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with small.get("/logs", buffered=False, environ_overrides={"gunicorn.socket": ours}) as response:
+            next(iter(response.response))
+            assert ours.gettimeout() == 30
+            theirs.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                theirs.recv(1)
+        assert theirs.recv(1) == b""
+
+
+def test_connection_after_a_whole_answer(small: FlaskClient) -> None:
+    """A connection whose long answer was sent to its end stays open for the next request."""
+    flood(small)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with small.get("/logs", environ_overrides={"gunicorn.socket": ours}) as response:
+            assert response.status_code == 200
+        theirs.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
 
 
 def test_refused_long_answer_keeps_nothing_open(small: FlaskClient) -> None:

@@ -362,6 +362,17 @@ def big_log(path: Path, size: int) -> int:
     return seq
 
 
+def test_a_record_is_found_from_any_byte(log: Path) -> None:
+    """From an offset within a record the next one is found, from its first byte the record itself."""
+    first, second = encode(Record(1, at(1), "a")), encode(Record(2, at(2), "b"))
+    log.write_bytes(first + second)
+    with Snapshot.open(str(log)) as snapshot:
+        for offset in range(len(first) + len(second) + 1):
+            found = snapshot.record_from(offset)
+            expected = 1 if offset == 0 else 2 if offset <= len(first) else None
+            assert (found[2].seq if found else None) == expected
+
+
 class CountingSnapshot(Snapshot):
     """Count the bytes that are read."""
 

@@ -1,0 +1,38 @@
+"""The service answers as its OpenAPI document says, whatever it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import schemathesis
+from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+WITH_PARAMETERS = [("POST", "/start"), ("POST", "/kill"), ("POST", "/restart"), ("GET", "/logs")]
+CALLS = [*WITH_PARAMETERS, ("GET", "/status"), ("GET", "/health"), ("GET", "/openapi.json"), ("GET", "/docs")]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "mode"),
+    [(*call, GenerationMode.POSITIVE) for call in CALLS]
+    + [(*call, GenerationMode.NEGATIVE) for call in WITH_PARAMETERS],
+)
+def test_answers_are_as_documented(
+    make_app: Callable[..., Flask], method: str, path: str, mode: GenerationMode
+) -> None:
+    """No call, valid or not, ends in a status, a type or a shape that the document does not have."""
+    app = make_app(shell="/bin/true")  # noqa: S604 (a setting: the commands here are made up, so nothing must run them)
+    operation = schemathesis.openapi.from_wsgi("/openapi.json", app)[path][method]
+
+    # The same examples each time, so that a failure is everybody's.
+    @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def check(case: schemathesis.Case[Any]) -> None:
+        # The document cannot say which directories exist, nor that lines and seconds exclude each other.
+        case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+    check()

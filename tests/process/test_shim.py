@@ -1,0 +1,48 @@
+"""The shim is small, quick and discreet."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from app.process.manager import ProcessManager
+from tests.process.conftest import ended, printed
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _modules_after(statement: str) -> set[str]:
+    code = f"import sys; sys.path[:0] = {sys.path!r}; {statement}; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(result.stdout.split())
+
+
+def test_the_shim_loads_no_web_framework() -> None:
+    """Neither Flask nor marshmallow is loaded by the whole of the shim."""
+    loaded = _modules_after("import app.process.shim, app.process.life")
+    assert "app.process.keeper" in loaded
+    assert not {"flask", "marshmallow", "werkzeug", "environs", "pathlib", "json", "logging"} & loaded
+
+
+def test_hardly_anything_is_loaded_before_the_spawn() -> None:
+    """What a caller of /start waits for imports none of the modules that are slow to import."""
+    loaded = _modules_after("import app.process.shim")
+    assert not {"typing", "re", "enum", "socket", "signal", "contextlib", "collections", "msgspec"} & loaded
+
+
+def test_the_shim_ends_with_its_run(pm: ProcessManager) -> None:
+    """Once nothing of the run is left, its shim is gone too."""
+    for _ in range(3):
+        pm.start("true")
+        ended(pm)
+
+
+def test_the_shim_shows_no_secret(pm: ProcessManager) -> None:
+    """Neither the command line nor the environment of a shim holds the command, its environment or the service's."""
+    pid = pm.start("echo ready; sleep 100; : s3cr3t", env={"KEY": "s3cr3t"})["process_pid"]
+    printed(pm, "ready")
+    shim = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+    assert b"s3cr3t" not in Path(f"/proc/{shim}/cmdline").read_bytes()
+    assert b"s3cr3t" not in Path(f"/proc/{shim}/environ").read_bytes()
+    pm.kill()
