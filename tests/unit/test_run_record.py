@@ -1,0 +1,119 @@
+"""The run record is whole on disk at every instant, whatever happens to the disk."""
+
+import errno
+import os
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+
+from app.process.control import State
+from app.process.run import RecordFile, RunRecord, read_record, spare_path
+from app.process.tree import Identity
+
+
+def make_record(**changes: object) -> RunRecord:
+    """Return a record with these fields."""
+    fields: dict[str, object] = {
+        "run_id": "2026-11-22_06-08-00",
+        "command": "echo привет",
+        "shell": "/bin/sh",
+        "cwd": "/",
+        "created_at": "2026-11-22T06:08:00.000000Z",
+        "started_ns": 1,
+        "boottime_ns": 2,
+        "boot_id": "boot",
+        "control": "name",
+        "log_file": "/logs/2026-11-22_06-08-00.log",
+    }
+    return RunRecord(**{**fields, **changes})  # type: ignore[arg-type]  # the fields are the ones above
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    """A record comes back as it was written, its identities included."""
+    path = str(tmp_path / "run.json")
+    record = make_record(process=Identity(42, 4242), env={"A": "1"}, state=State(stopped_at="then", exit_code=-15))
+    RecordFile(path).write(record)
+    assert read_record(path) == record
+
+
+def test_the_file_is_the_owner_s_alone(tmp_path: Path) -> None:
+    """Record and spare have mode 0600 whatever the umask: they hold the caller's environment."""
+    old = os.umask(0)
+    try:
+        RecordFile(str(tmp_path / "run.json")).write(make_record())
+    finally:
+        os.umask(old)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_second_write_takes_no_new_block(tmp_path: Path) -> None:
+    """A change is written although the disk takes not one byte more, and the former version stays beside it."""
+    path = str(tmp_path / "run.json")
+    file = RecordFile(path)
+    file.write(make_record())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(path).stat().st_size, limits[1]))
+    try:
+        file.write(make_record(state=State(exit_code=3, stopped_at="then", ended=True)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old)
+    found = read_record(path)
+    assert found is not None
+    assert found.state.exit_code == 3
+    assert Path(spare_path(path)).stat().st_size == Path(path).stat().st_size
+
+
+def test_a_write_that_fails_leaves_the_record_as_it_was(tmp_path: Path) -> None:
+    """When nothing can be written the old record stays whole, and the error says why."""
+    path = str(tmp_path / "run.json")
+    file = RecordFile(path)
+    file.write(make_record())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            file.write(make_record(command="another"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old)
+    found = read_record(path)
+    assert found is not None
+    assert found.command == "echo привет"
+
+
+def test_a_record_that_outgrows_its_place_is_written_anew(tmp_path: Path) -> None:
+    """A record larger than the space set aside for it is written all the same."""
+    path = str(tmp_path / "run.json")
+    file = RecordFile(path)
+    file.write(make_record())
+    grown = make_record(members=[Identity(pid, pid) for pid in range(5000)])
+    file.write(grown)
+    file.write(grown)
+    assert read_record(path) == grown
+
+
+def test_a_removed_directory_is_made_anew(tmp_path: Path) -> None:
+    """The record is written although somebody removed the directory."""
+    path = str(tmp_path / "logs" / "run.json")
+    RecordFile(path).write(make_record())
+    for file in (tmp_path / "logs").iterdir():
+        file.unlink()
+    (tmp_path / "logs").rmdir()
+    RecordFile(path).write(make_record())
+    assert read_record(path) == make_record()
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"null", b"[]", b"\0" * 100, b'{"run_id": 1}', b"\xff\xfe"])
+def test_a_broken_record_is_read_from_its_spare(tmp_path: Path, garbage: bytes) -> None:
+    """A record that somebody broke is read from the version before it; with that broken too there is none."""
+    path = str(tmp_path / "run.json")
+    RecordFile(path).write(make_record())
+    Path(path).write_bytes(garbage)
+    assert read_record(path) == make_record()
+    Path(spare_path(path)).write_bytes(garbage)
+    assert read_record(path) is None
