@@ -8,16 +8,16 @@ from flask import Flask
 
 from app.api import auth, docs, errors, health, logs, process
 from app.api.openapi import ShellApi
+from app.api.parsing import MAX_BODY_BYTES
 from app.config import Settings
 
-MAX_BODY_BYTES = 1024 * 1024
 STALL_SECONDS = 30
 
 
 def build_app(settings: Settings) -> Flask:
     """Build the Flask application with every route, check and error handler."""
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # see where bodies are read
     app.config["STALL_SECONDS"] = STALL_SECONDS
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider: keep the contract's field order
     app.url_map.merge_slashes = False  # "//start" is a 404 like any other wrong path, not a redirect

@@ -64,7 +64,7 @@ def _explain(error: HTTPException) -> str:
         case 404:
             return f"There is no {request.path} here; GET /openapi.json lists what there is."
         case 413:
-            return f"The body is too large; send at most {request.max_content_length} bytes."
+            return "The body is too large; send at most 1 MiB."
         case 500:
             return "The service failed to answer this request; what went wrong is in its log."
         case _:

@@ -76,7 +76,7 @@ class Keeper:
         intent = self._record.intent
         if intent is not None:
             left = (intent.kill_at_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9
-            self._ending = Ending(self._offspring.members, self._process.pid)
+            self._ending = Ending(self._offspring.members)
             self._ending.terminate(signal.Signals[intent.signal], time.monotonic() + left)
 
     def run(self) -> None:
@@ -150,7 +150,7 @@ class Keeper:
         self._blame(request)
         # On disk before the first signal: whoever takes over in the middle can tell what was begun, and finish it.
         self._publish()
-        self._ending = Ending(self._offspring.members, self._process.pid)
+        self._ending = Ending(self._offspring.members)
         if request.signal == "SIGKILL":
             self._ending.kill()
         else:

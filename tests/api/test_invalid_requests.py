@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -135,19 +134,31 @@ def test_no_body_at_all(client: FlaskClient) -> None:
 
 def test_body_over_1_mib(client: FlaskClient) -> None:
     """A body over 1 MiB is 413."""
-    response = client.post("/start", json={"command": "x" * 1024 * 1024})
+    response = client.post("/start", data=b" " * (1024 * 1024 + 1), content_type="application/json")
     assert response.status_code == 413
     assert response.mimetype == "application/problem+json"
+
+
+def post_chunked(client: FlaskClient, path: str, size: int) -> TestResponse:
+    """Post a body of `size` bytes as a server hands on a chunked one: without its length, and with an end."""
+    start, end = b'{"command": "', b'"}'
+    environ = {
+        "wsgi.input": io.BytesIO(start + b"x" * (size - len(start) - len(end)) + end),
+        "wsgi.input_terminated": True,
+        "HTTP_TRANSFER_ENCODING": "chunked",
+    }
+    return client.post(path, content_type="application/json", environ_overrides=environ)
 
 
 @pytest.mark.parametrize("path", ["/start", "/kill", "/restart"])
 def test_chunked_body_over_1_mib(client: FlaskClient, path: str) -> None:
     """A body of unannounced length is cut off at 1 MiB as well."""
-    body = io.BytesIO(json.dumps({"command": "x" * 1024 * 1024}).encode())
-    response = client.post(
-        path, input_stream=body, content_type="application/json", environ_overrides={"wsgi.input_terminated": True}
-    )
-    assert response.status_code == 413
+    assert post_chunked(client, path, size=1024 * 1024 + 1).status_code == 413
+
+
+def test_chunked_body_of_1_mib(client: FlaskClient) -> None:
+    """A body of unannounced length that is just short enough is read."""
+    assert list(faults_of(post_chunked(client, "/start", size=1024 * 1024))) == ["command"]
 
 
 @pytest.mark.parametrize(
