@@ -6,7 +6,7 @@ from threading import BoundedSemaphore
 
 from flask import Flask
 
-from app.api import auth, docs, errors, health, logs, process
+from app.api import audit, auth, docs, errors, health, logs, process
 from app.api.openapi import ShellApi
 from app.api.parsing import MAX_BODY_BYTES
 from app.config import Settings
@@ -24,6 +24,7 @@ def build_app(settings: Settings) -> Flask:
     app.extensions[logs.LONG_ANSWERS] = BoundedSemaphore(max(1, settings.threads // 4))
     auth.protect(app, settings)
     errors.register(app)
+    audit.register(app, settings)
     api = ShellApi(app, needs_token=settings.token is not None)
     for blueprint in (process.blueprint, logs.blueprint, health.blueprint, docs.blueprint):
         api.register_blueprint(blueprint)
