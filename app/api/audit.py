@@ -43,7 +43,10 @@ def _describe(call: str, response: Response) -> dict[str, Any]:
 def _asked(call: str) -> dict[str, Any]:
     if call != "start":
         return dict(request.args)
-    body = request.get_json(silent=True)
+    try:
+        body = json.loads(request.get_data())
+    except (ValueError, RecursionError):  # refused already, and told so in `detail`
+        return {}
     if not isinstance(body, dict):
         return {}
     asked = {name: body[name] for name in ("cwd", "replace") if name in body}

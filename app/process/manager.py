@@ -23,6 +23,8 @@ from app.process.watch import Run
 
 # What `replace` gives the old tree before SIGKILL, like /kill's default.
 REPLACE_TIMEOUT = 5.0
+# A shim whose run has ended needs milliseconds to write that down and go.
+SHIM_PATIENCE = 2.0
 # MAX_ARG_STRLEN (execve(2)): one argument or NAME=value string, its NUL included.
 MAX_STRING = 131_072
 
@@ -134,11 +136,12 @@ class ProcessManager:
             return self._launch(record.command, directory, record.env, environment, None)
 
     def shut_down(self, timeout: float) -> None:
-        """End the tree because the service stops, whatever operation is under way."""
+        """End the tree because the service stops, whatever operation is under way; its shim has gone on return."""
         with self._exchange:
             run = self._current()
         if run is not None and run.live:
             run.kill("SIGTERM", timeout, "shutdown")
+            run.wait_for_shim(SHIM_PATIENCE)
 
     def close(self) -> None:
         """Let go of the current run without ending it."""
@@ -157,8 +160,8 @@ class ProcessManager:
         if run is not None and run.record.run_id == run_id:
             return run.record.log_file, run.clock
         log_file = str(self.logs.log_dir / f"{run_id}.log")
-        past = Run.load(record_path(log_file))
-        return log_file, past.clock if past else None
+        past = read_record(record_path(log_file))
+        return log_file, past.clock if past and past.boot_id == boot_id() else None
 
     def _expected(self, detail: str) -> Run:
         run = self._current()

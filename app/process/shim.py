@@ -32,7 +32,7 @@ def main() -> None:
     _settle()
     pid = _spawn(request)
     start_ticks = _start_ticks(pid)
-    os.write(LINK_FD, b'{"type":"started","pid":%d,"start_ticks":%d}' % (pid, start_ticks))
+    _tell(b'{"type":"started","pid":%d,"start_ticks":%d}' % (pid, start_ticks))
 
     from app.process import life  # noqa: PLC0415  its imports cost more than the spawn: only now nobody waits
 
@@ -96,8 +96,16 @@ def _spawn(request: list[bytes]) -> int:
 
 
 def _fail(step: str, error: OSError) -> "NoReturn":
-    os.write(LINK_FD, b'{"type":"failed","step":"%s","errno":%d}' % (step.encode(), error.errno or 0))
+    _tell(b'{"type":"failed","step":"%s","errno":%d}' % (step.encode(), error.errno or 0))
     os._exit(1)
+
+
+def _tell(packet: bytes) -> None:
+    """Answer the supervisor; that it died meanwhile is no reason to give the run up."""
+    try:
+        os.write(LINK_FD, packet)
+    except OSError:
+        return
 
 
 def _start_ticks(pid: int) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import select
 import socket
 import threading
 import time
@@ -63,6 +64,7 @@ class Run:
         run = cls(record)
         if record.state.ended:
             run._final = record.state
+            run._bear_witness()
         else:
             run._recover()
         return run
@@ -104,6 +106,17 @@ class Run:
             with contextlib.suppress(LinkLostError):
                 return link.kill(signal, timeout, cause)
         raise InternalError("The process could not be ended: its shim does not answer. See the service's log.")
+
+    def wait_for_shim(self, timeout: float) -> None:
+        """Wait until the shim has gone too, which it does by itself when the run has ended."""
+        self._reread()
+        pidfd = open_pidfd(self.record.shim) if self.record.shim else None
+        if pidfd is None:
+            return
+        try:
+            select.select([pidfd], [], [], timeout)
+        finally:
+            os.close(pidfd)
 
     def close(self) -> None:
         """Let go of the run: the shim goes on alone."""
@@ -215,9 +228,20 @@ class Run:
             ended=True,
         )
         self.record.state = state
+        self.record.witnessed = True
+        self._write_record()
+        self._final = state
+
+    def _bear_witness(self) -> None:
+        """Note that a service answers for this ended run, so that the next one need not."""
+        if not self.record.witnessed:
+            self.record.witnessed = True
+            self._write_record()
+
+    def _write_record(self) -> None:
+        """Write the record in the place of a shim that is no more."""
         with contextlib.suppress(OSError):
             RecordFile(record_path(self.record.log_file), self.record.log_mode).write(self.record)
-        self._final = state
 
     def _reap_shim(self) -> None:
         if self._shim is not None:
