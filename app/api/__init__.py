@@ -7,6 +7,7 @@ from threading import BoundedSemaphore
 from flask import Flask
 
 from app.api import audit, auth, docs, errors, health, logs, process
+from app.api.answers import QuickJSON
 from app.api.openapi import ShellApi
 from app.api.parsing import MAX_BODY_BYTES
 from app.config import Settings
@@ -19,7 +20,7 @@ def build_app(settings: Settings) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # see where bodies are read
     app.config["STALL_SECONDS"] = STALL_SECONDS
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider: keep the contract's field order
+    app.json = QuickJSON(app)
     app.url_map.merge_slashes = False  # "//start" is a 404 like any other wrong path, not a redirect
     app.extensions[logs.LONG_ANSWERS] = BoundedSemaphore(max(1, settings.threads // 4))
     auth.protect(app, settings)

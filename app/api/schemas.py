@@ -9,6 +9,7 @@ from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
+from app.api.answers import AnswerSchema
 from app.config import MAX_TIMEOUT, PREFIX
 
 MAX_COMMAND_BYTES = 131_071  # Linux: MAX_ARG_STRLEN less the final NUL
@@ -188,7 +189,7 @@ class LogsQuery(RequestSchema):
             raise ValidationError("Give lines or seconds, not both.", "seconds")
 
 
-class StatusSchema(Schema):
+class StatusSchema(AnswerSchema):
     """A run's state, as /start, /status and /restart tell it."""
 
     status = fields.String(
@@ -198,7 +199,13 @@ class StatusSchema(Schema):
             "description": "running; exited: it ended by itself; killed: the service ended it, and `reason` says why."
         },
     )
-    process_pid = fields.Integer(required=True, metadata={"description": "The pid of the command's shell."})
+    process_pid = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "The pid of the command's shell; null for a run that was cut short before it had one."
+        },
+    )
     command = fields.String(required=True)
     run_id = fields.String(
         required=True,
@@ -231,7 +238,7 @@ class StatusSchema(Schema):
     )
 
 
-class KillSchema(Schema):
+class KillSchema(AnswerSchema):
     """What /kill did."""
 
     status = fields.String(
@@ -257,7 +264,7 @@ class KillSchema(Schema):
     )
 
 
-class LogsSchema(Schema):
+class LogsSchema(AnswerSchema):
     """A part of a run's output."""
 
     log_file = fields.String(required=True)
@@ -278,7 +285,7 @@ class LogsSchema(Schema):
     )
 
 
-class HealthSchema(Schema):
+class HealthSchema(AnswerSchema):
     """The service's own state."""
 
     status = fields.String(required=True, validate=validate.Equal("healthy"))
@@ -286,7 +293,7 @@ class HealthSchema(Schema):
     uptime = fields.Integer(required=True, metadata={"description": "Whole seconds since the service came up."})
 
 
-class ProblemSchema(Schema):
+class ProblemSchema(AnswerSchema):
     """An error, as RFC 9457 has it; members beyond these tell more, such as the pids in the way."""
 
     class Meta:
