@@ -19,13 +19,15 @@ ONE_WORKER = (
     "LLM Shell runs exactly one worker, since the state of its process lives in it; requests share its threads instead "
     "(LLM_SHELL_THREADS)"
 )
+# What gunicorn listens on, which its own options may have made other than the settings say.
+_addresses: list[object] = []
 
 
 def settings_for_gunicorn() -> Settings:
     """Return the settings to serve with; gunicorn executes its configuration at the start and again at HUP.
 
     At the start a fault ends the program with its text. At HUP it must not, since the master would be gone without its
-    `on_exit`: the old settings stay. The log directory never changes under a running service.
+    `on_exit`: the old settings stay.
     """
     old = supervisor.settings
     try:
@@ -52,8 +54,9 @@ def on_starting(server: "Arbiter") -> None:
     """Refuse what can't work, with one line each; then claim the log directory."""
     settings = load_settings()
     _check_workers(server.cfg)
+    _addresses.extend(server.cfg.address)
     try:
-        require_token_for(server.cfg.address, settings)
+        require_token_for(_addresses, settings)
         supervisor.claim(settings)
     except (SettingsError, LLMShellError) as error:
         _refuse(str(error))
@@ -108,9 +111,18 @@ def _check_workers(config: "Config") -> None:
 
 
 def _require_same_place(old: Settings, new: Settings) -> None:
-    if new.log_dir != old.log_dir:
-        raise SettingsError([f"LLM_SHELL_LOG_DIR: can't change while the service runs (it is {old.log_dir}): restart."])
-    require_token_for([(new.host, new.port)], new)
+    """Refuse what a reload can't do: the directory is claimed, and requests wait at the address.
+
+    gunicorn would close the old address first and end without `on_exit` where the new one can't be had.
+    """
+    faults = [
+        f"LLM_SHELL_{name.upper()}: can't change while the service runs (it is {getattr(old, name)}): restart it."
+        for name in ("log_dir", "host", "port")
+        if getattr(new, name) != getattr(old, name)
+    ]
+    if faults:
+        raise SettingsError(faults)
+    require_token_for(_addresses, new)
 
 
 def _refuse(text: str) -> NoReturn:

@@ -96,14 +96,18 @@ class LogWriter:
 
     def _write_lines(self, block: bytes, timestamp: str) -> None:
         """Write whole lines, of which the first may be the last piece of the current one."""
-        lines = show(block).split("\n")
+        text = show(block)
         records = b""
         if self._part:
-            records = encode(Record(self.seq, timestamp, lines.pop(0), self._part + 1))
+            piece, newline, text = text.partition("\n")
+            records = encode(Record(self.seq, timestamp, piece, self._part + 1))
             self._part = 0
-        records += encode_lines(self.seq + 1, timestamp, lines)
-        self.seq += len(lines)
-        self._append(records)
+            if not newline:
+                self._append(records)
+                return
+        encoded, count = encode_lines(self.seq + 1, timestamp, text)
+        self.seq += count
+        self._append(records + encoded)
 
     def _write_piece(self, data: bytes, timestamp: str) -> int:
         """Write a piece of the current line; return how much of `data` it took, which is all but a cut character."""

@@ -196,7 +196,7 @@ def test_a_page_over_a_log_truncated_meanwhile_ends_early(manager: LogManager, l
 def test_chunks_are_the_inside_of_a_json_string(manager: LogManager, log: Path) -> None:
     """chunks() joins to valid JSON between two quotes, and is text of every kind."""
     lines = ['"', "\\", "\x00\x1b[0m\x7f", "é😀\u2028", "", "\\xff"]
-    log.write_bytes(encode_lines(1, at(1), lines))
+    log.write_bytes(encode_lines(1, at(1), "\n".join(lines))[0])
     with manager.open_page(str(log)) as page:
         assert json.loads(b'"' + b"".join(page.chunks()) + b'"') == "\n".join(lines)
         assert page.lines_returned == len(lines)
@@ -357,7 +357,7 @@ def big_log(path: Path, size: int) -> int:
     block, seq = 10_000, 0
     with path.open("wb") as file:
         while file.tell() < size:
-            file.write(encode_lines(seq + 1, at(seq // block), ["x" * 100] * block))
+            file.write(encode_lines(seq + 1, at(seq // block), "\n".join(["x" * 100] * block))[0])
             seq += block
     return seq
 

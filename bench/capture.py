@@ -1,0 +1,70 @@
+"""Capture: how long until everything that a command printed can be read, beside the peers."""
+
+import shlex
+import shutil
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+from bench.contestants import PEERS, Result, llm_shell
+from bench.service import serving
+from bench.table import Row
+
+OURS = "LLM Shell"
+RICH = '\x1b[32mok\x1b[0m "quoted" back\\slash \U0001f680 done in 12 ms: src/components/App.tsx, 42 modules, ünïcödé!!!'
+
+
+def cases(scale: float) -> dict[str, tuple[str, int, list[str]]]:
+    """Return each case's command, number of lines, and contestants beside ours."""
+    everybody = list(PEERS)
+    short = ["plain file", "conmon"]
+
+    def lines(text: str, count: int, who: list[str]) -> tuple[str, int, list[str]]:
+        wanted = max(1000, int(count * scale))
+        return f"yes {shlex.quote(text)} | head -n {wanted}", wanted, who
+
+    return {
+        "108-byte lines, 2 million": lines("x" * 107, 2_000_000, everybody),
+        "8-byte lines, 10 million": lines("x" * 7, 10_000_000, short),
+        "1 KB lines, 200,000": lines("x" * 1023, 200_000, short),
+        "64 KB lines, 3,000": lines("x" * 65_000, 3_000, short),
+        "108-byte lines with colours, quotes, emoji, 2 million": lines(RICH, 2_000_000, short),
+    }
+
+
+def measure(rounds: int, scale: float, absent: set[str]) -> list[Row]:
+    """Run every case `rounds` times, each contestant in another place from round to round."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base)) as service:
+        for case, (command, lines, peers) in cases(scale).items():
+            who = [OURS, *(peer for peer in peers if peer not in absent)]
+            results: dict[str, list[Result]] = defaultdict(list)
+            for number in range(rounds):
+                order = who[number % len(who) :] + who[: number % len(who)]
+                for contestant in order:
+                    folder = Path(tempfile.mkdtemp(prefix="llm-shell-bench-"))
+                    ours = contestant == OURS
+                    result = llm_shell(service, command) if ours else PEERS[contestant](folder, command)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    if result.lines != lines:
+                        raise RuntimeError(f"{contestant} kept {result.lines} of {lines} lines: {case}")
+                    results[contestant].append(result)
+            rows += _rows(case, results)
+    return rows
+
+
+def _rows(case: str, results: dict[str, list[Result]]) -> list[Row]:
+    times = {who: median(result.seconds for result in found) for who, found in results.items()}
+    rows = [
+        Row(case, f"{OURS} / {who}", f"{times[OURS] / seconds:.2f}", f"{times[OURS]:.2f} s / {seconds:.2f} s")
+        for who, seconds in times.items()
+        if who != OURS
+    ]
+    cpu = {who: median(result.cpu for result in found if result.cpu) for who, found in results.items() if found[0].cpu}
+    if OURS in cpu and "conmon" in cpu:
+        ratio = f"{cpu[OURS] / cpu['conmon']:.2f}"
+        rows.append(Row(case, "CPU of shim and worker / conmon", ratio, f"{cpu[OURS]:.2f} s / {cpu['conmon']:.2f} s"))
+    peak = max(result.peak_kib or 0 for result in results[OURS])
+    rows.append(Row(case, "shim's peak memory", f"{peak / 1024:.1f} MB", "VmHWM"))
+    return rows

@@ -1,0 +1,200 @@
+"""Who else keeps a command's output: each runs a command to its end and proves that every line was kept."""
+
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.service import Service, cpu_seconds, memory_kib, parent
+
+CONMON_STUB = """#!/bin/sh
+while [ $# -gt 0 ]; do [ "$1" = --pid-file ] && pidfile=$2; shift; done
+sh -c "$BENCH_COMMAND" &
+echo $! > "$pidfile"
+"""
+
+
+class Result(NamedTuple):
+    """How long it took, what the keeper's processes used (None: not measured), and how many lines were kept."""
+
+    seconds: float
+    cpu: float | None
+    peak_kib: int | None
+    lines: int
+
+
+def llm_shell(service: Service, command: str) -> Result:
+    """Run through POST /start until the last line can be read."""
+    worker = service.worker
+    before = cpu_seconds(worker)
+    began = time.perf_counter()
+    shim = parent(service.start(command)["process_pid"])
+    cpu, peak = 0.0, 0
+    while True:
+        with contextlib.suppress(OSError, IndexError):  # the shim goes with its run
+            cpu, peak = cpu_seconds(shim), memory_kib(shim, "VmHWM")
+        if service.status()["status"] != "running":
+            break
+        time.sleep(0.02)  # a caller who asks more often is billed for his asking
+    lines = service.total_lines()
+    seconds = time.perf_counter() - began
+    log = Path(service.status()["log_file"])
+    log.unlink()
+    return Result(seconds, cpu + cpu_seconds(worker) - before, peak, lines)
+
+
+def plain_file(folder: Path, command: str) -> Result:
+    """Run with the output straight into a file: the limit."""
+    began = time.perf_counter()
+    subprocess.run(["sh", "-c", f"{command} > {folder / 'plain'}"], check=True)
+    return _counted(folder / "plain", time.perf_counter() - began)
+
+
+def conmon(folder: Path, command: str) -> Result:
+    """Run under conmon, with a stub in the place of the container runtime."""
+    stub = folder / "runtime"
+    stub.write_text(CONMON_STUB)
+    stub.chmod(0o755)
+    (folder / "bundle").mkdir()
+    (folder / "exits").mkdir()
+    arguments = ["conmon", "--api-version", "1", "-c", "bench", "-u", "bench", "-n", "bench", "-r", str(stub)]
+    arguments += ["-b", str(folder / "bundle"), "-p", str(folder / "pid"), "-l", f"k8s-file:{folder / 'log'}"]
+    arguments += ["--exit-dir", str(folder / "exits"), "--full-attach", "--no-sync-log", "--log-level", "error"]
+    arguments += ["--conmon-pidfile", str(folder / "conmon.pid")]
+    began = time.perf_counter()
+    subprocess.run(arguments, env={**os.environ, "BENCH_COMMAND": command}, check=True)
+    keeper = int((folder / "conmon.pid").read_text())
+    cpu, peak = 0.0, 0
+    while not (folder / "exits" / "bench").exists():
+        with contextlib.suppress(OSError, IndexError):
+            cpu, peak = cpu_seconds(keeper), memory_kib(keeper, "VmHWM")
+        time.sleep(0.005)
+    seconds = time.perf_counter() - began
+    # A line that fell across two of its reads is kept in pieces, tagged P but for the last.
+    return Result(seconds, cpu, peak, _count(folder / "log", b" stdout F "))
+
+
+def s6_log(folder: Path, command: str) -> Result:
+    """Run into s6-log with timestamps."""
+    return _piped(folder, command, f"s6-log T s268435455 n40 {folder / 'dir'}")
+
+
+def svlogd(folder: Path, command: str) -> Result:
+    """Run into svlogd with timestamps."""
+    (folder / "dir").mkdir()
+    (folder / "dir" / "config").write_text("s0\n")
+    return _piped(folder, command, f"svlogd -ttt {folder / 'dir'}")
+
+
+def supervisord(folder: Path, command: str) -> Result:
+    """Run under supervisord, which adds no timestamps."""
+    done = folder / "done"
+    (folder / "conf").write_text(
+        f"[supervisord]\nlogfile={folder / 'main'}\npidfile={folder / 'pid'}\nnodaemon=true\nuser=root\n"
+        f"[program:bench]\ncommand=sh -c {shlex.quote(f'{command}; touch {done}')}\nautorestart=false\n"
+        f"startsecs=0\nstdout_logfile={folder / 'log'}\nstdout_logfile_maxbytes=0\nredirect_stderr=true\n"
+    )
+    tool = _tool("supervisord", [sys.executable, "-m", "pip", "install", "--quiet", "supervisor==4.3.0"])
+    began = time.perf_counter()
+    with subprocess.Popen(
+        [tool, "-c", folder / "conf"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            _wait_for_quiet(folder / "log", done)
+            seconds = time.perf_counter() - began
+        finally:
+            process.terminate()
+    return _counted(folder / "log", seconds)
+
+
+def pm2(folder: Path, command: str) -> Result:
+    """Run under pm2 with timestamps."""
+    done = folder / "done"
+    script = folder / "run.sh"
+    script.write_text(f"{command}\ntouch {done}\n")
+    home = {**os.environ, "PM2_HOME": str(folder / "home")}
+    tool = _npm_tool("pm2", "pm2@6.0.13")
+    arguments = ["start", script, "--interpreter", "sh", "--time", "--no-autorestart", "--output", folder / "log"]
+    subprocess.run([tool, "ping"], env=home, check=True, stdout=subprocess.DEVNULL)
+    try:
+        began = time.perf_counter()
+        subprocess.run([tool, *arguments], env=home, check=True, stdout=subprocess.DEVNULL)
+        _wait_for_quiet(folder / "log", done)
+        return _counted(folder / "log", time.perf_counter() - began)
+    finally:
+        subprocess.run([tool, "kill"], env=home, check=False, stdout=subprocess.DEVNULL)
+
+
+PEERS: dict[str, Callable[[Path, str], Result]] = {
+    "plain file": plain_file,
+    "conmon": conmon,
+    "s6-log T": s6_log,
+    "svlogd -ttt": svlogd,
+    "supervisord": supervisord,
+    "pm2 --time": pm2,
+}
+PACKAGES = {"conmon": "conmon", "s6-log": "s6", "svlogd": "runit", "wrk": "wrk"}
+
+
+def install() -> set[str]:
+    """Install the peers from Debian's packages where that may be done; return the names of those that are not there."""
+    missing = [package for program, package in PACKAGES.items() if not shutil.which(program)]
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        subprocess.run(["apt-get", "update", "-qq"], check=False, stdout=subprocess.DEVNULL)
+        subprocess.run(["apt-get", "install", "-y", "-qq", *missing], check=False, stdout=subprocess.DEVNULL)
+    absent = {"conmon": "conmon", "s6-log T": "s6-log", "svlogd -ttt": "svlogd", "pm2 --time": "npm"}
+    return {peer for peer, program in absent.items() if not shutil.which(program)}
+
+
+def _piped(folder: Path, command: str, logger: str) -> Result:
+    began = time.perf_counter()
+    subprocess.run(["sh", "-c", f"{command} | {logger}"], check=True)
+    seconds = time.perf_counter() - began
+    lines = sum(_count(path) for path in (folder / "dir").iterdir() if path.name[0] in "@_c" and path.name != "config")
+    return Result(seconds, None, None, lines)
+
+
+def _wait_for_quiet(log: Path, done: Path) -> None:
+    """Wait until the command has ended and the log has stopped growing; the wait for the latter is not billed twice."""
+    while not done.exists():
+        time.sleep(0.005)
+    size = -1
+    while size != (size := log.stat().st_size if log.exists() else 0):
+        time.sleep(0.05)
+
+
+def _counted(log: Path, seconds: float, cpu: float | None = None, peak: int | None = None) -> Result:
+    return Result(seconds, cpu, peak, _count(log))
+
+
+def _count(path: Path, mark: bytes = b"\n") -> int:
+    total, rest = 0, b""
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            total += (rest + block).count(mark)
+            rest = block[len(block) - len(mark) + 1 :]
+    return total
+
+
+def _tool(program: str, install_command: list[str]) -> Path:
+    """Return a program of a virtual environment that the bench keeps for its peers."""
+    home = Path(tempfile.gettempdir()) / "llm-shell-bench-peers"
+    if not (home / "bin" / program).exists():
+        subprocess.run([sys.executable, "-m", "venv", home], check=True)
+        subprocess.run([home / "bin" / "python", *install_command[1:]], check=True)
+    return home / "bin" / program
+
+
+def _npm_tool(program: str, package: str) -> Path:
+    home = Path(tempfile.gettempdir()) / "llm-shell-bench-npm"
+    path = home / "node_modules" / ".bin" / program
+    if not path.exists():
+        subprocess.run(["npm", "install", "--silent", "--prefix", home, package], check=True)
+    return path
