@@ -104,7 +104,7 @@ def supervisord(folder: Path, command: str) -> Result:
     tool = _tool("supervisord", [sys.executable, "-m", "pip", "install", "--quiet", "supervisor==4.3.0"])
     began = time.perf_counter()
     with subprocess.Popen(
-        [tool, "-c", folder / "conf"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [str(tool), "-c", str(folder / "conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
             _wait_for_quiet(folder / "log", done)
@@ -125,7 +125,7 @@ def pm2(folder: Path, command: str) -> Result:
     subprocess.run([tool, "ping"], env=home, check=True, stdout=subprocess.DEVNULL)
     try:
         began = time.perf_counter()
-        subprocess.run([tool, *arguments], env=home, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([str(tool), *map(str, arguments)], env=home, check=True, stdout=subprocess.DEVNULL)
         _wait_for_quiet(folder / "log", done)
         return _counted(folder / "log", time.perf_counter() - began)
     finally:

@@ -10,8 +10,7 @@ from flask_smorest import current_api
 from swagger_ui_bundle import swagger_ui_path
 
 from app.api.openapi import fails_with
-from app.api.parsing import Blueprint
-from app.api.schemas import NoParameters
+from app.api.parsing import Blueprint, refuse_parameters
 
 _OWN_FILES = Path(__file__).with_name("static")
 _PAGE = (_OWN_FILES / "docs.html", "text/html")
@@ -31,20 +30,20 @@ assets = flask.Blueprint("assets", __name__)
 
 
 @blueprint.get("/openapi.json")
-@blueprint.arguments(NoParameters(), location="query", as_kwargs=True)
 @blueprint.response(200, {"type": "object"}, description="An OpenAPI 3.0 document.")
 @fails_with(400)
 def get_openapi() -> Response:
     """Describe this API as an OpenAPI document"""
+    refuse_parameters()
     return flask.jsonify(current_api.spec.to_dict())
 
 
 @blueprint.get("/docs")
-@blueprint.arguments(NoParameters(), location="query", as_kwargs=True)
 @blueprint.response(200, {"type": "string"}, content_type="text/html", description="A page for people.")
 @fails_with(400)
 def get_docs() -> Response:
     """Show this API's description as a page, with no network needed"""
+    refuse_parameters()
     return _send(*_PAGE)
 
 

@@ -6,15 +6,14 @@ from typing import Any
 
 from app import __version__
 from app.api.openapi import fails_with
-from app.api.parsing import Blueprint
-from app.api.schemas import HealthSchema, NoParameters
+from app.api.parsing import Blueprint, refuse_parameters
+from app.api.schemas import HealthSchema
 from app.supervisor import supervisor
 
 blueprint = Blueprint("health", __name__, description="Tell that the service is up.")
 
 
 @blueprint.get("/health")
-@blueprint.arguments(NoParameters(), location="query", as_kwargs=True)
 @blueprint.response(200, HealthSchema, description="The service is up.")
 @blueprint.doc(security=[])
 @fails_with(400)
@@ -23,4 +22,5 @@ def get_health() -> dict[str, Any]:
 
     Never needs a token.
     """
+    refuse_parameters()
     return {"status": "healthy", "version": __version__, "uptime": supervisor.uptime()}

@@ -66,6 +66,12 @@ class Blueprint(SmorestBlueprint):
     ARGUMENTS_PARSER = StrictParser()
 
 
+def refuse_parameters() -> None:
+    """Refuse a query string where there is nothing to ask, without a schema's cost for what is polled all the time."""
+    if request.query_string and (names := list(request.args)):
+        raise _invalid({name: ["Unknown field."] for name in names})
+
+
 def refuse_body() -> None:
     """Refuse a body where all parameters are in the query: `{"type": "SIGKILL"}` there must not pass for the default.
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from app.api.openapi import fails_with
-from app.api.parsing import Blueprint, refuse_body
-from app.api.schemas import KillQuery, KillSchema, NoParameters, RestartQuery, StartSchema, StatusSchema
+from app.api.parsing import Blueprint, refuse_body, refuse_parameters
+from app.api.schemas import KillQuery, KillSchema, RestartQuery, StartSchema, StatusSchema
 from app.supervisor import supervisor
 
 blueprint = Blueprint("process", __name__, description="Start, watch, kill and restart the one command.")
 
 
 @blueprint.post("/start")
-@blueprint.arguments(NoParameters(), location="query", as_kwargs=True)
 @blueprint.arguments(StartSchema(), as_kwargs=True)
 @blueprint.response(201, StatusSchema, description="The command was started; the state at the moment of the spawn.")
 @fails_with(400, 409, 413, 415, 500)
@@ -23,11 +22,11 @@ def start(**request: Any) -> dict[str, Any]:
     Answers at once, while the command runs on; read what it prints with GET /logs and its end from GET /status. 409
     when the last run, or something it left behind, is still alive: call POST /kill first, or send `"replace": true`.
     """
+    refuse_parameters()
     return supervisor.start(**request)
 
 
 @blueprint.get("/status")
-@blueprint.arguments(NoParameters(), location="query", as_kwargs=True)
 @blueprint.response(200, StatusSchema, description="The state of the current run, the last one started.")
 @fails_with(400, 404)
 def get_status() -> dict[str, Any]:
@@ -35,6 +34,7 @@ def get_status() -> dict[str, Any]:
 
     404 when nothing was started yet.
     """
+    refuse_parameters()
     return supervisor.get_status()
 
 

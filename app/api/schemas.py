@@ -85,10 +85,6 @@ class RequestSchema(Schema):
     error_messages = {"unknown": "There is no such field; /openapi.json has them all."}  # noqa: RUF012 (as in marshmallow)
 
 
-class NoParameters(RequestSchema):
-    """Take no query parameter at all."""
-
-
 class StartSchema(RequestSchema):
     """The body of POST /start."""
 

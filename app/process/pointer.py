@@ -14,6 +14,7 @@ class Pointer:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "current"
+        self._last = "", ""
 
     def read(self) -> str | None:
         """Return the path of the current run's record; None when there is none."""
@@ -21,7 +22,9 @@ class Pointer:
             target = os.readlink(self._path)
         except OSError:
             return None
-        return os.path.normpath(os.path.join(self._path.parent, target))
+        if target != self._last[0]:
+            self._last = target, os.path.normpath(os.path.join(self._path.parent, target))
+        return self._last[1]
 
     def set(self, record_path: str | None) -> None:
         """Make this the current run, or none; raises `OSError`."""

@@ -1,0 +1,36 @@
+"""Measure everything and print one table: `python -m bench`, or `make bench`."""
+
+import argparse
+import sys
+
+from bench import capture, contestants, latency, reading
+from bench.table import Row, machine, render
+
+PARTS = ("capture", "reading", "latency")
+
+
+def main() -> None:
+    """Run the parts asked for."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure LLM Shell beside its peers.")
+    parser.add_argument("parts", nargs="*", help=f"any of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each contestant runs (default: 5)")
+    parser.add_argument("--scale", type=float, default=1.0, help="size of outputs and logs (default: 1.0)")
+    arguments = parser.parse_args()
+    parts = arguments.parts or PARTS
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    absent = contestants.install()
+    rows: list[Row] = []
+    if "capture" in parts:
+        rows += capture.measure(arguments.rounds, arguments.scale, absent)
+    if "reading" in parts:
+        rows += reading.measure(arguments.scale)
+    if "latency" in parts:
+        rows += latency.measure(arguments.rounds)
+    print(f"{machine()}\n\n{render(rows)}")
+    if absent:
+        print(f"\nnot here, so not measured: {', '.join(sorted(absent))}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Latency: how quick the API is at rest, under a flood and with many past runs, and what the service weighs."""
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median, quantiles
+
+from bench.service import Service, memory_kib, parent, serving
+from bench.table import Row
+
+PAST_RUNS = 10_000
+
+
+def measure(rounds: int) -> list[Row]:
+    """Measure everything that is about one small call."""
+    with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base)) as service:
+        rows = [*_starts_and_kills(service, 20 * rounds), _at_rest_and_flooded(service), _weight(service)]
+        rows += _past_runs(service, Path(base) / "logs", 10 * rounds)
+    return [*rows, _requests_per_second(rounds)]
+
+
+def _starts_and_kills(service: Service, repeats: int) -> list[Row]:
+    bare, starts, kills = [], [], []
+    for _ in range(repeats):
+        bare.append(_timed(lambda: subprocess.run([sys.executable, "-I", "-c", "pass"], check=True)))
+        starts.append(_timed(lambda: service.start("exec sleep 1000")))
+        _wait_for_shim(service)
+        kills.append(_timed(lambda: service.call("POST", "/kill")))
+    base = median(bare)
+    return [
+        Row("POST /start", "p50 / a bare `python -I -c pass`", f"{median(starts) / base:.2f}", _ms(starts, bare)),
+        Row("POST /kill", "p50 / a bare `python -I -c pass`", f"{median(kills) / base:.2f}", _ms(kills, bare)),
+    ]
+
+
+def _wait_for_shim(service: Service) -> None:
+    """Wait until the shim has imported what it needs for the rest of its life: it sleeps in poll then."""
+    shim = parent(service.status()["process_pid"])
+    while Path(f"/proc/{shim}/wchan").read_text() not in {"poll_schedule_timeout.constprop.0", "do_sys_poll", "0"}:
+        time.sleep(0.005)
+    time.sleep(0.1)
+
+
+def _at_rest_and_flooded(service: Service) -> Row:
+    service.start("exec sleep 1000")
+    rest = [_timed(lambda: service.call("GET", "/status")) for _ in range(1000)]
+    service.start("exec yes")
+    flooded = [_timed(lambda: service.call("GET", "/status")) for _ in range(1000)]
+    service.call("POST", "/kill?type=SIGKILL")
+    p99 = quantiles(flooded, n=100)[98], quantiles(rest, n=100)[98]
+    readings = f"{p99[0] * 1000:.1f} ms / {p99[1] * 1000:.1f} ms"
+    return Row("GET /status", "p99 of 1,000 while `yes` floods / at rest", f"{p99[0] / p99[1]:.2f}", readings)
+
+
+def _weight(service: Service) -> Row:
+    service.start("exec sleep 1000")
+    _wait_for_shim(service)
+    shim = parent(service.status()["process_pid"])
+    parts = [memory_kib(pid, "VmRSS") / 1024 for pid in (service.pid, service.worker, shim)]
+    readings = "master {:.0f}, worker {:.0f}, shim {:.0f} MB".format(*parts)
+    return Row("service at rest", "resident memory, added up", f"{sum(parts):.0f} MB", readings)
+
+
+def _past_runs(service: Service, logs: Path, repeats: int) -> list[Row]:
+    before = _start_and_status(service, repeats)
+    for number in range(PAST_RUNS):
+        stem = time.strftime("%Y-%m-%d_%H-%M-%S", time.gmtime(10**9 + number))
+        (logs / f"{stem}.log").touch()
+    after = _start_and_status(service, repeats)
+    return [
+        Row(call, f"p50 with {PAST_RUNS} past runs / with few", f"{with_many / with_few:.2f}", "")
+        for call, with_few, with_many in zip(("POST /start", "GET /status"), before, after, strict=True)
+    ]
+
+
+def _start_and_status(service: Service, repeats: int) -> tuple[float, float]:
+    starts, statuses = [], []
+    for _ in range(repeats):
+        service.start("exec sleep 1000")
+        service.call("POST", "/kill?type=SIGKILL")
+        starts.append(_timed(lambda: service.start("exec sleep 1000")))
+        statuses += [_timed(lambda: service.call("GET", "/status")) for _ in range(20)]
+    return median(starts), median(statuses)
+
+
+def _requests_per_second(rounds: int) -> Row:
+    """Let wrk ask an empty application and /status in turn, on the same gunicorn settings."""
+    ratios, readings = [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as base, serving(Path(base), "bench.empty_app:app") as empty:
+            limit = _wrk(empty, "/")
+        with tempfile.TemporaryDirectory() as base, serving(Path(base)) as service:
+            service.start("exec sleep 1000")
+            ours = _wrk(service, "/status")
+        ratios.append(ours / limit)
+        readings.append(f"{ours:.0f}/{limit:.0f}")
+    what = "requests/s of a live run / of an empty WSGI app"
+    return Row("GET /status", what, f"{median(ratios):.2f}", " ".join(readings))
+
+
+def _wrk(service: Service, path: str) -> float:
+    command = ["wrk", "-t1", "-c8", "-d3s", f"http://127.0.0.1:{service.port}{path}"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"Requests/sec:\s+([0-9.]+)", output)
+    if found is None or "Non-2xx" in output:
+        raise RuntimeError(output)
+    return float(found[1])
+
+
+def _timed(call: object) -> float:
+    began = time.perf_counter()
+    call()  # type: ignore[operator]  # any callable will do
+    return time.perf_counter() - began
+
+
+def _ms(ours: list[float], bare: list[float]) -> str:
+    return f"{median(ours) * 1000:.1f} ms / {median(bare) * 1000:.1f} ms"

@@ -1,0 +1,110 @@
+"""Reading: what GET /logs costs on small and large logs, beside GET /health of the same service."""
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median, quantiles
+
+from bench.service import Service, memory_kib, serving
+from bench.table import Row
+
+LINE = "x" * 107
+RECORD = 173  # about what such a line takes in the log
+REPEATS = 300
+
+
+def measure(scale: float) -> list[Row]:
+    """Make logs of three sizes and read them."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base)) as service:
+        tails = {}
+        for name, size in (("1 MB", 10**6), ("100 MB", 10**8), ("1 GB", 10**9)):
+            lines = max(1000, int(size * scale / RECORD))
+            began = _flood(service, lines)
+            health = _p50(service, lambda: service.call("GET", "/health"))
+            tails[name] = _p50(service, lambda: service.call("GET", "/logs?lines=100")) / health
+            rows.append(Row(f"log of {name}", "/logs?lines=100 / /health, p50", f"{tails[name]:.2f}", _ms(health)))
+        rows.append(Row("1 MB to 1 GB", "lines=100, slowest / quickest", _spread(tails), "of the ratios above"))
+        rows += [_last_seconds(service, began), *_whole(service)]
+        rows.append(_freshness(service))
+    return rows
+
+
+def _flood(service: Service, lines: int) -> float:
+    """Fill a log, let a second pass, print 100 more lines and stay; return when those were printed."""
+    service.start(f"yes {LINE} | head -n {lines}; sleep 1; seq 1 100; exec sleep 1000")
+    while service.total_lines() < lines + 100:
+        time.sleep(0.05)
+    return time.monotonic()
+
+
+def _last_seconds(service: Service, began: float) -> Row:
+    def read() -> bytes:
+        return service.call("GET", f"/logs?seconds={time.monotonic() - began + 0.6:.3f}")
+
+    returned = json.loads(read())["lines_returned"]
+    health = _p50(service, lambda: service.call("GET", "/health"))
+    ratio = _p50(service, read) / health
+    return Row("log of 1 GB", f"/logs?seconds=S ({returned} lines) / /health, p50", f"{ratio:.2f}", _ms(health))
+
+
+def _whole(service: Service) -> list[Row]:
+    """Read the whole log through one answer, piece by piece."""
+    size = Path(service.status()["log_file"]).stat().st_size
+    before = memory_kib(service.worker, "VmRSS")
+    peak, stop = [before], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.01):
+            peak.append(memory_kib(service.worker, "VmRSS"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    began = time.perf_counter()
+    service.connection.request("GET", "/logs")
+    response = service.connection.getresponse()
+    received = 0
+    while piece := response.read(1 << 20):
+        received += len(piece)
+    seconds = time.perf_counter() - began
+    stop.set()
+    watcher.join()
+    return [
+        Row("log of 1 GB", "whole through /logs", f"{size / seconds / 1e6:.0f} MB/s of log", f"{seconds:.1f} s"),
+        Row("log of 1 GB", "worker's growth meanwhile", f"{(max(peak) - before) / 1024:.1f} MB", "VmRSS"),
+    ]
+
+
+def _freshness(service: Service) -> Row:
+    """Let a program print the time every 5 ms, and see how old each line is when it can be read."""
+    code = "import time\\nfor _ in range(1200): print(time.time(), flush=True); time.sleep(0.005)"
+    service.start(f"exec python3 -c \"$(printf '{code}')\"")
+    ages, seen = [], 0
+    while service.status()["status"] == "running":
+        answer = json.loads(service.call("GET", "/logs?lines=1"))
+        if answer["total_lines"] > seen and answer["content"]:
+            seen = answer["total_lines"]
+            ages.append(time.time() - float(answer["content"]))
+    p99 = quantiles(ages, n=100)[98]
+    return Row("a line each 5 ms", "printed to readable, p99", f"{p99 * 1000:.1f} ms", f"{len(ages)} lines seen")
+
+
+def _p50(service: Service, call: Callable[[], bytes]) -> float:
+    del service
+    times = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return median(times)
+
+
+def _spread(tails: dict[str, float]) -> str:
+    return f"{max(tails.values()) / min(tails.values()):.2f}"
+
+
+def _ms(seconds: float) -> str:
+    return f"/health {seconds * 1000:.2f} ms"
