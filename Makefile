@@ -9,12 +9,13 @@ ifneq ($(shell $(BIN)/python -c 'print("works")' 2>/dev/null),works)
 $(VENV)/.made: rebuild
 endif
 
-.PHONY: help run test lint clean rebuild
+.PHONY: help run test lint soak clean rebuild
 
 help:
 	@echo 'make run    start the service on http://127.0.0.1:8000; Ctrl-C stops it (settings: README)'
 	@echo 'make test   run every check and every test'
 	@echo 'make lint   run the checks only'
+	@echo 'make soak   use the service for long and look for growth (SOAK="--cycles 100 --minutes 0.5" shortens it)'
 	@echo 'make clean  remove what make and the tests have made'
 
 run: $(VENV)/.runtime
@@ -27,6 +28,9 @@ lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
+
+soak: $(VENV)/.runtime
+	$(BIN)/python -m bench.soak $(SOAK)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .coverage

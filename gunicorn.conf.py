@@ -11,6 +11,12 @@ from app import service
 settings = service.settings_for_gunicorn()
 
 bind = service.bind_address(settings)
+# A Unix socket is for its owner and group, 0660: whoever can connect may give orders. gunicorn uses this for the socket
+# alone, not for what the commands write.
+umask = 0o117
+# What a proxy says is judged in one place, app/api/proxy.py; by default gunicorn believes any local program's headers.
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
 # The supervisor's state is a singleton; threads of one worker share it.
 workers = 1
 worker_class = "gthread"
@@ -24,7 +30,9 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 proc_name = "llm-shell"
 
 on_starting = service.on_starting
+when_ready = service.when_ready
 post_fork = service.post_fork
+post_worker_init = service.post_worker_init
 nworkers_changed = service.nworkers_changed
 pre_exec = service.pre_exec
 on_exit = service.on_exit

@@ -6,7 +6,7 @@ import difflib
 import ipaddress
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,12 +15,16 @@ from dotenv.parser import parse_stream
 from environs import Env, EnvValidationError, ValidationError, validate
 
 PREFIX = "LLM_SHELL_"
+UNIX = "unix:"
 ENV_FILE = Path(".env")
 MAX_TIMEOUT = 600
 MIN_THREADS = 4
 MIN_TOKEN_LENGTH = 16
 MAX_PORT = 65535
 MIB = 1024 * 1024
+# unix(7): sun_path holds 108 bytes, the last of them NUL.
+MAX_SOCKET_PATH = 107
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _EXPORT_LINE = """export LLM_SHELL_TOKEN="$(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')\""""
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_.])?")
@@ -32,16 +36,20 @@ class Settings:
     """What the operator chose; the defaults are those of the documentation.
 
     `log_dir` is absolute, `default_restart_timeout` is in seconds, `log_max_bytes` is per run, `log_keep` counts runs.
-    `trusted_hosts` holds lower-case `name` or `name:port`, a name without a port standing for any port.
+    `trusted_hosts` holds lower-case `name` or `name:port`, a name without a port standing for any port. `bind`, in
+    gunicorn's notation, is where to listen instead of `host` and `port`. `trusted_proxies` are the TCP peers whose
+    X-Forwarded headers count.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
+    bind: str | None = None
     log_dir: Path = field(default_factory=lambda: Path("logs").absolute())
     default_restart_timeout: float = 10.0
     shell: str = "/bin/sh"
     token: str | None = field(default=None, repr=False)
     trusted_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
     threads: int = 16
     on_shutdown: Literal["stop", "keep"] = "stop"
     log_max_bytes: int = 1024 * MIB
@@ -140,6 +148,7 @@ def _read_fields(env: Env) -> Settings:
     return Settings(
         host=env.str("HOST", defaults.host, validate=_check_host),
         port=_integer(env, "PORT", defaults.port, 0, MAX_PORT),
+        bind=env.str("BIND", "", validate=_check_bind) or None,
         log_dir=Path(env.str("LOG_DIR", "logs", validate=_check_log_dir) or "").absolute(),
         default_restart_timeout=env.float(
             "DEFAULT_RESTART_TIMEOUT",
@@ -148,7 +157,8 @@ def _read_fields(env: Env) -> Settings:
         ),
         shell=env.str("SHELL", defaults.shell, validate=_check_shell),
         token=env.str("TOKEN", None, validate=_check_token),
-        trusted_hosts=tuple(_trusted_hosts(env)),
+        trusted_hosts=_list(env, "TRUSTED_HOSTS", _check_trusted_hosts),
+        trusted_proxies=tuple(map(ipaddress.ip_network, _list(env, "TRUSTED_PROXIES", _check_trusted_proxies))),
         threads=_integer(env, "THREADS", defaults.threads, MIN_THREADS, None),
         on_shutdown=_choice(env, "ON_SHUTDOWN", defaults.on_shutdown, ("stop", "keep")),
         log_max_bytes=_integer(env, "LOG_MAX_BYTES", defaults.log_max_bytes, MIB, None),
@@ -167,15 +177,45 @@ def _choice(env: Env, name: str, default: str, choices: tuple[str, ...]) -> Any:
     return env.str(name, default, validate=validate.OneOf(choices, error=wanted))
 
 
-def _trusted_hosts(env: Env) -> Iterator[str]:
-    text: str | None = env.str("TRUSTED_HOSTS", "", validate=_check_trusted_hosts)
-    return (entry.strip().lower() for entry in (text or "").split(",") if entry.strip())
+def _list(env: Env, name: str, check: Callable[[str], None]) -> tuple[str, ...]:
+    """Read entries between commas, in lower case."""
+    text: str | None = env.str(name, "", validate=check)  # None where it is at fault
+    return tuple(_entries(text or ""))
+
+
+def _entries(text: str) -> Iterator[str]:
+    return (entry.strip().lower() for entry in text.split(",") if entry.strip())
 
 
 def _check_host(host: str) -> None:
     if is_ip_address(host) or _HOST_NAME.fullmatch(host):
         return
     raise ValidationError(f"must be a host name or an IP address (IPv6 without brackets) and no port, not {host!r}.")
+
+
+def _check_bind(address: str) -> None:
+    if not address:  # as good as not set, so that a command line or a compose file can say so
+        return
+    if address.startswith(UNIX):
+        _check_socket_path(address.removeprefix(UNIX))
+        return
+    match = _HOST_AND_PORT.fullmatch(address)
+    if match is None or match["port"] is None or int(match["port"]) > MAX_PORT or not _is_host(match["name"]):
+        raise ValidationError(
+            f"must be unix: and the absolute path of a socket, or an address and a port, such as "
+            f"unix:/run/llm-shell/llm-shell.sock, 127.0.0.1:8000 or [::1]:8000, not {address!r}."
+        )
+
+
+def _check_socket_path(path: str) -> None:
+    if not path.startswith("/") or path.endswith("/") or "\0" in path or len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ValidationError(
+            f"must be unix: and the absolute path of a socket, of at most {MAX_SOCKET_PATH} bytes, not {path!r}."
+        )
+    if not Path(path).parent.is_dir():
+        raise ValidationError(f"the directory of the socket, {Path(path).parent}, does not exist: make it first.")
+    if Path(path).exists() and not Path(path).is_socket():
+        raise ValidationError(f"{path} exists and is no socket: remove it, or name another path.")
 
 
 def is_ip_address(host: str) -> bool:
@@ -210,13 +250,23 @@ def _check_token(token: str) -> None:
 
 
 def _check_trusted_hosts(text: str) -> None:
-    for entry in filter(None, (part.strip() for part in text.split(","))):
+    for entry in _entries(text):
         match = _HOST_AND_PORT.fullmatch(entry)
         if match is None or int(match["port"] or 0) > MAX_PORT or not _is_host(match["name"]):
             raise ValidationError(
                 f"must be exact host names separated by commas, each with or without a port, such as "
                 f"shell.example.com,10.0.0.5:8000,[fd00::5] (no wildcards, no scheme); {entry!r} is not one."
             )
+
+
+def _check_trusted_proxies(text: str) -> None:
+    for entry in _entries(text):
+        try:
+            ipaddress.ip_network(entry)
+        except ValueError as error:
+            raise ValidationError(
+                f"must be addresses or networks separated by commas, such as 10.0.0.5,10.244.0.0/16,fd00::/8: {error}."
+            ) from error
 
 
 def _is_host(name: str) -> bool:

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, NoReturn
 
 from app.config import Settings, SettingsError, load_settings, require_token_for
@@ -11,6 +13,8 @@ from app.process.reaper import become_subreaper
 from app.supervisor import supervisor
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from gunicorn.arbiter import Arbiter
     from gunicorn.config import Config
 
@@ -46,6 +50,8 @@ def settings_for_gunicorn() -> Settings:
 
 def bind_address(settings: Settings) -> str:
     """Return gunicorn's notation for the address to listen on."""
+    if settings.bind is not None:
+        return settings.bind
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"{host}:{settings.port}"
 
@@ -67,6 +73,31 @@ def on_starting(server: "Arbiter") -> None:
 def post_fork(server: "Arbiter", worker: object) -> None:  # noqa: ARG001  gunicorn's signature
     """Make the worker the one to whom the orphans of a killed shim come."""
     become_subreaper()
+
+
+def when_ready(server: "Arbiter") -> None:
+    """Let SIGTERM to the master begin the end of the tree at once, before gunicorn waits for the worker's requests.
+
+    A /restart may be among them, with ten minutes of grace to give: it is overtaken, and nothing is started.
+    """
+    queue_signal = server.signal
+
+    def stop(number: int, frame: "FrameType | None") -> None:
+        signal.signal(signal.SIGTERM, queue_signal)  # once is enough
+        if os.getpid() == server.pid:  # not in a worker that has just been forked
+            threading.Thread(target=supervisor.begin_stop, name="begin-stop", daemon=True).start()
+        queue_signal(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def post_worker_init(worker: object) -> None:  # noqa: ARG001  gunicorn's signature
+    """Let the worker end at once at the master's quick stop (INT, QUIT): nothing is lost with it.
+
+    gunicorn's own handler takes the thread pool's lock, which the very code that it interrupts may hold.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, lambda *_: os._exit(0))
 
 
 def _log_to_gunicorn() -> None:
@@ -93,7 +124,7 @@ def pre_exec(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
 
 
 def on_exit(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
-    """End the tree, in the master, after the worker has gone."""
+    """End what is left of the tree, in the master, after the worker has gone."""
     supervisor.stop()
 
 
@@ -117,7 +148,7 @@ def _require_same_place(old: Settings, new: Settings) -> None:
     """
     faults = [
         f"LLM_SHELL_{name.upper()}: can't change while the service runs (it is {getattr(old, name)}): restart it."
-        for name in ("log_dir", "host", "port")
+        for name in ("log_dir", "bind", "host", "port")
         if getattr(new, name) != getattr(old, name)
     ]
     if faults:

@@ -1,7 +1,9 @@
 """The one supervisor of the service: settings in, the current run and its log out."""
 
 import atexit
+import contextlib
 import fcntl
+import logging
 import os
 import time
 from typing import Any
@@ -11,6 +13,7 @@ from app.exceptions import ConflictError, InternalError
 from app.log.manager import LogPage
 from app.process.manager import ProcessManager
 
+logger = logging.getLogger(__name__)
 # What a stopping service gives the tree before SIGKILL.
 SHUTDOWN_TIMEOUT = 5.0
 # How long a second service on the same directory waits for the first to go.
@@ -67,16 +70,30 @@ class Supervisor:
     def stop(self) -> None:
         """End the tree (with ON_SHUTDOWN=keep, let it run) and give the log directory up; harmless when repeated."""
         manager, self._manager = self._manager, None
-        if manager is None and self.settings is not None and self.claimed:
-            manager = _new_manager(self.settings)
-            manager.adopt()
-        if manager is not None and self.settings is not None:
-            if self.settings.on_shutdown == "stop":
-                manager.shut_down(SHUTDOWN_TIMEOUT)
+        self._end_run(manager)
+        if manager is not None:
             manager.close()
         if self._claim is not None:
             os.close(self._claim)
             self._claim = None
+
+    def begin_stop(self) -> None:
+        """End the tree (see `stop`) while the worker still answers: its operations are overtaken, and start nothing."""
+        self._end_run(None)
+
+    def _end_run(self, manager: ProcessManager | None) -> None:
+        """End the tree, unless it is to be kept, through this manager or, in gunicorn's master, one made for it."""
+        if self.settings is None or not self.claimed or self.settings.on_shutdown == "keep":
+            return
+        try:
+            if manager is not None:
+                manager.shut_down(SHUTDOWN_TIMEOUT)
+                return
+            with contextlib.closing(_new_manager(self.settings)) as heir:
+                heir.adopt()
+                heir.shut_down(SHUTDOWN_TIMEOUT)
+        except InternalError as error:
+            logger.error("The tree could not be ended: %s", error)  # noqa: TRY400  its sentence says it all
 
     def start(
         self, command: str, *, cwd: str | None = None, env: dict[str, str] | None = None, replace: bool = False

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
 
 from app.config import Settings
 
@@ -45,7 +46,7 @@ def _asked(call: str) -> dict[str, Any]:
         return dict(request.args)
     try:
         body = json.loads(request.get_data())
-    except (ValueError, RecursionError):  # refused already, and told so in `detail`
+    except (ValueError, RecursionError, HTTPException):  # refused already, and told so in `detail`
         return {}
     if not isinstance(body, dict):
         return {}

@@ -35,7 +35,8 @@ assets = flask.Blueprint("assets", __name__)
 def get_openapi() -> Response:
     """Describe this API as an OpenAPI document"""
     refuse_parameters()
-    return flask.jsonify(current_api.spec.to_dict())
+    servers = [{"url": flask.request.script_root or "/"}]  # the prefix under which a proxy serves us
+    return flask.jsonify(current_api.spec.to_dict() | {"servers": servers})
 
 
 @blueprint.get("/docs")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app.exceptions import BadRequestError, ConflictError, InternalError, LLMShellError, NotFoundError
@@ -23,6 +24,7 @@ def register(app: Flask) -> None:
     """Make `app` answer domain errors, routing errors and failures of its own in the one shape."""
     app.register_error_handler(LLMShellError, _answer_domain_error)
     app.register_error_handler(HTTPException, answer_http_exception)
+    app.register_error_handler(OSError, _answer_refusal)
 
 
 def answer_http_exception(error: HTTPException) -> Response:
@@ -42,6 +44,17 @@ def _answer_domain_error(error: LLMShellError) -> Response:
     if isinstance(error, BadRequestError) and error.errors:
         extra["errors"] = {_printable(name): list(messages) for name, messages in error.errors.items()}
     return _problem(STATUS_OF[type(error)], error.detail, extra)
+
+
+def _answer_refusal(error: OSError) -> Response:
+    """Answer, in the system's words, what no code expected of it: no descriptor left, a disk that can't be read."""
+    current_app.logger.error("The system refused: %s", request.path, exc_info=error)
+    words = os.strerror(error.errno) if error.errno else str(error)
+    return _problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        f"The system refused what this request needs: {words}. Try again once that is remedied.",
+        {},
+    )
 
 
 def _problem(status: HTTPStatus, detail: str, extra: dict[str, object]) -> Response:

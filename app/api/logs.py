@@ -20,7 +20,10 @@ from app.log.manager import LogPage
 from app.supervisor import supervisor
 
 LONG_ANSWERS = "long-answers"  # the key, among the app's extensions, of the semaphore that counts them
-LONG_ANSWER_BYTES = 1024 * 1024
+# A shorter answer is taken by the kernel whole, so that no client can hold a thread by reading slowly. Linux grants
+# this much to whoever asks (net.core.wmem_max is 208 KiB unless set otherwise), twice over for its own bookkeeping
+# (socket(7)); unasked it may give as little as 16 KiB (tcp(7), tcp_wmem).
+LONG_ANSWER_BYTES = 192 * 1024
 # One piece must get through within the time that a stalled client is given, so this decides how slow an honest one may
 # be: 64 KiB in 30 s.
 PIECE_BYTES = 64 * 1024
@@ -51,6 +54,9 @@ def get_logs(lines: int | None, seconds: float | None, run_id: str | None) -> Re
 def _answer_short(page: LogPage) -> Response:
     with page:
         body = b"".join(_encode(page))
+    connection: socket.socket | None = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONG_ANSWER_BYTES)
     return Response(list(_slice(body)), mimetype="application/json")
 
 

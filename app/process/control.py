@@ -7,6 +7,7 @@ check the peer's user with `SO_PEERCRED`.
 """
 
 import array
+import contextlib
 import os
 import socket
 import struct
@@ -16,6 +17,8 @@ import msgspec
 
 PACKET_SIZE = 64 * 1024
 Cause = Literal["kill", "restart", "replace", "shutdown"]
+# These mean that nothing is to be started afterwards, whatever the operation that they join had in mind.
+OVERTAKING: frozenset[Cause] = frozenset({"kill", "shutdown"})
 
 
 class Started(msgspec.Struct, tag="started"):
@@ -102,10 +105,12 @@ def decode_from_supervisor(packet: bytes) -> Kill:
 
 
 def listen(name: str) -> socket.socket:
-    """Open the listening end under an abstract name."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(f"\0{name}")
-    listener.listen(16)
+    """Open the listening end under an abstract name; raises `OSError` when somebody has it."""
+    with contextlib.ExitStack() as on_failure:
+        listener = on_failure.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        listener.bind(f"\0{name}")
+        listener.listen(16)
+        on_failure.pop_all()
     return listener
 
 

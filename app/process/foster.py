@@ -5,7 +5,7 @@ import fcntl
 import os
 import select
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from app.process.tree import Identity, Member, descendants, open_pidfd, read_member, session_members, snapshot
 
@@ -15,13 +15,43 @@ _PIDFD_GET_INFO = 0xC040FF0B
 _PIDFD_INFO_EXIT = 1 << 3
 
 
+def find_members(
+    process: Identity, known: Iterable[Identity], parents: Collection[int], not_ours: Collection[int]
+) -> list[Member]:
+    """Return the live members of a tree whose shim died: the process's session, the known, the orphans, and all below.
+
+    The orphans came to `parents`, the subreapers above the dead shim. Of their children, those in a session of
+    `not_ours` are the service's own: nobody can join a session from outside (setsid(2)), so no member of the tree is in
+    one of them.
+    """
+    found = {member.identity: member for member in _in_session(process)}
+    for member in snapshot().values():
+        if member.ppid in parents and member.session not in not_ours and member.alive:
+            found[member.identity] = member
+    for identity in known:
+        known_one = read_member(identity.pid)
+        if known_one is not None and known_one.identity == identity and known_one.alive:
+            found[identity] = known_one
+    below = descendants({identity.pid for identity in found})
+    return [*found.values(), *below]
+
+
+def _in_session(process: Identity) -> list[Member]:
+    """Return the process's session, unless its number now belongs to a stranger.
+
+    The number is free for others only when process and session are gone; a leader with another start time shows that.
+    """
+    leader = read_member(process.pid)
+    if leader is None or leader.identity != process:
+        return []
+    return session_members(process.pid)
+
+
 class Foster:
     """Watch a tree without being its parent: same calls as `Offspring`.
 
-    Ends are events of the members' pidfds. Who belongs to the tree is: the process, its session, what was known to live
-    when the first shim last told, whatever descends from these, and the orphans that came to `parents`, the subreapers
-    above the dead shim. Of the parents' children, those in a session of `not_ours` are the service's own: nobody can
-    join a session from outside (setsid(2)), so no member of the tree is in one of them.
+    Ends are events of the members' pidfds; who is a member is what `find_members` says, `known` being those that lived
+    when the first shim last told.
     """
 
     def __init__(
@@ -60,31 +90,10 @@ class Foster:
     def members(self) -> list[Member]:
         """Return every live process that is known to belong to the tree."""
         self._forget_the_dead()
-        roots = {identity.pid for identity in self._known}
-        found = {member.identity: member for member in self._in_session()}
-        found |= {member.identity: member for member in snapshot().values() if self._is_orphan(member)}
-        found |= {member.identity: member for member in descendants(roots | {member.pid for member in found.values()})}
-        for identity in found:
-            self._get_to_know(identity)
-        for identity in self._known:
-            member = read_member(identity.pid)
-            if member is not None and member.identity == identity and member.alive:
-                found[identity] = member
-        return list(found.values())
-
-    def _in_session(self) -> list[Member]:
-        """Return the process's session, unless its number now belongs to a stranger.
-
-        The number is free for others only when process and session are gone; a leader with another start time shows
-        that.
-        """
-        leader = read_member(self._process.pid)
-        if leader is None or leader.start_ticks != self._process.start_ticks:
-            return []
-        return session_members(self._process.pid)
-
-    def _is_orphan(self, member: Member) -> bool:
-        return member.ppid in self._parents and member.session not in self._not_ours and member.alive
+        found = find_members(self._process, self._known, self._parents, self._not_ours)
+        for member in found:
+            self._get_to_know(member.identity)
+        return found
 
     def _get_to_know(self, identity: Identity) -> None:
         if identity in self._known:

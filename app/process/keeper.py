@@ -11,7 +11,7 @@ import msgspec
 
 from app.log.clock import format_time
 from app.log.writer import LogWriter
-from app.process.control import Kill, Killed
+from app.process.control import OVERTAKING, Kill, Killed
 from app.process.ending import Ending
 from app.process.foster import Foster
 from app.process.offspring import Offspring
@@ -22,8 +22,6 @@ from app.process.tree import Identity
 
 # How often counts of trouble are told while they grow.
 TROUBLE_INTERVAL = 1.0
-# These mean that nothing is to be started afterwards, whatever the operation they join had in mind.
-OVERTAKING = frozenset({"kill", "shutdown"})
 UNKNOWN_CODE = "Its shim was killed and nobody else could tell its exit code."
 # The record can't be written now; it stays whole as it was, and the next change tries again.
 RECORD_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.ENOENT, errno.EIO, errno.EROFS})

@@ -62,8 +62,8 @@ def process_environment(extra: Mapping[str, str]) -> dict[bytes, bytes]:
     return inherited | AGENT_DEFAULTS | given
 
 
-def launch(record: RunRecord, environment: Mapping[bytes, bytes]) -> Launched:
-    """Start a shim that starts the command.
+def launch(record: RunRecord, environment: Mapping[bytes, bytes], listener: socket.socket) -> Launched:
+    """Start a shim that starts the command, and serves whoever connects to `listener`.
 
     Blocks for some 20 ms. Raises `LaunchError` or `OSError`; then neither shim nor process is left.
     """
@@ -73,9 +73,8 @@ def launch(record: RunRecord, environment: Mapping[bytes, bytes]) -> Launched:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         on_failure.callback(os.close, read_end)
         try:
-            with control.listen(record.control) as listener:
-                fds = [listener.fileno(), read_end, write_end]
-                shim, link = _spawn_shim("main", record.run_id, b"\0".join(fields), fds)
+            fds = [listener.fileno(), read_end, write_end]
+            shim, link = _spawn_shim("main", record.run_id, b"\0".join(fields), fds)
         finally:
             os.close(write_end)
         on_failure.callback(link.close)

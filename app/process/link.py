@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import logging
-import os
 import socket
 import threading
 from collections.abc import Callable
@@ -20,19 +19,26 @@ logger = logging.getLogger(__name__)
 
 
 class LinkLostError(Exception):
-    """Say that the shim is gone, or went before it answered."""
+    """Say that the shim is gone; `asked` tells whether it got the request before that, and did not answer."""
+
+    def __init__(self, *, asked: bool) -> None:
+        super().__init__()
+        self.asked = asked
 
 
 class ShimLink:
     """Follow one shim: its latest state, its answers, its end. Thread-safe.
 
-    A thread of its own reads the connection. It also holds a read end of the output pipe, unread: as long as some
-    process has a read end open, a writer gets no SIGPIPE (pipe(7)), so the shim may die without hurting the command.
-    `on_lost` is called by that thread when the connection has ended; it closes `pipe` or hands it on.
+    A thread of its own reads the connection. `on_pipe` gets each read end of the output pipe that the shim sends, and
+    `on_lost` is called by that thread when the connection has ended.
     """
 
     def __init__(
-        self, connection: socket.socket, state: State, pipe: int | None, on_lost: Callable[["ShimLink"], None]
+        self,
+        connection: socket.socket,
+        state: State,
+        on_pipe: Callable[[int], None],
+        on_lost: Callable[["ShimLink"], None],
     ) -> None:
         self._connection = connection
         self._changed = threading.Condition()
@@ -41,8 +47,8 @@ class ShimLink:
         self._ids = itertools.count(1)
         self._lost = False
         self._greeted = False
+        self._on_pipe = on_pipe
         self._on_lost = on_lost
-        self.pipe = pipe
         self._thread = threading.Thread(target=self._listen, name="shim-link", daemon=True)
         self._thread.start()
 
@@ -65,12 +71,12 @@ class ShimLink:
         try:
             self._connection.send(control.encode(request))
         except OSError as error:
-            raise LinkLostError from error
+            raise LinkLostError(asked=False) from error
         with self._changed:
             self._changed.wait_for(lambda: request.id in self._answers or self._lost, timeout + ANSWER_MARGIN)
             answer = self._answers.pop(request.id, None)
         if answer is None:
-            raise LinkLostError
+            raise LinkLostError(asked=True)
         return answer
 
     def wait_greeting(self, timeout: float) -> bool:
@@ -89,7 +95,8 @@ class ShimLink:
         try:
             while True:
                 packet, fds = control.receive(self._connection)
-                self._keep_pipe(fds)
+                for fd in fds:
+                    self._on_pipe(fd)
                 if not packet:
                     break
                 self._take(control.decode_from_shim(packet))
@@ -112,10 +119,3 @@ class ShimLink:
             elif isinstance(message, Killed):
                 self._answers[message.id] = message
             self._changed.notify_all()
-
-    def _keep_pipe(self, fds: list[int]) -> None:
-        for fd in fds:
-            if self.pipe is None:
-                self.pipe = fd
-            else:
-                os.close(fd)

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 from app.exceptions import BadRequestError, ConflictError, InternalError, NotFoundError
 from app.log.clock import RunClock, format_time
 from app.log.manager import LogManager
+from app.process import control
 from app.process.control import Cause, State
 from app.process.launch import LaunchError, process_environment
 from app.process.pointer import Pointer
@@ -56,6 +57,8 @@ class ProcessManager:
         self._seen = self._pointer.read()
         self._busy = threading.Lock()
         self._doing = ""
+        self._counting = threading.Lock()
+        self._kills = 0
         # Held while the current run is being exchanged for another: /kill waits for that, reads do not.
         self._exchange = threading.RLock()
         self._launching: str | None = None
@@ -106,9 +109,10 @@ class ProcessManager:
         """
         if signal_type not in ("SIGTERM", "SIGKILL"):
             raise BadRequestError(f"{signal_type} is not a way to end a process here: use SIGTERM or SIGKILL.")
-        with self._exchange:
-            run = self._expected("There is no process to kill: start one with POST /start.")
-        answer = run.kill(cast(Literal["SIGTERM", "SIGKILL"], signal_type), timeout, "kill") if run.live else None
+        with self._killing():
+            with self._exchange:
+                run = self._expected("There is no process to kill: start one with POST /start.")
+            answer = run.kill(cast(Literal["SIGTERM", "SIGKILL"], signal_type), timeout, "kill") if run.live else None
         if answer is None or not answer.found:
             raise _already_ended(run)
         return {
@@ -198,11 +202,24 @@ class ProcessManager:
         self._run = run
 
     @contextlib.contextmanager
+    def _killing(self) -> Iterator[None]:
+        """Keep other operations away while a kill is under way, of which there may be several: they join."""
+        with self._counting:
+            self._kills += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._kills -= 1
+
+    @contextlib.contextmanager
     def _operation(self, name: str) -> Iterator[None]:
         """Let one operation through at a time, among the threads of this worker and among overlapping workers."""
         if not self._busy.acquire(blocking=False):
             raise _busy(self._doing)
         try:
+            if self._kills:
+                raise _busy("kill")
             self._doing = name
             with self._lock_file():
                 yield
@@ -230,7 +247,7 @@ class ProcessManager:
             return
         if answer.overtaken:
             raise ConflictError(
-                "A /kill came in and cancelled this: the old process is ended and nothing was started. "
+                "A /kill, or the service's stop, cancelled this: the old process is ended and nothing was started. "
                 "Call /start or /restart if you still want one."
             )
         if answer.survivors:
@@ -248,10 +265,11 @@ class ProcessManager:
                 record = self._new_record(command, cwd, env, log_file)
                 path = record_path(record.log_file)
                 self._launching = path
-                with self._undone_on_failure(record, before):
+                # Taken before anybody can learn of the run: an overlapping worker would believe that its shim is dead.
+                with control.listen(record.control) as listener, self._undone_on_failure(record, before):
                     RecordFile(path, record.log_mode).write(record)
                     self._pointer.set(path)
-                    run = Run.launch(record, environment)
+                    run = Run.launch(record, environment, listener)
             except LaunchError as error:
                 raise _launch_failure(error, record) from error
             except OSError as error:
@@ -310,12 +328,15 @@ class ProcessManager:
 def _checked(cwd: str | None, env: Mapping[str, str]) -> tuple[str, dict[bytes, bytes]]:
     """Return the absolute directory and the whole environment, before anything is ended or started for them."""
     directory = str(Path.cwd() / (cwd or "."))
-    if not Path(directory).is_dir():
+    try:
+        # The last component "." makes the system itself say whether it is a directory that may be entered.
+        os.stat(f"{directory}/.")  # noqa: PTH116  pathlib would take the dot away
+    except OSError as error:
+        words = error.strerror or str(error)
         raise BadRequestError(
-            f"cwd {directory!r} is not a directory: name one that exists.", {"cwd": ["Not a directory."]}
-        )
-    if not os.access(directory, os.X_OK):
-        raise BadRequestError(f"cwd {directory!r} may not be entered by the service.", {"cwd": ["Permission denied."]})
+            f"cwd {directory!r} can't be used: {words}. Name a directory that exists and may be entered.",
+            {"cwd": [f"{words}."]},
+        ) from error
     environment = process_environment(env)
     sizes = [len(name) + len(value) + 2 for name, value in environment.items()]
     # Half of ARG_MAX is left to the command and the pointers that execve(2) also counts.

@@ -4,6 +4,8 @@ import contextlib
 import ctypes
 import os
 
+from app.process.tree import snapshot
+
 _PR_SET_CHILD_SUBREAPER = 36
 _subreapers: list[int] = []
 
@@ -20,14 +22,25 @@ def become_subreaper() -> None:
 
 
 def subreapers() -> list[int]:
-    """Return the pids of the service's subreapers, this process and those above it."""
-    return list(_subreapers)
+    """Return the pids of the service's subreapers: this process, those above it, and a worker that overlaps with it.
+
+    That one may be the dead shim's parent. Workers are the master's children in its session, where no orphan can be.
+    """
+    if not _subreapers:
+        return []
+    master = _subreapers[0]
+    session = os.getsid(0)
+    beside = [member.pid for member in snapshot().values() if (member.ppid, member.session) == (master, session)]
+    return [*_subreapers, *beside]
 
 
-def reap_orphans() -> None:
-    """Reap every child that has ended, if this process is one that attracts orphans; never waits."""
+def reap_orphans(spare: int | None = None) -> None:
+    """Reap the children that have ended, if this process is one that attracts orphans; never waits.
+
+    Stops at `spare`: its exit code is still to be read by somebody else.
+    """
     if os.getpid() not in _subreapers:
         return
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != spare:
+            os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)

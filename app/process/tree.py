@@ -29,6 +29,7 @@ class Member(NamedTuple):
     pgid: int
     session: int
     state: str
+    threads: int
     start_ticks: int
 
     @property
@@ -38,8 +39,12 @@ class Member(NamedTuple):
 
     @property
     def alive(self) -> bool:
-        """Tell whether it still runs; a zombie only waits to be reaped."""
-        return self.state not in DEAD_STATES
+        """Tell whether it still runs; a zombie only waits to be reaped.
+
+        That is, unless only its first thread has ended: it reads as a zombie from then on, and the others run
+        (delay_group_leader(), kernel/exit.c).
+        """
+        return self.state not in DEAD_STATES or self.threads > 1
 
 
 def read_member(pid: int) -> Member | None:
@@ -56,7 +61,8 @@ def read_member(pid: int) -> Member | None:
         os.close(fd)
     # The name (field 2) may hold spaces and parentheses; nothing after its last ")" does.
     fields = raw[raw.rindex(b")") + 2 :].split()
-    return Member(pid, int(fields[1]), int(fields[2]), int(fields[3]), fields[0].decode(), int(fields[19]))
+    ppid, pgid, session = map(int, fields[1:4])
+    return Member(pid, ppid, pgid, session, fields[0].decode(), int(fields[17]), int(fields[19]))
 
 
 def snapshot() -> dict[int, Member]:
@@ -107,12 +113,6 @@ def descendants(roots: set[int]) -> list[Member]:
 def session_members(session: int) -> list[Member]:
     """Return the live processes of one session (setsid(2)), wherever their parents are."""
     return [member for member in snapshot().values() if member.session == session and member.alive]
-
-
-def is_alive(identity: Identity) -> bool:
-    """Tell whether exactly this process still runs."""
-    member = read_member(identity.pid)
-    return member is not None and member.start_ticks == identity.start_ticks and member.alive
 
 
 def open_pidfd(identity: Identity) -> int | None:

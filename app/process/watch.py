@@ -1,6 +1,7 @@
 """One run as the supervisor sees it: its shim while that lives, a new shim when it dies, and the outcome at the end."""
 
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -15,18 +16,21 @@ import msgspec
 from app.exceptions import InternalError
 from app.log.clock import RunClock, format_time
 from app.process import control
-from app.process.control import Cause, Killed, State
+from app.process.control import OVERTAKING, Cause, Killed, State
+from app.process.foster import find_members
 from app.process.launch import LaunchError, launch, launch_takeover
 from app.process.link import LinkLostError, ShimLink
 from app.process.reaper import reap_orphans, subreapers
 from app.process.run import RecordFile, RunRecord, Takeover, read_record, record_path
-from app.process.tree import Identity, boot_id, descendants, is_alive, open_pidfd
+from app.process.tree import Identity, boot_id, descendants, open_pidfd
 
 logger = logging.getLogger(__name__)
 # Beyond /kill's own bounds: how long the supervisor waits for a dead shim's successor before it gives up.
 RECOVERY_TIMEOUT = 10.0
 # An overlapping worker needs about this long to make a successor listen.
 RETRY_INTERVAL = 0.02
+# A fostered tree's dead are no shim's children: they wait for us at most this long.
+REAP_INTERVAL = 1.0
 
 
 class Run:
@@ -34,6 +38,9 @@ class Run:
 
     Reads are answered from memory. When the connection to the shim ends before the run does, the thread that noticed
     connects again, starts a successor, or tells the outcome as far as it can be known.
+
+    Until the run has ended, a read end of its output pipe is held here, unread: as long as some process has one open, a
+    writer gets no SIGPIPE (pipe(7)), so that a shim may die without hurting the command.
     """
 
     def __init__(self, record: RunRecord) -> None:
@@ -41,18 +48,20 @@ class Run:
         self._shim = record.shim.pid if record.shim else None
         self._final: State | None = None
         self._link: ShimLink | None = None
+        self._pipe: int | None = None
         self._closed = False
         self._recovering = threading.RLock()
         self._pidfd = open_pidfd(record.process) if record.process else None
 
     @classmethod
-    def launch(cls, record: RunRecord, environment: Mapping[bytes, bytes]) -> "Run":
+    def launch(cls, record: RunRecord, environment: Mapping[bytes, bytes], listener: socket.socket) -> "Run":
         """Start the record's command; raises what `launch` raises, and nothing is left then."""
-        launched = launch(record, environment)
+        launched = launch(record, environment, listener)
         record.process = launched.process
         run = cls(record)
         run._shim = launched.shim
-        run._follow(launched.link, launched.pipe)
+        run._pipe = launched.pipe
+        run._follow(launched.link)
         return run
 
     @classmethod
@@ -66,7 +75,7 @@ class Run:
             run._final = record.state
             run._bear_witness()
         else:
-            run._recover()
+            run._recover_or_go_on_trying()
         return run
 
     @property
@@ -89,23 +98,40 @@ class Run:
     def leftovers(self) -> list[int]:
         """Return the pids of what lives on after the process has ended; looks at `/proc` only then."""
         state = self.state
-        if state.stopped_at is None or state.ended or self._shim is None:
+        if state.stopped_at is None or state.ended:
             return []
-        below = {member.pid for member in descendants({self._shim})}
         if state.trouble.get("takeovers"):
-            below |= {identity.pid for identity in self.record.members if is_alive(identity)}
-        return sorted(below)
+            return sorted(self._fostered())
+        return sorted(member.pid for member in descendants({self._shim} if self._shim is not None else set()))
+
+    def _fostered(self) -> set[int]:
+        """Return the live members of a tree whose shim is nobody's parent, as that shim itself sees them."""
+        record = read_record(record_path(self.record.log_file)) or self.record
+        if record.process is None or record.shim is None:
+            return set()
+        not_ours = {os.getsid(0), record.shim.pid}
+        return {member.pid for member in find_members(record.process, record.members, subreapers(), not_ours)}
 
     def kill(self, signal: Literal["SIGTERM", "SIGKILL"], timeout: float, cause: Cause) -> Killed | None:
         """End the tree; None when the run had ended before anyone could be asked to."""
         deadline = time.monotonic() + timeout + RECOVERY_TIMEOUT
+        asked = False
         while time.monotonic() < deadline:
             link = self._usable_link()
             if link is None:
-                return None
-            with contextlib.suppress(LinkLostError):
-                return link.kill(signal, timeout, cause)
+                return self._killed_by_the_dead(cause) if asked else None
+            try:
+                answer = link.kill(signal, timeout, cause)
+            except LinkLostError as lost:
+                asked = asked or lost.asked
+            else:
+                return answer if answer.found or not asked else self._killed_by_the_dead(cause)
         raise InternalError("The process could not be ended: its shim does not answer. See the service's log.")
+
+    def _killed_by_the_dead(self, cause: Cause) -> Killed:
+        """Answer for a shim that was asked to end the tree, and died before it could say that this was done."""
+        overtaken = self.state.killed_by in OVERTAKING and cause not in OVERTAKING
+        return Killed(0, found=True, escalated=self.state.escalated, overtaken=overtaken)
 
     def wait_for_shim(self, timeout: float) -> None:
         """Wait until the shim has gone too, which it does by itself when the run has ended."""
@@ -123,6 +149,7 @@ class Run:
         self._closed = True
         if self._link is not None:
             self._link.close()
+        self._drop_pipe()
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
@@ -136,52 +163,73 @@ class Run:
     def _link_lost(self, link: ShimLink) -> None:
         """Settle what becomes of the run; called by the link's thread as the last thing it does."""
         if link.state.ended:
-            self._final = link.state
+            self._settle(link.state)
             self._reap_shim()
+            reap_orphans()
         elif not self._closed:
             logger.warning("The shim of run %s is gone before its run: taking over.", self.record.run_id)
-            try:
-                self._recover()
-            except InternalError as error:
-                logger.error("Run %s: %s", self.record.run_id, error)  # noqa: TRY400  its sentence says it all
-        if link.pipe is not None:
-            os.close(link.pipe)
+            self._recover_or_go_on_trying()
+
+    def _recover_or_go_on_trying(self) -> None:
+        """Recover, in the background where the machine does not allow it yet: output waits in the pipe meanwhile."""
+        try:
+            self._recover()
+        except InternalError as error:
+            logger.error("Run %s: %s", self.record.run_id, error)  # noqa: TRY400  its sentence says it all
+            threading.Thread(target=self._recover_or_go_on_trying, name="run-recovery", daemon=True).start()
 
     def _recover(self) -> None:
         """Connect to the run's shim, or to its successor, or make one; else tell the outcome.
 
         An overlapping worker may be at it too: who binds the dead shim's name makes the successor, and the other
-        connects to that as soon as it listens.
+        connects to that as soon as it listens. Raises `InternalError` when none of this works for a while.
         """
         with self._recovering:
             deadline = time.monotonic() + RECOVERY_TIMEOUT
-            while self._final is None and (self._link is None or self._link.lost):
-                connection = control.connect(self.record.control) or self._succeed()
+            while self._final is None and not self._closed and (self._link is None or self._link.lost):
+                fault = "another worker is at it and does not come to an end"
+                try:
+                    connection = control.connect(self.record.control) or self._succeed()
+                except (OSError, LaunchError) as error:
+                    connection, fault = None, str(error)
                 if connection is not None:
-                    self._follow(connection, None)
-                elif self._final is None and time.monotonic() > deadline:
-                    raise InternalError("The process could not be taken over: see the service's log.")
+                    self._follow(connection)
+                elif self._final is None:
+                    if time.monotonic() > deadline:
+                        raise InternalError(f"The process could not be taken over from its dead shim: {fault}.")
+                    time.sleep(RETRY_INTERVAL)
 
-    def _follow(self, connection: socket.socket, pipe: int | None) -> None:
+    def _follow(self, connection: socket.socket) -> None:
         """Learn of the run's changes from this connection; what it started without telling is on disk by then."""
         state = self._link.state if self._link is not None else self.record.state
-        self._link = ShimLink(connection, state, pipe, self._link_lost)
+        self._link = ShimLink(connection, state, self._keep_pipe, self._link_lost)
         if self.record.process is None and self._link.wait_greeting(RECOVERY_TIMEOUT):
             self._reread()
 
+    def _keep_pipe(self, fd: int) -> None:
+        if self._pipe is None and self._final is None:
+            self._pipe = fd
+        else:
+            os.close(fd)
+
     def _succeed(self) -> socket.socket | None:
-        """Start a new shim for the run; None when there is nothing left to keep, or when somebody else is doing it."""
+        """Start a new shim for the run; None when there is nothing left to keep, or when somebody else is doing it.
+
+        Raises `OSError` and `LaunchError`.
+        """
         try:
             listener = control.listen(self.record.control)
-        except OSError:
-            time.sleep(RETRY_INTERVAL)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             return None
         with listener:
             self._reap_shim()
             self._reread()
             process = self.record.process
             if self.record.state.ended:
-                self._final = self.record.state
+                self._bear_witness()
+                self._settle(self.record.state)
             elif process is None or self.record.boot_id != boot_id():
                 self._bury()
             else:
@@ -199,47 +247,58 @@ class Run:
         if self._pidfd is None and self.record.process is not None:
             self._pidfd = open_pidfd(self.record.process)
 
-    def _start_successor(self, process: Identity, listener: socket.socket) -> socket.socket | None:
-        pipe = self._link.pipe if self._link is not None else None
+    def _start_successor(self, process: Identity, listener: socket.socket) -> socket.socket:
         takeover = Takeover(
             record=self.record,
             process=process,
             parents=subreapers(),
-            not_ours=[os.getsid(pid) for pid in subreapers()],
-            has_pipe=pipe is not None,
+            not_ours=[os.getsid(0)],
+            has_pipe=self._pipe is not None,
             has_pidfd=self._pidfd is not None,
         )
-        try:
-            self._shim, connection = launch_takeover(takeover, listener, pipe, self._pidfd)
-        except (OSError, LaunchError) as error:
-            logger.error("Run %s: no new shim: %s", self.record.run_id, error)  # noqa: TRY400  the system's words say it all
-            return None
+        self._shim, connection = launch_takeover(takeover, listener, self._pipe, self._pidfd)
+        threading.Thread(target=self._reap_the_fostered, name="orphan-reaper", daemon=True).start()
         return connection
+
+    def _reap_the_fostered(self) -> None:
+        """Reap what ends of a tree that has come to this process; the shim still has to read the process's own end."""
+        while self._final is None and not self._closed:
+            process = self.record.process if self.state.stopped_at is None else None
+            reap_orphans(spare=process.pid if process is not None else None)
+            time.sleep(REAP_INTERVAL)
 
     def _bury(self) -> None:
         """Write down that a run ended while nobody watched: nothing about its end is invented."""
-        why = "The machine was restarted" if self.record.boot_id != boot_id() else "The service ended"
-        never = "" if self.record.process else " before the command was started"
+        if self.record.boot_id != boot_id():
+            unknown = "The machine was restarted while nobody watched, so its exit code is not known."
+        else:
+            unknown = "The service died while it was starting this: whether it ran, and how it ended, is not known."
         state = msgspec.structs.replace(
             self.record.state,
             stopped_at=self.record.state.stopped_at or format_time(time.time_ns()),
-            unknown=f"{why}{never} while nobody watched, so its exit code is not known.",
+            unknown=unknown,
             output_open=False,
             ended=True,
         )
         self.record.state = state
-        self.record.witnessed = True
-        self._write_record()
-        self._final = state
+        self._bear_witness()
+        self._settle(state)
+
+    def _settle(self, final: State) -> None:
+        self._final = final
+        self._drop_pipe()
+
+    def _drop_pipe(self) -> None:
+        with self._recovering:
+            pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            os.close(pipe)
 
     def _bear_witness(self) -> None:
         """Note that a service answers for this ended run, so that the next one need not."""
-        if not self.record.witnessed:
-            self.record.witnessed = True
-            self._write_record()
-
-    def _write_record(self) -> None:
-        """Write the record in the place of a shim that is no more."""
+        if self.record.witnessed:
+            return
+        self.record.witnessed = True
         with contextlib.suppress(OSError):
             RecordFile(record_path(self.record.log_file), self.record.log_mode).write(self.record)
 
@@ -247,4 +306,3 @@ class Run:
         if self._shim is not None:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._shim, 0)
-        reap_orphans()

@@ -1,0 +1,99 @@
+"""Fixtures for the tests against a real gunicorn: one of a test's own, and one that a file's tests share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from tests.service.harness import GUNICORN, Refusal, Service, listens, notable_lines, nothing_left_behind
+
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+
+
+class Services:
+    """Start services in folders below `folder`, each with a log directory and a working directory of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started: list[Service] = []
+
+    def launch(
+        self,
+        *arguments: str,
+        command: Sequence[str] = (*GUNICORN, "wsgi:app"),
+        cwd: Path | None = None,
+        umask: int = -1,
+        settings: Mapping[str, str] = NO_SETTINGS,
+    ) -> Service:
+        """Start a service with further arguments and environment variables, and don't wait for it."""
+        folder = self.folder / f"service-{len(self.started)}"
+        folder.mkdir()
+        if cwd is None:
+            cwd = folder / "work"
+            cwd.mkdir()
+        service = Service(folder, [*command, *arguments], cwd, settings, umask)
+        self.started.append(service)
+        return service
+
+    def __call__(
+        self,
+        *arguments: str,
+        command: Sequence[str] = (*GUNICORN, "wsgi:app"),
+        cwd: Path | None = None,
+        umask: int = -1,
+        settings: Mapping[str, str] = NO_SETTINGS,
+    ) -> Service:
+        """Start a service as `launch` does, and return it when it answers."""
+        service = self.launch(*arguments, command=command, cwd=cwd, umask=umask, settings=settings)
+        service.wait_until_healthy()
+        return service
+
+    def refused(self, *arguments: str, cwd: Path | None = None, settings: Mapping[str, str] = NO_SETTINGS) -> Refusal:
+        """Start a service that must not start, and return how it said so."""
+        began = time.monotonic()
+        service = self.launch(*arguments, cwd=cwd, settings=settings)
+        code = service.wait()
+        return Refusal(code, notable_lines(service.text), time.monotonic() - began)
+
+    def stop(self) -> None:
+        """Stop what still runs, and check that nobody listens in its place."""
+        for service in self.started:
+            if service.running:
+                service.stop()
+        assert not [service.port for service in self.started if service.port and listens(service.port)]
+
+
+@contextmanager
+def services_in(folder: Path) -> Iterator[Services]:
+    """Offer services that are stopped at the end, with nothing of theirs left alive or listening."""
+    with nothing_left_behind(), ExitStack() as cleanup:
+        services = Services(folder)
+        cleanup.callback(services.stop)
+        yield services
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Services]:
+    """Return a function that starts a service of this test's own."""
+    with services_in(tmp_path) as services:
+        yield services
+
+
+@pytest.fixture(scope="module")
+def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Return the service with default settings that a file's tests share."""
+    with services_in(tmp_path_factory.mktemp("shared")) as services:
+        yield services()
+
+
+@pytest.fixture
+def service(shared_service: Service) -> Iterator[Service]:
+    """Return a running service on which nothing is alive, and end afterwards what the test has started there."""
+    shared_service.end_run()
+    yield shared_service
+    shared_service.end_run()

@@ -1,0 +1,279 @@
+"""A real gunicorn for the tests: started as an operator would, called over HTTP, stopped by a signal."""
+
+from __future__ import annotations
+
+import ctypes
+import http.client
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.support import descendants, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ROOT / "tests" / "programs"
+# From any working directory, as `python -m app` runs it.
+GUNICORN = (sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"), "--pythonpath", str(ROOT))
+START_TIMEOUT = 20.0
+# 5 s of grace for the tree, 2 s after its SIGKILL, and what gunicorn and a busy machine add.
+STOP_TIMEOUT = 15.0
+ANSWER_TIMEOUT = 30.0
+_LISTENING = re.compile(r"Listening at: http://\S+:(\d+) ")
+_GUNICORN_INFO = re.compile(r"\[[^]]*\] \[\d+\] \[INFO\] ")
+_PR_SET_CHILD_SUBREAPER = 36
+# What would be understood as an order to gunicorn, whoever runs the tests.
+_GUNICORN_NAMES = frozenset({"WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "PORT"})
+
+
+class Answer(NamedTuple):
+    """What came back: the status and the body, read as JSON."""
+
+    status: int
+    body: Any
+
+
+class Refusal(NamedTuple):
+    """How a service ended that did not start: its exit code, what it said beside gunicorn's notices, and when."""
+
+    code: int
+    lines: list[str]
+    seconds: float
+
+
+class Service:
+    """One running gunicorn; `wait_until_healthy` before calling it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        command: Sequence[str],
+        cwd: Path,
+        settings: Mapping[str, str],
+        umask: int,
+    ) -> None:
+        self.cwd = cwd
+        self.log_dir = folder / "logs"
+        self.output = folder / "gunicorn.log"
+        with self.output.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=service_environment(self.log_dir, settings),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                umask=umask,
+            )
+        self.pid = self._process.pid
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Return where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def text(self) -> str:
+        """Return what gunicorn has printed so far."""
+        return self.output.read_text(errors="replace")
+
+    @property
+    def running(self) -> bool:
+        """Tell whether the master has not ended."""
+        return self._process.poll() is None
+
+    @property
+    def workers(self) -> list[int]:
+        """Return the pids of the master's workers: forked from it, so that their command line is its own."""
+        own = _command_line(self.pid)
+        return [pid for pid in children(self.pid) if _command_line(pid) == own]
+
+    def wait_until_healthy(self) -> None:
+        """Wait for the first answer of /health; fail with the service's own words when it ends before."""
+        wait_until(self._healthy, START_TIMEOUT)
+
+    def wait(self, timeout: float = STOP_TIMEOUT) -> int:
+        """Wait for the master's end and return its exit code; fail, and end it, when it takes too long."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            pytest.fail(f"the service did not end within {timeout} s:\n{self.text}")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal to the master and return its exit code."""
+        self._process.send_signal(number)
+        return self.wait()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = ANSWER_TIMEOUT,
+    ) -> Answer:
+        """Send one request and read its answer to the end."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        sent = dict(headers or {})
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), sent)
+            response = connection.getresponse()
+            return Answer(response.status, json.loads(response.read()))
+        finally:
+            connection.close()
+
+    def get(self, path: str, **options: Any) -> Answer:
+        """Send a GET."""
+        return self.call("GET", path, **options)
+
+    def post(self, path: str, body: object = None, **options: Any) -> Answer:
+        """Send a POST, with a JSON body if one is given."""
+        return self.call("POST", path, body, **options)
+
+    def start(self, command: str | Sequence[str | Path], **fields: Any) -> dict[str, Any]:
+        """Start a command that must start, quoting a list of arguments; return its status object."""
+        text = command if isinstance(command, str) else shlex.join(map(str, command))
+        status, body = self.post("/start", {"command": text, **fields})
+        assert status == 201, body
+        return dict(body)
+
+    def status(self) -> dict[str, Any]:
+        """Return the status object of the current run."""
+        status, body = self.get("/status")
+        assert status == 200, body
+        return dict(body)
+
+    def content(self, query: str = "") -> str:
+        """Return what the run has printed so far."""
+        status, body = self.get(f"/logs{query}")
+        assert status == 200, body
+        return str(body["content"])
+
+    def wait_for_output(self, text: str, timeout: float = 15.0) -> str:
+        """Wait until the run's output holds `text`, and return the output."""
+        return wait_until(lambda: seen if text in (seen := self.content()) else "", timeout)
+
+    def wait_for_exit(self, timeout: float = 30.0) -> dict[str, Any]:
+        """Wait until the process has ended and nothing can print any more; return the status object."""
+        return wait_until(lambda: now if not (now := self.status())["output_open"] else {}, timeout)
+
+    def end_run(self) -> None:
+        """End whatever the current run has left alive, so that the next test finds a free service."""
+        assert self.post("/kill?type=SIGKILL").status in {200, 400, 404}
+
+    def _healthy(self) -> bool:
+        if not self.running:
+            pytest.fail(f"the service ended with {self._process.returncode}:\n{self.text}")
+        listening = _LISTENING.search(self.text)
+        if listening is None:
+            return False
+        self.port = int(listening[1])
+        with suppress(OSError, http.client.HTTPException):
+            return self.get("/health").status == 200
+        return False
+
+
+def service_environment(log_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a service: this one without orders to gunicorn, any free port, and the settings."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("LLM_SHELL_") and name not in _GUNICORN_NAMES
+    }
+    return {**inherited, "LLM_SHELL_PORT": "0", "LLM_SHELL_LOG_DIR": str(log_dir), **settings}
+
+
+def parent(pid: int) -> int:
+    """Return the parent's pid."""
+    return int(_stat_fields(pid)[1])
+
+
+def children(pid: int) -> list[int]:
+    """Return the live children of a process; /proc/PID/task/TID/children (proc(5)) lists those of one thread."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(child) for child in path.read_text().split()]
+    return [child for child in found if alive(child)]
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process still runs; a zombie does not."""
+    try:
+        return _stat_fields(pid)[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def listens(port: int) -> bool:
+    """Tell whether any socket of this machine listens on the IPv4 port: state 0A of /proc/net/tcp (proc(5))."""
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(fields[1].endswith(f":{port:04X}") and fields[3] == "0A" for fields in sockets)
+
+
+def notable_lines(text: str) -> list[str]:
+    """Return the lines that are not gunicorn's own notices."""
+    return [line for line in text.splitlines() if line.strip() and not _GUNICORN_INFO.match(line)]
+
+
+@contextmanager
+def nothing_left_behind() -> Iterator[None]:
+    """Fail when what was started inside is alive at the end, however it detached itself.
+
+    This process becomes a subreaper (prctl(2)) for the time: whoever calls setsid or double-forks stays its
+    descendant, so no session can leave its sight.
+    """
+    before = set(descendants())
+    prctl = ctypes.CDLL(None).prctl
+    assert prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    try:
+        yield
+    finally:
+        left = _left_after(before, 5.0)
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _left_after(before, 5.0)
+        prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    assert not left, f"left behind: {left}"
+
+
+def _left_after(before: set[int], timeout: float) -> dict[int, str]:
+    """Reap the orphans that came here; return who else is left, at the latest after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        left = {pid: f"{name} {_command_line(pid)!r}" for pid, name in descendants().items() if pid not in before}
+        for pid in left:
+            with suppress(ChildProcessError):  # not ours yet
+                os.waitpid(pid, os.WNOHANG)
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.01)
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """Return what follows the name in /proc/PID/stat (proc_pid_stat(5)): state, parent, group, session and more."""
+    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
