@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, request
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 AUDITED: Mapping[str, str] = {"process.start": "start", "process.kill": "kill", "process.restart": "restart"}
 # Enough to recognise a command by; the whole of it stands in the run record, which only the owner may read.
 SHOWN_COMMAND = 200
-OUTCOME = ("run_id", "process_pid", "status", "exit_code", "escalated", "survivors", "detail")
+OUTCOME = ("run_id", "process_pid", "status", "exit_code", "escalated", "survivors")
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -28,7 +29,7 @@ def register(app: Flask, settings: Settings) -> None:
     def note(response: Response) -> Response:
         call = AUDITED.get(request.endpoint or "")
         if call is not None and request.method == "POST":
-            line = json.dumps(_describe(call, response), ensure_ascii=False)
+            line = json.dumps(_describe(call, response), ensure_ascii=False, separators=(",", ":"))
             logger.info("%s", line.replace(settings.token, "***") if settings.token else line)
         return response
 
@@ -37,7 +38,8 @@ def register(app: Flask, settings: Settings) -> None:
 
 def _describe(call: str, response: Response) -> dict[str, Any]:
     answer = response.get_json(silent=True)
-    outcome = {name: answer[name] for name in OUTCOME if name in answer} if isinstance(answer, dict) else {}
+    told = OUTCOME if response.status_code < HTTPStatus.BAD_REQUEST else ("detail",)
+    outcome = {name: answer[name] for name in told if name in answer} if isinstance(answer, dict) else {}
     return {"audit": call, "from": request.remote_addr, "answer": response.status_code} | _asked(call) | outcome
 
 

@@ -72,7 +72,8 @@ def _problem(status: HTTPStatus, detail: str, extra: dict[str, object]) -> Respo
 
 def _explain(error: HTTPException) -> str:
     if isinstance(error, MethodNotAllowed):
-        return f"{request.path} does not take {request.method}; use {' or '.join(sorted(error.valid_methods or ()))}."
+        methods = sorted({*(error.valid_methods or ())} - {"HEAD", "OPTIONS"})
+        return f"{request.path} does not take {request.method}; use {' or '.join(methods)}."
     match error.code:
         case 404:
             return f"There is no {request.path} here; GET /openapi.json lists what there is."

@@ -99,7 +99,7 @@ def _encode(page: LogPage) -> Iterator[bytes]:
         head |= {"truncated": True, "first_seq": page.first_seq}
     yield json.dumps(head, separators=(",", ":")).removesuffix("}").encode() + b',"content":"'
     yield from page.chunks()
-    yield f'","lines_returned":{page.lines_returned}}}'.encode()
+    yield f'","lines_returned":{page.lines_returned}}}\n'.encode()
 
 
 def _slice(data: bytes) -> Iterator[bytes]:

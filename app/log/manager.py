@@ -36,7 +36,10 @@ class LogManager:
     def create_log_file(self) -> str:
         """Create an empty log named after the present second in UTC; return its absolute path."""
         self.make_directory()
-        return self._claim(self.log_dir / time.strftime("%Y-%m-%d_%H-%M-%S.log", time.gmtime()))
+        second = time.strftime("%Y-%m-%d_%H-%M-%S", time.gmtime())
+        # Beyond those of this second that are gone already: a name is a run's for good, and tells its age.
+        first = retention.newest_number(self.log_dir, second) + 1
+        return self._claim(self.log_dir / f"{second}.log", first)
 
     def claim_log_file(self, path: str | Path) -> str:
         """Create an empty log at `path`, or beside it as `…_2`, `…_3` where that is taken; return its absolute path."""
@@ -98,10 +101,10 @@ class LogManager:
             if found.st_uid == os.geteuid() and S_IMODE(found.st_mode) != self._directory_mode:
                 self.log_dir.chmod(self._directory_mode)
 
-    def _claim(self, wanted: Path) -> str:
+    def _claim(self, wanted: Path, first: int = 1) -> str:
         """Create the file under the first name that no run has, be it by its log, its older segment or its record."""
         with _explained(wanted):
-            for number in count(1):
+            for number in count(first):
                 path = wanted if number == 1 else wanted.with_stem(f"{wanted.stem}_{number}")
                 if path.with_suffix(".json").exists() or os.path.lexists(older_segment(str(path))):
                     continue

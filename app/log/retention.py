@@ -28,6 +28,12 @@ def prune(log_dir: Path, keep: int, protect: Collection[str]) -> None:
             _remove(log_dir, runs[run])
 
 
+def newest_number(log_dir: Path, second: str) -> int:
+    """Return the number of the newest run that was started in this second; 0 when there is none."""
+    runs = (match for name in _names(log_dir) if (match := _OURS.fullmatch(name)) and match["second"] == second)
+    return max((int(run["number"] or 1) for run in runs), default=0)
+
+
 def _names(log_dir: Path) -> list[str]:
     try:
         return os.listdir(log_dir)  # noqa: PTH208  names are all it takes

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import resource
 import select
 import struct
 from collections.abc import Collection, Iterable, Iterator
@@ -47,6 +48,12 @@ def _in_session(process: Identity) -> list[Member]:
     return session_members(process.pid)
 
 
+def _allow_many_descriptors() -> None:
+    """Let a tree of thousands be watched: each member takes a descriptor, of which the usual limit allows 1,024."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 class Foster:
     """Watch a tree without being its parent: same calls as `Offspring`.
 
@@ -63,6 +70,7 @@ class Foster:
         parents: Collection[int],
         not_ours: Collection[int],
     ) -> None:
+        _allow_many_descriptors()
         self._process = process
         self._known: dict[Identity, int] = {}
         self._parents = set(parents)
@@ -91,18 +99,19 @@ class Foster:
         """Return every live process that is known to belong to the tree."""
         self._forget_the_dead()
         found = find_members(self._process, self._known, self._parents, self._not_ours)
-        for member in found:
-            self._get_to_know(member.identity)
-        return found
+        # Whoever ended since that look will send no event, and must not be waited for.
+        return [member for member in found if self._get_to_know(member.identity)]
 
-    def _get_to_know(self, identity: Identity) -> None:
+    def _get_to_know(self, identity: Identity) -> bool:
+        """Watch this process from now on; False when it is gone."""
         if identity in self._known:
-            return
+            return True
         pidfd = open_pidfd(identity)
         if pidfd is None:
-            return
+            return False
         self._known[identity] = pidfd
         self._epoll.register(pidfd, select.EPOLLIN | select.EPOLLONESHOT)
+        return True
 
     def _forget_the_dead(self) -> None:
         for identity, pidfd in list(self._known.items()):

@@ -47,8 +47,8 @@ def take_over(request: bytes, link_fd: int, listener_fd: int, pipe: int, pidfd: 
         )
         output = pipe if takeover.has_pipe else None
         keeper = Keeper(record, takeover.process, foster, output, socket.socket(fileno=listener_fd))
-        keeper.add_link(link)
         keeper.resume()
+        keeper.add_link(link)
         keeper.run()
 
 

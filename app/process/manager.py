@@ -134,10 +134,12 @@ class ProcessManager:
         with self._operation("restart"):
             run = self._expected("There is no process to restart: start one with POST /start.")
             record = run.record
-            directory, environment = _checked(record.cwd, record.env)
+            with _said_before("Nothing was ended and nothing restarted. "):
+                directory, environment = _checked(record.cwd, record.env)
             if run.live:
                 self._end(run, "restart", timeout)
-            return self._launch(record.command, directory, record.env, environment, None)
+            with _said_before("The old process has ended, but the new start failed. "):
+                return self._launch(record.command, directory, record.env, environment, None)
 
     def shut_down(self, timeout: float) -> None:
         """End the tree because the service stops, whatever operation is under way; its shim has gone on return."""
@@ -164,6 +166,8 @@ class ProcessManager:
         if run is not None and run.record.run_id == run_id:
             return run.record.log_file, run.clock
         log_file = str(self.logs.log_dir / f"{run_id}.log")
+        if not Path(log_file).exists():
+            raise NotFoundError(f"There is no run {run_id}, or its log is no longer kept: see LLM_SHELL_LOG_KEEP.")
         past = read_record(record_path(log_file))
         return log_file, past.clock if past and past.boot_id == boot_id() else None
 
@@ -343,6 +347,16 @@ def _checked(cwd: str | None, env: Mapping[str, str]) -> tuple[str, dict[bytes, 
     if max(sizes, default=0) > MAX_STRING or sum(sizes) > os.sysconf("SC_ARG_MAX") // 2:
         raise _environment_too_large()
     return directory, environment
+
+
+@contextlib.contextmanager
+def _said_before(words: str) -> Iterator[None]:
+    """Say how far the operation got before what stopped it."""
+    try:
+        yield
+    except (BadRequestError, InternalError) as error:
+        error.detail = words + error.detail
+        raise
 
 
 def _environment_too_large() -> BadRequestError:

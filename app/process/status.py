@@ -46,7 +46,7 @@ def reason_of(state: State) -> str | None:
     if state.killed_by and state.stopped_at:
         parts.append(_CAUSES[state.killed_by])
         if state.escalated:
-            parts.append("It outlived the grace and got SIGKILL.")
+            parts.append("SIGKILL was needed.")
     elif state.killed_by:
         parts.append("It was told to end and is still alive.")
     if state.unknown:

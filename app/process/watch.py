@@ -194,16 +194,19 @@ class Run:
                     connection, fault = None, str(error)
                 if connection is not None:
                     self._follow(connection)
+                    self._await_greeting()
                 elif self._final is None:
                     if time.monotonic() > deadline:
                         raise InternalError(f"The process could not be taken over from its dead shim: {fault}.")
                     time.sleep(RETRY_INTERVAL)
 
     def _follow(self, connection: socket.socket) -> None:
-        """Learn of the run's changes from this connection; what it started without telling is on disk by then."""
-        state = self._link.state if self._link is not None else self.record.state
-        self._link = ShimLink(connection, state, self._keep_pipe, self._link_lost)
-        if self.record.process is None and self._link.wait_greeting(RECOVERY_TIMEOUT):
+        """Learn of the run's changes from this connection."""
+        self._link = ShimLink(connection, self.state, self._keep_pipe, self._link_lost)
+
+    def _await_greeting(self) -> None:
+        """Wait until the shim has told how things are; whatever it started before is in the record by then."""
+        if self._link is not None and self._link.wait_greeting(RECOVERY_TIMEOUT):
             self._reread()
 
     def _keep_pipe(self, fd: int) -> None:

@@ -39,7 +39,7 @@ def test_a_stubborn_tree_is_killed_after_the_grace(pm: ProcessManager) -> None:
     answer = pm.kill("SIGTERM", 0.5)
     assert 0.5 <= time.monotonic() - began < 1.5
     assert (answer["escalated"], answer["survivors"]) == (True, [])
-    assert answer["reason"] == "Ended by /kill. It outlived the grace and got SIGKILL."
+    assert answer["reason"] == "Ended by /kill. SIGKILL was needed."
     assert not [pid for pid in pids if alive(pid)]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -38,11 +40,13 @@ def test_defaults(directory: Path) -> None:
     assert load_settings() == Settings(  # noqa: S604 (shell is a field here)
         host="127.0.0.1",
         port=8000,
+        bind=None,
         log_dir=directory / "logs",
         default_restart_timeout=10,
         shell="/bin/sh",
         token=None,
         trusted_hosts=(),
+        trusted_proxies=(),
         threads=16,
         on_shutdown="stop",
         log_max_bytes=1024**3,
@@ -56,11 +60,13 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {
         "HOST": "::1",
         "PORT": "0",
+        "BIND": "unix:/run/llm-shell.sock",
         "LOG_DIR": "/var/log/llm-shell",
         "DEFAULT_RESTART_TIMEOUT": "2.5",
         "SHELL": sys.executable,
         "TOKEN": TOKEN,
         "TRUSTED_HOSTS": "Shell.Example.com, 10.0.0.5:8000,[fd00::5]",
+        "TRUSTED_PROXIES": "10.244.0.0/16, FD00::5",
         "THREADS": "4",
         "ON_SHUTDOWN": "keep",
         "LOG_MAX_BYTES": "1048576",
@@ -72,11 +78,13 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings() == Settings(
         host="::1",
         port=0,
+        bind="unix:/run/llm-shell.sock",
         log_dir=Path("/var/log/llm-shell"),
         default_restart_timeout=2.5,
         shell=sys.executable,
         token=TOKEN,
         trusted_hosts=("shell.example.com", "10.0.0.5:8000", "[fd00::5]"),
+        trusted_proxies=(IPv4Network("10.244.0.0/16"), IPv6Network("fd00::5/128")),
         threads=4,
         on_shutdown="keep",
         log_max_bytes=1024**2,
@@ -100,6 +108,20 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PORT", "-1"),
         ("PORT", "http"),
         ("PORT", ""),
+        ("BIND", "8000"),
+        ("BIND", "localhost"),
+        ("BIND", "localhost:"),
+        ("BIND", ":8000"),
+        ("BIND", "127.0.0.1:65536"),
+        ("BIND", "::1:8000"),
+        ("BIND", "http://localhost:8000"),
+        ("BIND", "fd://3"),
+        ("BIND", "unix:"),
+        ("BIND", "unix:llm-shell.sock"),
+        ("BIND", "unix:/run/"),
+        ("BIND", "unix:/nonexistent/llm-shell.sock"),
+        ("BIND", "unix:/etc/passwd"),
+        ("BIND", f"unix:/tmp/{'x' * 103}"),
         ("LOG_DIR", ""),
         ("LOG_DIR", "  "),
         ("DEFAULT_RESTART_TIMEOUT", "-1"),
@@ -119,6 +141,10 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TRUSTED_HOSTS", "http://example.com"),
         ("TRUSTED_HOSTS", "example.com:99999"),
         ("TRUSTED_HOSTS", "fd00::5"),
+        ("TRUSTED_PROXIES", "*"),
+        ("TRUSTED_PROXIES", "proxy.example.com"),
+        ("TRUSTED_PROXIES", "10.0.0.5:8000"),
+        ("TRUSTED_PROXIES", "10.0.0.5/8"),
         ("THREADS", "3"),
         ("THREADS", "many"),
         ("ON_SHUTDOWN", "KEEP"),
@@ -131,6 +157,29 @@ def test_bad_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> No
     """A value that cannot be meant is the one fault, and the fault names its variable."""
     (fault,) = faults_of(monkeypatch, {f"LLM_SHELL_{name}": value})
     assert fault.startswith(f"LLM_SHELL_{name}: ")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:8000", "shell.example.com:65535", f"unix:/tmp/{'x' * 102}"])
+def test_bind(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """BIND takes an address with its port, and the path of a socket as long as the kernel takes it."""
+    monkeypatch.setenv("LLM_SHELL_BIND", address)
+    assert load_settings().bind == address
+
+
+def test_empty_bind(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty BIND is as good as none, so that whoever starts the service can undo what `.env` says."""
+    (directory / ".env").write_text("LLM_SHELL_BIND=127.0.0.1:9000\n")
+    monkeypatch.setenv("LLM_SHELL_BIND", "")
+    assert load_settings().bind is None
+
+
+def test_bind_to_a_socket_that_is_there(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that a killed service has left behind is no fault: the next one replaces it."""
+    path = directory / "left.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    monkeypatch.setenv("LLM_SHELL_BIND", f"unix:{path}")
+    assert load_settings().bind == f"unix:{path}"
 
 
 def test_all_faults_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
