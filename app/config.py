@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import pwd
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class Settings:
     log_dir: Path = field(default_factory=lambda: Path("logs").absolute())
     default_restart_timeout: float = 10.0
     shell: str = "/bin/sh"
+    run_as: str | None = None
     token: str | None = field(default=None, repr=False)
     trusted_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[Network, ...] = ()
@@ -156,6 +158,7 @@ def _read_fields(env: Env) -> Settings:
             validate=validate.Range(0, MAX_TIMEOUT, error=f"must be from 0 to {MAX_TIMEOUT} seconds, not {{input}}."),
         ),
         shell=env.str("SHELL", defaults.shell, validate=_check_shell),
+        run_as=env.str("RUN_AS", "", validate=_check_run_as) or None,
         token=env.str("TOKEN", None, validate=_check_token),
         trusted_hosts=_list(env, "TRUSTED_HOSTS", _check_trusted_hosts),
         trusted_proxies=tuple(map(ipaddress.ip_network, _list(env, "TRUSTED_PROXIES", _check_trusted_proxies))),
@@ -236,6 +239,20 @@ def _check_shell(path: str) -> None:
     shell = Path(path)
     if "\0" in path or not shell.is_absolute() or not shell.is_file() or not os.access(shell, os.X_OK):
         raise ValidationError(f"must be the absolute path of an executable file, not {path!r}.")
+
+
+def _check_run_as(name: str) -> None:
+    """Refuse a user that does not exist, is root, or that this service has no right to become."""
+    if not name:
+        return
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        raise ValidationError(f"must be the name of a user of this machine, not {name!r}.") from None
+    if user.pw_uid == 0:
+        raise ValidationError("must not be root: that would take away nothing. Leave it out, or name another user.")
+    if os.geteuid() != 0:
+        raise ValidationError("takes a service that runs as root: only root may start commands as somebody else.")
 
 
 def _check_token(token: str) -> None:

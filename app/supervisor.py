@@ -11,7 +11,7 @@ from typing import Any
 from app.config import Settings
 from app.exceptions import ConflictError, InternalError
 from app.log.manager import LogPage
-from app.process.manager import ProcessManager
+from app.process.manager import Policy, ProcessManager
 
 logger = logging.getLogger(__name__)
 # What a stopping service gives the tree before SIGKILL.
@@ -139,13 +139,14 @@ class Supervisor:
 
 
 def _new_manager(settings: Settings) -> ProcessManager:
-    return ProcessManager(
-        settings.log_dir,
+    policy = Policy(
         shell=settings.shell,
+        run_as=settings.run_as,
         group_read=settings.log_group_read,
         log_max_bytes=settings.log_max_bytes,
         log_keep=settings.log_keep,
     )
+    return ProcessManager(settings.log_dir, policy)
 
 
 def _lock_within(fd: int, timeout: float) -> bool:

@@ -88,6 +88,8 @@ class Foster:
     def ended(self) -> Iterator[tuple[int, int | None]]:
         """Yield pid and exit code of the process once it has ended, the code as far as anyone can still tell it."""
         self._epoll.poll(0)
+        # Only here: a member's pidfd that is closed elsewhere takes with it the event that its end was to be.
+        self._forget_the_dead()
         # First of all: when nobody is left, the process has ended too, and whoever sees `gone` has been told so.
         gone = not self.members()
         if not self._told and self._has_ended():
@@ -97,7 +99,6 @@ class Foster:
 
     def members(self) -> list[Member]:
         """Return every live process that is known to belong to the tree."""
-        self._forget_the_dead()
         found = find_members(self._process, self._known, self._parents, self._not_ours)
         # Whoever ended since that look will send no event, and must not be waited for.
         return [member for member in found if self._get_to_know(member.identity)]

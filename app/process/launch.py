@@ -51,15 +51,15 @@ class LaunchError(Exception):
         self.errno = errno
 
 
-def process_environment(extra: Mapping[str, str]) -> dict[bytes, bytes]:
-    """Return the command's environment: the service's, less what is the service's own, with defaults and `extra`."""
+def process_environment(extra: Mapping[str, str], login: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return the command's environment: the service's, less what is its own, with a user's variables and `extra`."""
     inherited = {
         name: value
         for name, value in os.environb.items()
         if name not in SERVICE_NAMES and not name.startswith(SERVICE_PREFIXES)
     }
     given = {name.encode(): value.encode() for name, value in extra.items()}
-    return inherited | AGENT_DEFAULTS | given
+    return {**inherited, **login, **AGENT_DEFAULTS, **given}
 
 
 def launch(record: RunRecord, environment: Mapping[bytes, bytes], listener: socket.socket) -> Launched:
@@ -68,6 +68,7 @@ def launch(record: RunRecord, environment: Mapping[bytes, bytes], listener: sock
     Blocks for some 20 ms. Raises `LaunchError` or `OSError`; then neither shim nor process is left.
     """
     fields = [encode_record(record), record.shell.encode(), record.command.encode(), os.fsencode(record.cwd)]
+    fields.append(record.account.encode())
     fields += [b"%b=%b" % entry for entry in environment.items()]
     with contextlib.ExitStack() as on_failure:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)

@@ -1,12 +1,12 @@
 """The process of the service: started, watched, ended and started again, one operation at a time."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,12 +14,21 @@ from app.exceptions import BadRequestError, ConflictError, InternalError, NotFou
 from app.log.clock import RunClock, format_time
 from app.log.manager import LogManager
 from app.process import control
+from app.process.account import look_up
 from app.process.control import Cause, State
 from app.process.launch import LaunchError, process_environment
 from app.process.pointer import Pointer
+from app.process.refusals import (
+    already_ended,
+    busy,
+    environment_too_large,
+    launch_failure,
+    said_before,
+    still_alive,
+)
 from app.process.run import RecordFile, RunRecord, read_record, record_path
 from app.process.status import describe, reason_of, signal_name, status_of
-from app.process.tree import boot_id, command_line
+from app.process.tree import boot_id
 from app.process.watch import Run
 
 # What `replace` gives the old tree before SIGKILL, like /kill's default.
@@ -30,26 +39,33 @@ SHIM_PATIENCE = 2.0
 MAX_STRING = 131_072
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How runs are started and kept.
+
+    `run_as` names another user to run commands as, for a service of root's. `log_max_bytes` caps each run's log and
+    `log_keep` the runs whose files are kept; 0 is no limit.
+    """
+
+    shell: str = "/bin/sh"
+    run_as: str | None = None
+    group_read: bool = False
+    log_max_bytes: int = 0
+    log_keep: int = 0
+
+
+DEFAULT_POLICY = Policy()
+
+
 class ProcessManager:
     """Answer for the current run of one log directory. Thread-safe.
 
     `start`, `restart` and `kill` block until they are done; everything else answers at once from memory.
-    `log_max_bytes` caps each run's log and `log_keep` the runs whose files are kept; 0 is no limit.
     """
 
-    def __init__(
-        self,
-        log_dir: str | Path = "logs",
-        *,
-        shell: str = "/bin/sh",
-        group_read: bool = False,
-        log_max_bytes: int = 0,
-        log_keep: int = 0,
-    ) -> None:
-        self.logs = LogManager(log_dir, group_read=group_read)
-        self._shell = shell
-        self._log_max_bytes = log_max_bytes
-        self._log_keep = log_keep
+    def __init__(self, log_dir: str | Path = "logs", policy: Policy = DEFAULT_POLICY) -> None:
+        self.logs = LogManager(log_dir, group_read=policy.group_read)
+        self._policy = policy
         self._pruning = threading.Lock()
         self._pointer = Pointer(self.logs.log_dir)
         self._run: Run | None = None
@@ -88,12 +104,12 @@ class ProcessManager:
 
         Raises `BadRequestError`, `ConflictError` when something lives and is not to be replaced, `InternalError`.
         """
-        directory, environment = _checked(cwd, env or {})
+        directory, environment = self._checked(cwd, env or {})
         with self._operation("start"):
             run = self._current()
             if run is not None and run.live:
                 if not replace:
-                    raise _still_alive(run)
+                    raise still_alive(run)
                 self._end(run, "replace", REPLACE_TIMEOUT)
             return self._launch(command, directory, dict(env or {}), environment, log_file)
 
@@ -114,7 +130,7 @@ class ProcessManager:
                 run = self._expected("There is no process to kill: start one with POST /start.")
             answer = run.kill(cast(Literal["SIGTERM", "SIGKILL"], signal_type), timeout, "kill") if run.live else None
         if answer is None or not answer.found:
-            raise _already_ended(run)
+            raise already_ended(run)
         return {
             "status": status_of(run.state),
             "type": signal_type,
@@ -134,11 +150,11 @@ class ProcessManager:
         with self._operation("restart"):
             run = self._expected("There is no process to restart: start one with POST /start.")
             record = run.record
-            with _said_before("Nothing was ended and nothing restarted. "):
-                directory, environment = _checked(record.cwd, record.env)
+            with said_before("Nothing was ended and nothing restarted. "):
+                directory, environment = self._checked(record.cwd, record.env)
             if run.live:
                 self._end(run, "restart", timeout)
-            with _said_before("The old process has ended, but the new start failed. "):
+            with said_before("The old process has ended, but the new start failed. "):
                 return self._launch(record.command, directory, record.env, environment, None)
 
     def shut_down(self, timeout: float) -> None:
@@ -220,10 +236,10 @@ class ProcessManager:
     def _operation(self, name: str) -> Iterator[None]:
         """Let one operation through at a time, among the threads of this worker and among overlapping workers."""
         if not self._busy.acquire(blocking=False):
-            raise _busy(self._doing)
+            raise busy(self._doing)
         try:
             if self._kills:
-                raise _busy("kill")
+                raise busy("kill")
             self._doing = name
             with self._lock_file():
                 yield
@@ -241,7 +257,7 @@ class ProcessManager:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         except BlockingIOError:
-            raise _busy("of another worker") from None
+            raise busy("of another worker") from None
         finally:
             os.close(fd)
 
@@ -275,7 +291,7 @@ class ProcessManager:
                     self._pointer.set(path)
                     run = Run.launch(record, environment, listener)
             except LaunchError as error:
-                raise _launch_failure(error, record) from error
+                raise launch_failure(error, record) from error
             except OSError as error:
                 raise InternalError(f"The command could not be started: {error.strerror}.") from error
             finally:
@@ -285,14 +301,35 @@ class ProcessManager:
             self._prune(record.run_id)
             return describe(record, State(), [])
 
+    def _checked(self, cwd: str | None, env: Mapping[str, str]) -> tuple[str, dict[bytes, bytes]]:
+        """Return the absolute directory and the whole environment, before anything is ended or started for them."""
+        directory = str(Path.cwd() / (cwd or "."))
+        try:
+            # The last component "." makes the system itself say whether it is a directory that may be entered.
+            os.stat(f"{directory}/.")  # noqa: PTH116  pathlib would take the dot away
+        except OSError as error:
+            words = error.strerror or str(error)
+            raise BadRequestError(
+                f"cwd {directory!r} can't be used: {words}. Name a directory that exists and may be entered.",
+                {"cwd": [f"{words}."]},
+            ) from error
+        login = look_up(self._policy.run_as)[1] if self._policy.run_as else {}
+        environment = process_environment(env, login)
+        sizes = [len(name) + len(value) + 2 for name, value in environment.items()]
+        # Half of ARG_MAX is left to the command and the pointers that execve(2) also counts.
+        if max(sizes, default=0) > MAX_STRING or sum(sizes) > os.sysconf("SC_ARG_MAX") // 2:
+            raise environment_too_large()
+        return directory, environment
+
     def _new_record(self, command: str, cwd: str, env: dict[str, str], log_file: str | None) -> RunRecord:
         path = self.logs.create_log_file() if log_file is None else self.logs.claim_log_file(log_file)
         clock = RunClock.start()
         return RunRecord(
             run_id=Path(path).stem,
             command=command,
-            shell=self._shell,
+            shell=self._policy.shell,
             cwd=cwd,
+            account=look_up(self._policy.run_as)[0].pack() if self._policy.run_as else "",
             env=env,
             created_at=format_time(clock.started_ns),
             started_ns=clock.started_ns,
@@ -302,17 +339,17 @@ class ProcessManager:
             control=f"llm-shell-{secrets.token_hex(16)}",
             log_file=path,
             log_mode=self.logs.file_mode,
-            log_max_bytes=self._log_max_bytes,
+            log_max_bytes=self._policy.log_max_bytes,
         )
 
     def _prune(self, current: str) -> None:
         """Remove the files of the oldest runs, in the background: nobody who starts a command should wait for it."""
-        if self._log_keep and self._pruning.acquire(blocking=False):
+        if self._policy.log_keep and self._pruning.acquire(blocking=False):
             threading.Thread(target=self._prune_now, args=(current,), name="log-retention", daemon=True).start()
 
     def _prune_now(self, current: str) -> None:
         try:
-            self.logs.prune(self._log_keep, {current})
+            self.logs.prune(self._policy.log_keep, {current})
         finally:
             self._pruning.release()
 
@@ -327,84 +364,3 @@ class ProcessManager:
             RecordFile(record_path(record.log_file)).remove()
             Path(record.log_file).unlink(missing_ok=True)
             raise
-
-
-def _checked(cwd: str | None, env: Mapping[str, str]) -> tuple[str, dict[bytes, bytes]]:
-    """Return the absolute directory and the whole environment, before anything is ended or started for them."""
-    directory = str(Path.cwd() / (cwd or "."))
-    try:
-        # The last component "." makes the system itself say whether it is a directory that may be entered.
-        os.stat(f"{directory}/.")  # noqa: PTH116  pathlib would take the dot away
-    except OSError as error:
-        words = error.strerror or str(error)
-        raise BadRequestError(
-            f"cwd {directory!r} can't be used: {words}. Name a directory that exists and may be entered.",
-            {"cwd": [f"{words}."]},
-        ) from error
-    environment = process_environment(env)
-    sizes = [len(name) + len(value) + 2 for name, value in environment.items()]
-    # Half of ARG_MAX is left to the command and the pointers that execve(2) also counts.
-    if max(sizes, default=0) > MAX_STRING or sum(sizes) > os.sysconf("SC_ARG_MAX") // 2:
-        raise _environment_too_large()
-    return directory, environment
-
-
-@contextlib.contextmanager
-def _said_before(words: str) -> Iterator[None]:
-    """Say how far the operation got before what stopped it."""
-    try:
-        yield
-    except (BadRequestError, InternalError) as error:
-        error.detail = words + error.detail
-        raise
-
-
-def _environment_too_large() -> BadRequestError:
-    return BadRequestError(
-        "The environment is over the system's limit (131,071 bytes for one NAME=value): pass large values in a file.",
-        {"env": ["Over the system's limit."]},
-    )
-
-
-def _launch_failure(error: LaunchError, record: RunRecord) -> BadRequestError | InternalError:
-    if error.step == "cwd":
-        return BadRequestError(f"cwd {record.cwd!r} can't be entered: {error}.", {"cwd": [str(error)]})
-    if error.errno == errno.E2BIG:
-        return _environment_too_large()
-    if error.errno == 0:
-        return InternalError("The command could not be started: its shim ended before it could answer.")
-    return InternalError(f"The shell {record.shell} could not be started: {error}.")
-
-
-def _busy(doing: str) -> ConflictError:
-    return ConflictError(
-        f"Another operation ({doing}) is under way: wait for its answer, or call /kill, which gets through."
-    )
-
-
-def _still_alive(run: Run) -> ConflictError:
-    state = run.state
-    if state.stopped_at is None:
-        pid = run.record.process.pid if run.record.process else None
-        return ConflictError(
-            f'A process is already running (pid {pid}): call /kill first, or send "replace": true.',
-            process_pid=pid,
-            run_id=run.record.run_id,
-        )
-    leftovers = [{"pid": pid, "command_line": command_line(pid)} for pid in run.leftovers()]
-    named = ", ".join(f"{left['pid']} ({left['command_line']})" for left in leftovers)
-    return ConflictError(
-        f"The last process ended, but what it started lives on: {named}. "
-        'Call /kill to end that, or send "replace": true.',
-        leftovers=leftovers,
-        run_id=run.record.run_id,
-    )
-
-
-def _already_ended(run: Run) -> BadRequestError:
-    state = run.state
-    how = f"with exit code {state.exit_code}" if state.exit_code is not None else "with an exit code that is not known"
-    return BadRequestError(
-        f"The process already ended {how} and left nothing behind: there is nothing to kill. "
-        "Read its output with GET /logs, or start again with POST /restart."
-    )

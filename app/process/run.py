@@ -27,7 +27,8 @@ class Intent(msgspec.Struct, frozen=True):
 class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Hold all that a new supervisor or shim needs to answer for a run or to take it over.
 
-    `started_ns`, `boottime_ns` and `boot_id` are the run's clock. `witnessed` is set when a supervisor was connected at
+    `account` is the user that the command runs as (see `account.py`), empty for the service's own. `started_ns`,
+    `boottime_ns` and `boot_id` are the run's clock. `witnessed` is set when a supervisor was connected at
     the run's end: the next service then has nothing to answer for. `members` are the live members of the tree, as last
     told.
     """
@@ -36,6 +37,7 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     command: str
     shell: str
     cwd: str
+    account: str = ""
     env: dict[str, str] = {}
     created_at: str
     started_ns: int

@@ -11,9 +11,8 @@ process's pidfd on 6.
 import ctypes
 import os
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NoReturn
+from app.process.account import Account
+from app.process.spawn import Program, StepError, spawn, spawn_as
 
 LINK_FD = 3
 LISTENER_FD = 4
@@ -21,9 +20,6 @@ PIPE_FD = 5
 WRITE_END_FD = PIDFD_FD = 6
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
-# CPython ignores SIGPIPE and SIGXFSZ, and ignored signals stay ignored across exec (signal(7)). KILL and STOP can't be
-# set, 32 and 33 belong to glibc.
-DEFAULT_SIGNALS = [number for number in range(1, 65) if number not in (9, 19, 32, 33)]
 
 
 def main() -> None:
@@ -68,36 +64,20 @@ def _read_request(fd: int) -> bytes:
 
 
 def _spawn(request: list[bytes]) -> int:
-    """Start the command in its own session, both its streams on one pipe; return its pid."""
-    _record, shell, command, cwd, *environment = request
+    """Start the command, or tell why that can't be and end; return its pid."""
+    _record, shell, text, cwd, account_field, *entries = request
+    program = Program(shell, text, cwd, dict(entry.split(b"=", 1) for entry in entries))
+    account = Account.unpack(account_field)
     try:
-        os.chdir(cwd)
-    except OSError as error:
-        _fail("cwd", error)
-    try:
-        pid = os.posix_spawn(
-            shell,
-            [shell, b"-c", command],
-            dict(entry.split(b"=", 1) for entry in environment),
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, WRITE_END_FD, 1),
-                (os.POSIX_SPAWN_DUP2, WRITE_END_FD, 2),
-            ],
-            setsid=True,
-            setsigmask=(),
-            setsigdef=DEFAULT_SIGNALS,
-        )
-    except OSError as error:
-        _fail("spawn", error)
+        if account is None:
+            pid = spawn(program, WRITE_END_FD)
+        else:
+            pid = spawn_as(account, program, WRITE_END_FD, ctypes.CDLL(None))
+    except StepError as error:
+        _tell(b'{"type":"failed","step":"%s","errno":%d}' % (error.step.encode(), error.errno))
+        os._exit(1)
     os.close(WRITE_END_FD)
-    os.chdir("/")
     return pid
-
-
-def _fail(step: str, error: OSError) -> "NoReturn":
-    _tell(b'{"type":"failed","step":"%s","errno":%d}' % (step.encode(), error.errno or 0))
-    os._exit(1)
 
 
 def _tell(packet: bytes) -> None:

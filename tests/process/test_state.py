@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import BadRequestError, ConflictError, InternalError
-from app.process.manager import ProcessManager
+from app.process.manager import Policy, ProcessManager
 from tests.process.conftest import alive, content, ended, printed
 from tests.support import wait_until
 
@@ -119,7 +119,7 @@ def test_a_shell_that_cannot_start(tmp_path: Path) -> None:
     shell = tmp_path / "shell"
     shell.write_text("no program\n")
     shell.chmod(0o755)
-    pm = ProcessManager(tmp_path / "logs", shell=str(shell))
+    pm = ProcessManager(tmp_path / "logs", Policy(shell=str(shell)))
     with pytest.raises(InternalError, match="Exec format error"):
         pm.start("true")
     assert {path.name for path in (tmp_path / "logs").iterdir()} <= {".lock"}

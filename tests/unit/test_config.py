@@ -16,6 +16,8 @@ import pytest
 from app.config import Settings, SettingsError, is_loopback, load_settings, require_token_for, split_port
 
 TOKEN = "correct-horse-battery"  # noqa: S105 (a token of these tests alone)
+# Only a service of root's may start commands as somebody else.
+RUN_AS = "nobody" if os.geteuid() == 0 else ""
 SECOND_TOKEN = "another-horse-battery"  # noqa: S105 (a token of these tests alone)
 
 
@@ -64,6 +66,7 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "LOG_DIR": "/var/log/llm-shell",
         "DEFAULT_RESTART_TIMEOUT": "2.5",
         "SHELL": sys.executable,
+        "RUN_AS": RUN_AS,
         "TOKEN": TOKEN,
         "TRUSTED_HOSTS": "Shell.Example.com, 10.0.0.5:8000,[fd00::5]",
         "TRUSTED_PROXIES": "10.244.0.0/16, FD00::5",
@@ -82,6 +85,7 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         log_dir=Path("/var/log/llm-shell"),
         default_restart_timeout=2.5,
         shell=sys.executable,
+        run_as=RUN_AS or None,
         token=TOKEN,
         trusted_hosts=("shell.example.com", "10.0.0.5:8000", "[fd00::5]"),
         trusted_proxies=(IPv4Network("10.244.0.0/16"), IPv6Network("fd00::5/128")),
@@ -338,3 +342,11 @@ def test_the_line_that_sets_a_token() -> None:
         ["/bin/sh", "-c", script, sys.executable], env=environment, capture_output=True, text=True, check=True
     )
     assert int(done.stdout) == 43
+
+
+@pytest.mark.parametrize(("name", "words"), [("no-such-user", "the name of a user"), ("root", "must not be root")])
+def test_commands_run_only_as_a_user_who_is_less(monkeypatch: pytest.MonkeyPatch, name: str, words: str) -> None:
+    """RUN_AS names a user of the machine, and not root."""
+    monkeypatch.setenv("LLM_SHELL_RUN_AS", name)
+    with pytest.raises(SettingsError, match=words):
+        load_settings()

@@ -1,0 +1,54 @@
+"""The user that commands run as, when that is not the service's own; the service's and the shim's half of it."""
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctypes import CDLL
+
+PR_SET_NO_NEW_PRIVS = 38
+
+
+class Account:
+    """Hold what it takes to become a user: ids, groups and the variables of a login.
+
+    Not a NamedTuple: the shim reads one before the spawn, and `typing` costs more than that.
+    """
+
+    def __init__(self, uid: int, gid: int, groups: list[int]) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.groups = groups
+
+    def pack(self) -> str:
+        """Write it as one field of a record or a request."""
+        return " ".join(str(number) for number in (self.uid, self.gid, *self.groups))
+
+    @classmethod
+    def unpack(cls, field: bytes) -> "Account | None":
+        """Read a request's field; None when it is empty."""
+        if not field:
+            return None
+        uid, gid, *groups = map(int, field.split())
+        return cls(uid, gid, groups)
+
+    def become(self, libc: "CDLL") -> None:
+        """Take this user's identity, with no way back; raises `OSError`.
+
+        setresuid(2) away from root clears every capability (capabilities(7)); no_new_privs makes setuid programs, sudo
+        among them, run without their privilege (prctl(2)).
+        """
+        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        os.setgroups(self.groups)
+        os.setresgid(self.gid, self.gid, self.gid)
+        os.setresuid(self.uid, self.uid, self.uid)
+
+
+def look_up(name: str) -> tuple[Account, dict[bytes, bytes]]:
+    """Return a user's account and the variables that a login would set; raises `KeyError` for an unknown name."""
+    import pwd  # noqa: PLC0415  the service's half: the shim does not need it
+
+    user = pwd.getpwnam(name)
+    variables = {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name, "SHELL": user.pw_shell}
+    account = Account(user.pw_uid, user.pw_gid, os.getgrouplist(name, user.pw_gid))
+    return account, {name.encode(): os.fsencode(value) for name, value in variables.items()}

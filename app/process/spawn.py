@@ -1,0 +1,105 @@
+"""Two ways to start the command: as the service's own user, and as another."""
+
+import os
+
+from app.process.account import Account
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctypes import CDLL
+    from typing import NoReturn
+
+# CPython ignores SIGPIPE and SIGXFSZ, and ignored signals stay ignored across exec (signal(7)). KILL and STOP can't be
+# set, 32 and 33 belong to glibc.
+DEFAULT_SIGNALS = [number for number in range(1, 65) if number not in (9, 19, 32, 33)]
+
+
+class StepError(Exception):
+    """Say which step failed, and with which errno."""
+
+    def __init__(self, step: str, errno: int) -> None:
+        super().__init__(step, errno)
+        self.step = step
+        self.errno = errno
+
+
+class Program:
+    """What is to be started: a shell, the text it gets, its directory and its environment."""
+
+    def __init__(self, shell: bytes, text: bytes, cwd: bytes, environment: dict[bytes, bytes]) -> None:
+        self.path = shell
+        self.arguments = [shell, b"-c", text]
+        self.cwd = cwd
+        self.environment = environment
+
+
+def spawn(program: Program, output: int) -> int:
+    """Start the program in a session of its own, both its streams on `output`; return its pid."""
+    try:
+        os.chdir(program.cwd)
+    except OSError as error:
+        raise StepError("cwd", error.errno or 0) from error
+    try:
+        return os.posix_spawn(
+            program.path,
+            program.arguments,
+            program.environment,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=DEFAULT_SIGNALS,
+        )
+    except OSError as error:
+        raise StepError("spawn", error.errno or 0) from error
+    finally:
+        os.chdir("/")
+
+
+def spawn_as(account: Account, program: Program, output: int, libc: "CDLL") -> int:
+    """Do the same as another user, which posix_spawn(3) can't: fork, become that user, execute.
+
+    The pipe is given to the user first: /dev/stdout names it by a link under /proc, and to open it that way takes a
+    right to the pipe itself.
+    """
+    import signal  # noqa: F401, PLC0415  imported before the fork; only this way of starting pays for it
+
+    os.fchown(output, account.uid, account.gid)
+    report, told = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        _execute(account, program, output, told, libc)
+    os.close(told)
+    failure = os.read(report, 64)
+    os.close(report)
+    if failure:
+        os.waitpid(pid, 0)
+        step, number = failure.decode().split()
+        raise StepError(step, int(number))
+    return pid
+
+
+def _execute(account: Account, program: Program, output: int, told: int, libc: "CDLL") -> "NoReturn":
+    """Become the program, in the child; or tell what kept it, and end. `told` is closed by a successful exec."""
+    import signal  # noqa: PLC0415  as above
+
+    step = b"spawn"
+    try:
+        os.setsid()
+        for source, target in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
+            os.dup2(source, target)
+        for number in DEFAULT_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        account.become(libc)
+        step = b"cwd"
+        os.chdir(program.cwd)
+        step = b"spawn"
+        os.execve(program.path, program.arguments, program.environment)  # noqa: S606  the shell is the product
+    except OSError as error:
+        os.write(told, b"%b %d" % (step, error.errno or 0))
+    finally:
+        os._exit(127)

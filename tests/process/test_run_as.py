@@ -1,0 +1,96 @@
+"""Commands run as another user: with that user's identity, no way back, and no look at what the service keeps."""
+
+import os
+import pwd
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.exceptions import BadRequestError
+from app.process.manager import Policy, ProcessManager
+from tests.process.conftest import content, ended, printed
+from tests.support import require
+
+NAME = "nobody"
+
+
+@pytest.fixture
+def pm(tmp_path: Path) -> Iterator[ProcessManager]:
+    """Return a process manager whose commands run as nobody."""
+    require(os.geteuid() == 0, "root, to start commands as another user")
+    manager = ProcessManager(tmp_path / "logs", Policy(run_as=NAME))
+    yield manager
+    manager.shut_down(0.0)
+    manager.close()
+
+
+def output_of(pm: ProcessManager, command: str) -> str:
+    """Run a command to its end and return what it printed."""
+    pm.start(command, cwd="/", replace=True)
+    ended(pm)
+    return content(pm)
+
+
+def test_the_process_is_that_user(pm: ProcessManager) -> None:
+    """Real, effective and saved ids and the groups are the user's, and the login's variables are set."""
+    user = pwd.getpwnam(NAME)
+    shown = output_of(
+        pm, "grep -E '^(Uid|Gid|Groups|CapEff|CapPrm|NoNewPrivs)' /proc/self/status; echo $HOME $USER $LOGNAME"
+    )
+    fields = dict(line.split(":\t") for line in shown.split("\n") if ":\t" in line)
+    assert set(fields["Uid"].split()) == {str(user.pw_uid)}
+    assert set(fields["Gid"].split()) == {str(user.pw_gid)}
+    assert set(map(int, fields["Groups"].split())) == set(os.getgrouplist(NAME, user.pw_gid))
+    assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0
+    assert fields["NoNewPrivs"] == "1"
+    assert shown.endswith(f"{user.pw_dir} {NAME} {NAME}")
+
+
+def test_standard_streams_can_be_opened_by_name(pm: ProcessManager) -> None:
+    """A program that opens /dev/stdout or /dev/stderr may do so: the pipe is the user's."""
+    assert (
+        output_of(pm, "echo out > /dev/stdout; echo err > /dev/stderr; ls -l /proc/self/fd | grep -c pipe")
+        == "out\nerr\n2"
+    )
+
+
+def test_signals_and_session_are_as_for_the_service_s_own_user(pm: ProcessManager) -> None:
+    """The process leads its session, and no signal arrives ignored or blocked."""
+    shown = output_of(
+        pm, "yes | head -n 2; ps -o sid= -p $$ | tr -d ' '; echo $$; grep -E '^Sig(Blk|Ign)' /proc/self/status"
+    )
+    first, second, session, pid, *masks = shown.split("\n")
+    assert (first, second) == ("y", "y")
+    assert session == pid
+    assert all(int(mask.split()[1], 16) & 0x7FFFFFFF == 0 for mask in masks)
+
+
+def test_what_the_service_keeps_is_out_of_reach(pm: ProcessManager, tmp_path: Path) -> None:
+    """The log and the run record can't be read by the process, nor the shim signalled."""
+    pm.start("echo ready; exec sleep 100", cwd="/", env={"KEY": "s3cr3t"})
+    printed(pm, "ready")
+    logs = tmp_path / "logs"
+    shim = Path(f"/proc/{pm.get_status()['process_pid']}/stat").read_text().rpartition(")")[2].split()[1]
+    told = output_of(
+        pm, f"cat {logs}/* 2>&1 | tail -n 1; ls {logs} 2>&1; kill -9 {shim} 2>&1; kill -9 $PPID 2>&1; true"
+    )
+    assert "s3cr3t" not in told
+    assert told.count("Permission denied") + told.count("not permitted") >= 3
+
+
+def test_a_directory_that_the_user_may_not_enter_is_refused(pm: ProcessManager, tmp_path: Path) -> None:
+    """A directory open to the service and not to the user is a 400, and nothing is left of the run."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(BadRequestError, match="Permission denied"):
+        pm.start("true", cwd=str(closed))
+    assert {path.name for path in (tmp_path / "logs").iterdir()} <= {".lock"}
+
+
+def test_the_tree_of_another_user_ends_like_any_other(pm: ProcessManager) -> None:
+    """A kill reaches the user's processes, escapees included."""
+    pm.start("setsid sleep 100 & echo ready; trap '' TERM; while :; do sleep 0.05; done", cwd="/")
+    printed(pm, "ready")
+    answer = pm.kill("SIGTERM", 0.3)
+    assert (answer["status"], answer["escalated"], answer["survivors"]) == ("killed", True, [])
