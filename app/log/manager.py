@@ -138,10 +138,8 @@ def _check(lines: int | None, seconds: float | None) -> None:
 
 def _last(snapshot: Snapshot, lines: int) -> tuple[int, bool]:
     """Return where the last lines begin, and whether more were asked for than there are."""
-    seq = snapshot.seq_of_last(lines) if lines else None
-    if seq is None:
-        return 0, True
-    return snapshot.find_first(lambda record: record.seq >= seq), False
+    start = snapshot.start_of_last(lines) if lines else None
+    return (0, True) if start is None else (start, False)
 
 
 def _since(snapshot: Snapshot, seconds: float, clock: RunClock | None) -> tuple[int, bool]:

@@ -9,7 +9,7 @@ from app.log.record import RECORD_LIMIT, Record, decode, decode_block
 
 _BLOCK = 256 * 1024
 _PROBE = 8 * 1024
-_TAIL = 64 * 1024
+_USUAL_RECORD = 256
 
 
 def older_segment(path: str) -> str:
@@ -97,9 +97,12 @@ class Snapshot:
         if rest:
             yield start - len(rest), rest
 
-    def blocks_backward(self) -> Iterator[bytes]:
-        """Yield whole lines from the end of the log to its beginning, a block at a time."""
-        end, size = self.size, _TAIL
+    def blocks_backward(self, size: int) -> Iterator[tuple[int, bytes]]:
+        """Yield whole lines from the end of the log to its beginning, in blocks behind their offsets.
+
+        Blocks have about `size` bytes first and grow to 256 KiB, or as far as one line takes.
+        """
+        end = self.size
         while end > 0:
             start = max(0, end - size)
             data = self.read(start, end)
@@ -109,8 +112,9 @@ class Snapshot:
                 size *= 2
                 continue
             if whole:
-                yield data[cut:]
+                yield start + cut, data[cut:]
             end = start + cut if whole else start
+            size = max(size, min(size * 2, _BLOCK))
 
     def find_first(self, reached: Callable[[Record], bool]) -> int:
         """Return the offset of the first record for which `reached` is true, by bisection; the log's size if none is.
@@ -144,25 +148,39 @@ class Snapshot:
 
     def last_record(self) -> Record | None:
         """Return the last record, or None when there is none."""
-        for block in self.blocks_backward():
+        for _, block in self.blocks_backward(_PROBE):
             if records := decode_block(block):
                 return records[-1]
         return None
 
-    def seq_of_last(self, count: int) -> int | None:
-        """Return the number of the first of the last `count` lines, or None when there are fewer.
+    def start_of_last(self, count: int) -> int | None:
+        """Return where the last `count` lines begin, or None when there are fewer.
 
         Counts what is there: numbers have gaps where a disk was full.
         """
         oldest = 0
-        for block in self.blocks_backward():
-            seqs = sorted({record.seq for record in decode_block(block)} - {oldest})
+        for offset, block in self.blocks_backward(min(max(count * _USUAL_RECORD, _PROBE), _BLOCK)):
+            records = decode_block(block)
+            seqs = sorted({record.seq for record in records} - {oldest})
             if len(seqs) >= count:
-                return seqs[-count]
+                return self._start_of(seqs[-count], offset, block, records)
             if seqs:
                 count -= len(seqs)
                 oldest = seqs[0]
         return None
+
+    def _start_of(self, seq: int, offset: int, block: bytes, records: list[Record]) -> int:
+        """Return where the line `seq` begins, of which a record is in this block.
+
+        Found by counting lines from the block's end; by bisection where something there is no record, or where the line
+        begins before the block.
+        """
+        behind = sum(record.seq >= seq for record in records)
+        head, *tail = block.rsplit(b"\n", behind + 1)
+        first = decode(tail[0]) if len(tail) > behind else decode(head)
+        if first is None or first.seq != seq or first.part > 1:
+            return self.find_first(lambda record: record.seq >= seq)
+        return offset + (len(head) + 1 if len(tail) > behind else 0)
 
 
 def _open_if_there(path: str) -> FileIO | None:

@@ -35,11 +35,12 @@ def subreapers() -> list[int]:
 
 
 def reap_orphans(spare: int | None = None) -> None:
-    """Reap the children that have ended, if this process is one that attracts orphans; never waits.
+    """Reap the children of a worker that have ended; never waits.
 
-    Stops at `spare`: its exit code is still to be read by somebody else.
+    Stops at `spare`: its exit code is still to be read by somebody else. The master's are reaped by gunicorn, which must
+    see the end of each worker itself.
     """
-    if os.getpid() not in _subreapers:
+    if os.getpid() not in _subreapers[1:]:
         return
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != spare:

@@ -390,9 +390,11 @@ def test_reading_the_end_costs_what_it_returns(log: Path) -> None:
     total = big_log(log, 64_000_000)
     with CountingSnapshot.open(str(log)) as snapshot:
         assert isinstance(snapshot, CountingSnapshot)
-        seq = snapshot.seq_of_last(100)
-        assert seq == total - 99
-        snapshot.find_first(lambda record: record.seq >= seq)
+        start = snapshot.start_of_last(100)
+        assert start is not None
+        found = snapshot.record_from(start)
+        assert found is not None
+        assert (found[0], found[2].seq) == (start, total - 99)
         snapshot.find_first(lambda record: record.timestamp >= at(30))
         assert 0 < snapshot.count < 1_000_000
 
