@@ -9,12 +9,13 @@ ifneq ($(shell $(BIN)/python -c 'print("works")' 2>/dev/null),works)
 $(VENV)/.made: rebuild
 endif
 
-.PHONY: help run test lint soak clean rebuild
+.PHONY: help run test lint bench soak clean rebuild
 
 help:
 	@echo 'make run    start the service on http://127.0.0.1:8000; Ctrl-C stops it (settings: README)'
 	@echo 'make test   run every check and every test'
 	@echo 'make lint   run the checks only'
+	@echo 'make bench  measure it beside conmon, s6-log and others (BENCH="capture --rounds 3" for a part)'
 	@echo 'make soak   use the service for long and look for growth (SOAK="--cycles 100 --minutes 0.5" shortens it)'
 	@echo 'make clean  remove what make and the tests have made'
 
@@ -22,12 +23,16 @@ run: $(VENV)/.runtime
 	@exec $(BIN)/python -m gunicorn wsgi:app
 
 test: lint
+	@scripts/test-packages
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
+
+bench: $(VENV)/.runtime
+	$(BIN)/python -m bench $(BENCH)
 
 soak: $(VENV)/.runtime
 	$(BIN)/python -m bench.soak $(SOAK)

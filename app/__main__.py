@@ -18,6 +18,8 @@ def main() -> None:
     for name in ("host", "port"):
         if (value := getattr(arguments, name)) is not None:
             os.environ[PREFIX + name.upper()] = str(value)
+            # What the command line says goes before an address from elsewhere; empty is none, also against `.env`.
+            os.environ[PREFIX + "BIND"] = ""
     command = ["-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"), "--pythonpath", str(ROOT), "wsgi:app"]
     # The operator's own interpreter, and nothing of a request's.
     os.execv(sys.executable, [sys.executable, *command])  # noqa: S606

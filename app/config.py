@@ -6,7 +6,6 @@ import difflib
 import ipaddress
 import os
 import pwd
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any, Literal, cast
 
 from dotenv.parser import parse_stream
 from environs import Env, EnvValidationError, ValidationError, validate
+
+from app.addresses import HOST_AND_PORT, HOST_NAME, is_exposed, is_host, is_ip_address, show
 
 PREFIX = "LLM_SHELL_"
 UNIX = "unix:"
@@ -27,9 +28,6 @@ MIB = 1024 * 1024
 MAX_SOCKET_PATH = 107
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _EXPORT_LINE = """export LLM_SHELL_TOKEN="$(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')\""""
-
-_HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_.])?")
-_HOST_AND_PORT = re.compile(r"(?P<name>[^\[\]:\s]+|\[[^\[\]\s]+\])(?::(?P<port>[0-9]{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +89,6 @@ def load_settings() -> Settings:
     return settings
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address without port or brackets can only mean this machine."""
-    name = host.lower().removesuffix(".")
-    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, section 6.3
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
-def split_port(host: str) -> str | None:
-    """Return a Host header without its port, an IPv6 address in its brackets; None when it has not that form."""
-    match = _HOST_AND_PORT.fullmatch(host)
-    return match["name"] if match else None
-
-
 def require_token_for(addresses: Iterable[object], settings: Settings) -> None:
     """Refuse, by raising `SettingsError`, to serve a TCP address other than loopback without a token.
 
@@ -116,7 +97,7 @@ def require_token_for(addresses: Iterable[object], settings: Settings) -> None:
     """
     if settings.token is not None:
         return
-    exposed = [_show(address) for address in addresses if _is_exposed(address)]
+    exposed = [show(address) for address in addresses if is_exposed(address)]
     if exposed:
         raise SettingsError(
             [
@@ -124,24 +105,6 @@ def require_token_for(addresses: Iterable[object], settings: Settings) -> None:
                 f"{', '.join(exposed)} without one. Set one and start again:\n      {_EXPORT_LINE}"
             ]
         )
-
-
-def _is_exposed(address: object) -> bool:
-    match address:
-        case str() | bytes():
-            return False
-        case (str(host), *_):
-            return not is_loopback(host)
-        case _:  # a family we know nothing about
-            return True
-
-
-def _show(address: object) -> str:
-    match address:
-        case (str(host), int(port), *_):
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        case _:
-            return str(address)
 
 
 def _read_fields(env: Env) -> Settings:
@@ -191,7 +154,7 @@ def _entries(text: str) -> Iterator[str]:
 
 
 def _check_host(host: str) -> None:
-    if is_ip_address(host) or _HOST_NAME.fullmatch(host):
+    if is_ip_address(host) or HOST_NAME.fullmatch(host):
         return
     raise ValidationError(f"must be a host name or an IP address (IPv6 without brackets) and no port, not {host!r}.")
 
@@ -202,8 +165,8 @@ def _check_bind(address: str) -> None:
     if address.startswith(UNIX):
         _check_socket_path(address.removeprefix(UNIX))
         return
-    match = _HOST_AND_PORT.fullmatch(address)
-    if match is None or match["port"] is None or int(match["port"]) > MAX_PORT or not _is_host(match["name"]):
+    match = HOST_AND_PORT.fullmatch(address)
+    if match is None or match["port"] is None or int(match["port"]) > MAX_PORT or not is_host(match["name"]):
         raise ValidationError(
             f"must be unix: and the absolute path of a socket, or an address and a port, such as "
             f"unix:/run/llm-shell/llm-shell.sock, 127.0.0.1:8000 or [::1]:8000, not {address!r}."
@@ -219,15 +182,6 @@ def _check_socket_path(path: str) -> None:
         raise ValidationError(f"the directory of the socket, {Path(path).parent}, does not exist: make it first.")
     if Path(path).exists() and not Path(path).is_socket():
         raise ValidationError(f"{path} exists and is no socket: remove it, or name another path.")
-
-
-def is_ip_address(host: str) -> bool:
-    """Tell whether `host` is an IPv4 or IPv6 address, without brackets."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_log_dir(path: str) -> None:
@@ -268,8 +222,8 @@ def _check_token(token: str) -> None:
 
 def _check_trusted_hosts(text: str) -> None:
     for entry in _entries(text):
-        match = _HOST_AND_PORT.fullmatch(entry)
-        if match is None or int(match["port"] or 0) > MAX_PORT or not _is_host(match["name"]):
+        match = HOST_AND_PORT.fullmatch(entry)
+        if match is None or int(match["port"] or 0) > MAX_PORT or not is_host(match["name"]):
             raise ValidationError(
                 f"must be exact host names separated by commas, each with or without a port, such as "
                 f"shell.example.com,10.0.0.5:8000,[fd00::5] (no wildcards, no scheme); {entry!r} is not one."
@@ -284,10 +238,6 @@ def _check_trusted_proxies(text: str) -> None:
             raise ValidationError(
                 f"must be addresses or networks separated by commas, such as 10.0.0.5,10.244.0.0/16,fd00::/8: {error}."
             ) from error
-
-
-def _is_host(name: str) -> bool:
-    return is_ip_address(name[1:-1]) if name.startswith("[") else _HOST_NAME.fullmatch(name) is not None
 
 
 def _inspect_env_file() -> tuple[list[str], list[str]]:

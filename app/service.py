@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from typing import TYPE_CHECKING, NoReturn
@@ -23,7 +24,7 @@ ONE_WORKER = (
     "LLM Shell runs exactly one worker, since the state of its process lives in it; requests share its threads instead "
     "(LLM_SHELL_THREADS)"
 )
-# What gunicorn listens on, which its own options may have made other than the settings say.
+# What gunicorn listens on, which its own options or systemd may have made other than the settings say.
 _addresses: list[object] = []
 
 
@@ -56,11 +57,25 @@ def bind_address(settings: Settings) -> str:
     return f"{host}:{settings.port}"
 
 
+def _inherited_addresses() -> list[object]:
+    """Return where the sockets listen that systemd passes: gunicorn takes them instead of opening its own.
+
+    sd_listen_fds(3): they are the descriptors from 3 on, and meant for the process whose pid is told.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    addresses: list[object] = []
+    for fd in range(3, 3 + int(os.environ.get("LISTEN_FDS", "0"))):
+        with socket.socket(fileno=os.dup(fd)) as passed:
+            addresses.append(passed.getsockname())
+    return addresses
+
+
 def on_starting(server: "Arbiter") -> None:
     """Refuse what can't work, with one line each; then claim the log directory."""
     settings = load_settings()
     _check_workers(server.cfg)
-    _addresses.extend(server.cfg.address)
+    _addresses.extend(_inherited_addresses() or server.cfg.address)
     try:
         require_token_for(_addresses, settings)
         supervisor.claim(settings)

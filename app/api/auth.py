@@ -8,7 +8,8 @@ from flask import Flask, Response, current_app, request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
-from app.config import Settings, is_loopback, split_port
+from app.addresses import is_loopback, split_port
+from app.config import Settings
 from app.exceptions import BadRequestError
 
 OPEN_PATH = "/health"

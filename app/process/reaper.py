@@ -37,7 +37,7 @@ def subreapers() -> list[int]:
 def reap_orphans(spare: int | None = None) -> None:
     """Reap the children of a worker that have ended; never waits.
 
-    Stops at `spare`: its exit code is still to be read by somebody else. The master's are reaped by gunicorn, which must
+    Stops at `spare`: its exit code is still to be read by somebody else. The master's are left to gunicorn, which must
     see the end of each worker itself.
     """
     if os.getpid() not in _subreapers[1:]:

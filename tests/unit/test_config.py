@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from app.config import Settings, SettingsError, is_loopback, load_settings, require_token_for, split_port
+from app.addresses import is_loopback, split_port
+from app.config import Settings, SettingsError, load_settings, require_token_for
 
 TOKEN = "correct-horse-battery"  # noqa: S105 (a token of these tests alone)
 # Only a service of root's may start commands as somebody else.

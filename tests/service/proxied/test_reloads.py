@@ -1,0 +1,78 @@
+"""Neither a reload of nginx nor one of the service costs a request."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.service.proxied.site import Site, addresses
+from tests.support import wait_until
+
+
+@contextmanager
+def load(site: Site) -> Iterator[list[int]]:
+    """Call without a pause, reads and changes, on a connection each; whatever is not answered well fails the test."""
+    answered: list[int] = []
+    faults: list[str] = []
+    enough = threading.Event()
+
+    def keep_calling(call: Callable[[], Any], expected: int) -> None:
+        while not enough.is_set():
+            try:
+                status = call().status
+            except (OSError, http.client.HTTPException) as error:
+                faults.append(repr(error))
+                continue
+            if status == expected:
+                answered.append(status)
+            else:
+                faults.append(f"{status} instead of {expected}")
+
+    calls = [
+        (lambda: site.client.get("/health"), 200),
+        (lambda: site.client.get("/logs?lines=10"), 200),
+        (lambda: site.client.post("/start", {"command": "true"}, source=next(addresses)), 409),
+    ]
+    threads = [threading.Thread(target=keep_calling, args=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: len(answered) > 20)
+        yield answered
+        reached = len(answered)
+        wait_until(lambda: len(answered) > reached + 20)
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join()
+    assert not faults
+
+
+def test_reload_of_nginx_under_load(site: Site) -> None:
+    """While nginx reloads, twice, every request is answered."""
+    site.client.post("/start", {"command": "exec sleep 300"})
+    with load(site):
+        for _ in range(2):
+            site.nginx.reload()
+
+
+def reload_service(site: Site) -> None:
+    """Send SIGHUP and wait until one worker is left, a new one."""
+    old = site.service.workers
+    os.kill(site.service.pid, signal.SIGHUP)
+    wait_until(lambda: len(now := site.service.workers) == 1 and now != old, 30)
+
+
+def test_reload_of_the_service_under_load(site: Site) -> None:
+    """While gunicorn reloads, twice, every request is answered, and the process is the same all along."""
+    pid = site.client.post("/start", {"command": "exec sleep 300"}).json["process_pid"]
+    with load(site):
+        for _ in range(2):
+            reload_service(site)
+    assert site.client.get("/status").json["process_pid"] == pid
+    assert site.socket.is_socket()
