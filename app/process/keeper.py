@@ -11,7 +11,7 @@ import msgspec
 
 from app.log.clock import format_time
 from app.log.writer import LogWriter
-from app.process.control import OVERTAKING, Kill, Killed
+from app.process.control import OVERTAKING, Kill, Killed, State
 from app.process.ending import Ending
 from app.process.foster import Foster
 from app.process.offspring import Offspring
@@ -49,7 +49,9 @@ class Keeper:
         self._ending: Ending | None = None
         self._waiters: list[tuple[socket.socket, Kill]] = []
         self._trouble_told_at = 0.0
-        self._switchboard = Switchboard(listener, self._kill, lambda: (self._state, self._pump.fd))
+        # A shim that takes over goes on from what the dead one had counted.
+        self._told_before = {kind: record.state.trouble.get(kind, 0) for kind in ("dropped_lines", "failed_writes")}
+        self._switchboard = Switchboard(listener, self._kill, self._greet)
         self._poller = select.poll()
         self._handlers: dict[int, Callable[[], object]] = {
             self._switchboard.fd: self._switchboard.serve,
@@ -64,6 +66,11 @@ class Keeper:
     def add_link(self, link: socket.socket) -> None:
         """Serve the supervisor at the other end of this connection."""
         self._switchboard.add(link)
+
+    def _greet(self) -> tuple[State, int | None]:
+        """Return what a supervisor hears first; by then the record is whole, whatever somebody did to it."""
+        self._write_record()
+        return self._state, self._pump.fd
 
     def resume(self) -> None:
         """Go on where a dead shim stopped: tell what can't be had any more, and finish the ending that was begun."""
@@ -102,7 +109,11 @@ class Keeper:
 
     def _patience(self) -> float | None:
         """Return how many milliseconds the next poll may wait; None means until something happens."""
-        instants = (self._writer.deadline, self._ending.wake_at if self._ending else None)
+        instants = (
+            self._writer.deadline,
+            self._ending.wake_at if self._ending else None,
+            self._trouble_told_at + TROUBLE_INTERVAL if self._untold_trouble() else None,
+        )
         due = [instant for instant in instants if instant is not None]
         if not due:
             return None
@@ -196,15 +207,17 @@ class Keeper:
 
     def _notice_trouble(self, now: float) -> None:
         """Take over the writer's counts, at intervals: during a fault they grow with every line."""
-        if now - self._trouble_told_at < TROUBLE_INTERVAL and not self._offspring.gone:
-            return
-        self._trouble_told_at = now
-        for kind, count in (
-            ("dropped_lines", self._writer.dropped_lines),
-            ("failed_writes", self._writer.failed_writes),
-        ):
-            if count > self._state.trouble.get(kind, 0):
-                self._change(trouble=self._state.trouble | {kind: count})
+        untold = self._untold_trouble()
+        if untold and (now - self._trouble_told_at >= TROUBLE_INTERVAL or self._offspring.gone):
+            self._trouble_told_at = now
+            self._change(trouble=self._state.trouble | untold)
+
+    def _untold_trouble(self) -> dict[str, int]:
+        counts = {
+            "dropped_lines": self._told_before["dropped_lines"] + self._writer.dropped_lines,
+            "failed_writes": self._told_before["failed_writes"] + self._writer.failed_writes,
+        }
+        return {kind: count for kind, count in counts.items() if count > self._state.trouble.get(kind, 0)}
 
     def _count(self, kind: str) -> None:
         self._change(trouble=self._state.trouble | {kind: self._state.trouble.get(kind, 0) + 1})
@@ -218,7 +231,11 @@ class Keeper:
         self._notice_end_of_output()
         if not self._changed:
             return
+        self._write_record()
         self._changed = False
+        self._switchboard.tell_all(self._state)
+
+    def _write_record(self) -> None:
         self._record.state = self._state
         try:
             self._file.write(self._record)
@@ -226,8 +243,6 @@ class Keeper:
             if error.errno not in RECORD_ERRORS:
                 raise
             self._count("failed_records")
-            self._changed = False
-        self._switchboard.tell_all(self._state)
 
     def _notice_end_of_output(self) -> None:
         if self._pump.open or not self._state.output_open:

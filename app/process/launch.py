@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from app.process import control
-from app.process.control import Failed, Started
+from app.process.control import Failed, Kill, Started
 from app.process.run import RunRecord, Takeover, encode_record
 from app.process.shim import LINK_FD
 from app.process.tree import Identity
@@ -85,6 +85,17 @@ def launch(record: RunRecord, environment: Mapping[bytes, bytes], listener: sock
             raise LaunchError(answer.step, answer.errno)
         on_failure.pop_all()
     return Launched(Identity(answer.pid, answer.start_ticks), shim, link, read_end)
+
+
+def abandon(launched: Launched) -> None:
+    """End a tree that nobody can watch, and its shim, and wait until both are gone."""
+    with launched.link:
+        launched.link.settimeout(START_TIMEOUT)
+        with contextlib.suppress(OSError):
+            launched.link.send(control.encode(Kill(0, "SIGKILL", 0.0, "kill")))
+            while control.receive(launched.link)[0]:
+                pass
+    _put_down(launched.shim)
 
 
 def launch_takeover(

@@ -1,8 +1,10 @@
 """The supervisor's end of the conversation with one shim."""
 
 import contextlib
+import errno
 import itertools
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -50,7 +52,10 @@ class ShimLink:
         self._on_pipe = on_pipe
         self._on_lost = on_lost
         self._thread = threading.Thread(target=self._listen, name="shim-link", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # all that CPython tells of pthread_create(3)'s EAGAIN
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
 
     @property
     def state(self) -> State:

@@ -214,6 +214,7 @@ class ProcessManager:
         if self._run is not None and self._run.live and self._launching is None:
             with contextlib.suppress(OSError, InternalError):
                 self.logs.make_directory()
+                self._run.restore_record()
                 self._pointer.set(record_path(self._run.record.log_file))
 
     def _replace_run(self, run: Run) -> None:
@@ -345,7 +346,10 @@ class ProcessManager:
     def _prune(self, current: str) -> None:
         """Remove the files of the oldest runs, in the background: nobody who starts a command should wait for it."""
         if self._policy.log_keep and self._pruning.acquire(blocking=False):
-            threading.Thread(target=self._prune_now, args=(current,), name="log-retention", daemon=True).start()
+            try:
+                threading.Thread(target=self._prune_now, args=(current,), name="log-retention", daemon=True).start()
+            except RuntimeError:  # no thread to be had now: the next start tries again
+                self._pruning.release()
 
     def _prune_now(self, current: str) -> None:
         try:

@@ -135,8 +135,8 @@ class RecordFile:
         self._create(data)
 
     def remove(self) -> None:
-        """Remove the record and its spare, as far as they are there."""
-        for path in (self.path, self._spare):
+        """Remove the record, its spare and what a write left unfinished, as far as they are there."""
+        for path in (self.path, self._spare, f"{self.path}.new"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 

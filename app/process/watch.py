@@ -18,11 +18,11 @@ from app.log.clock import RunClock, format_time
 from app.process import control
 from app.process.control import OVERTAKING, Cause, Killed, State
 from app.process.foster import find_members
-from app.process.launch import LaunchError, launch, launch_takeover
+from app.process.launch import LaunchError, abandon, launch, launch_takeover
 from app.process.link import LinkLostError, ShimLink
 from app.process.reaper import reap_orphans, subreapers
 from app.process.run import RecordFile, RunRecord, Takeover, read_record, record_path
-from app.process.tree import Identity, boot_id, descendants, open_pidfd
+from app.process.tree import Identity, boot_id, descendants, open_pidfd, read_member
 
 logger = logging.getLogger(__name__)
 # Beyond /kill's own bounds: how long the supervisor waits for a dead shim's successor before it gives up.
@@ -58,10 +58,17 @@ class Run:
         """Start the record's command; raises what `launch` raises, and nothing is left then."""
         launched = launch(record, environment, listener)
         record.process = launched.process
+        shim = read_member(launched.shim)
+        record.shim = shim.identity if shim is not None else None
         run = cls(record)
         run._shim = launched.shim
         run._pipe = launched.pipe
-        run._follow(launched.link)
+        try:
+            run._follow(launched.link)
+        except OSError:
+            abandon(launched)
+            run.close()
+            raise
         return run
 
     @classmethod
@@ -133,6 +140,11 @@ class Run:
         overtaken = self.state.killed_by in OVERTAKING and cause not in OVERTAKING
         return Killed(0, found=True, escalated=self.state.escalated, overtaken=overtaken)
 
+    def restore_record(self) -> None:
+        """Write the record again where somebody removed it, for a worker that may have to take the run over."""
+        self.record.state = self.state
+        self._write_record()
+
     def wait_for_shim(self, timeout: float) -> None:
         """Wait until the shim has gone too, which it does by itself when the run has ended."""
         self._reread()
@@ -189,16 +201,27 @@ class Run:
             while self._final is None and not self._closed and (self._link is None or self._link.lost):
                 fault = "another worker is at it and does not come to an end"
                 try:
-                    connection = control.connect(self.record.control) or self._succeed()
+                    connected = self._connect_or_succeed()
                 except (OSError, LaunchError) as error:
-                    connection, fault = None, str(error)
-                if connection is not None:
-                    self._follow(connection)
+                    connected, fault = False, str(error)
+                if connected:
                     self._await_greeting()
                 elif self._final is None:
                     if time.monotonic() > deadline:
                         raise InternalError(f"The process could not be taken over from its dead shim: {fault}.")
                     time.sleep(RETRY_INTERVAL)
+
+    def _connect_or_succeed(self) -> bool:
+        """Follow the run's shim or a new one; False when neither can be had now. Raises `OSError` and `LaunchError`."""
+        connection = control.connect(self.record.control) or self._succeed()
+        if connection is None:
+            return False
+        try:
+            self._follow(connection)
+        except OSError:
+            connection.close()
+            raise
+        return True
 
     def _follow(self, connection: socket.socket) -> None:
         """Learn of the run's changes from this connection."""
@@ -302,6 +325,9 @@ class Run:
         if self.record.witnessed:
             return
         self.record.witnessed = True
+        self._write_record()
+
+    def _write_record(self) -> None:
         with contextlib.suppress(OSError):
             RecordFile(record_path(self.record.log_file), self.record.log_mode).write(self.record)
 

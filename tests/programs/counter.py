@@ -1,11 +1,9 @@
-"""Print "ready", then the numbers from 1 on, one a line: a line that is missing, doubled or out of order shows.
-
-What it was asked to do at the end comes after the last number; SIGUSR1 ends a pause and means nothing otherwise.
-"""
+"""Print "ready", then the numbers from 1 on, one a line: a line that is missing, doubled or out of order shows."""
 
 import argparse
 import itertools
 import signal
+import sys
 import threading
 import time
 
@@ -20,7 +18,8 @@ def main() -> int:
     print("ready", flush=True)
     numbers = itertools.count(1) if asked.count is None else range(1, asked.count + 1)
     for number in numbers:
-        print(number, flush=True)
+        sys.stdout.write(f"{number}\n")  # in one piece, which print() does not promise
+        sys.stdout.flush()
         if number == asked.pause_at:
             resumed.wait()
         if asked.interval:

@@ -1,0 +1,123 @@
+"""A service that has done a lot is as small as one that has done a little; `make soak` is the long form."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.faults.actors import worker_of
+from tests.faults.machine import connections_to, wait_until_alone
+from tests.service.harness import Service
+from tests.support import wait_until
+
+CYCLES = 12
+CALLERS = 64
+CALLS = 6
+# What an allocator may keep of a few dozen requests.
+NOISE_KIB = 4096
+# Every call of the service, none of which may fail by the service's fault whatever the others do.
+ENDPOINTS = (
+    ("POST", "/start", {"command": "echo started; exec sleep 1000"}),
+    ("POST", "/start", {"command": "echo replaced; exec sleep 1000", "replace": True}),
+    ("GET", "/status", None),
+    ("GET", "/logs", None),
+    ("GET", "/logs?lines=10", None),
+    ("GET", "/logs?seconds=10", None),
+    ("POST", "/kill?timeout=1", None),
+    ("POST", "/restart?timeout=1", None),
+    ("GET", "/health", None),
+    ("GET", "/openapi.json", None),
+)
+
+
+class Size(NamedTuple):
+    """How much of the machine a process takes."""
+
+    descriptors: int
+    threads: int
+    resident_kib: int
+
+
+def size_of(pid: int) -> Size:
+    """Measure a process."""
+    status = dict(re.findall(r"^(\w+):\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
+    descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return Size(descriptors, int(status["Threads"]), int(status["VmRSS"]))
+
+
+def call_from_everywhere(service: Service, calls: int) -> Counter[int]:
+    """Let many callers go through the endpoints, each beginning at another; return how often each status came."""
+
+    def go_through(first: int) -> list[int]:
+        turn = itertools.islice(itertools.cycle(ENDPOINTS), first, first + calls)
+        return [service.call(method, path, body).status for method, path, body in turn]
+
+    with ThreadPoolExecutor(CALLERS) as callers:
+        return Counter(itertools.chain.from_iterable(callers.map(go_through, range(CALLERS))))
+
+
+@pytest.fixture
+def warm(service: Service) -> Service:
+    """Return a service that has done everything before, with all of its threads."""
+    call_from_everywhere(service, 2)
+    service.end_run()
+    return service
+
+
+def assert_no_larger(service: Service, before: Size) -> None:
+    """Fail unless the worker comes back to the size it had, but for some memory."""
+    service.end_run()
+    wait_until_alone(service)
+    worker = worker_of(service)
+
+    def settled() -> bool:
+        now = size_of(worker)
+        return not connections_to(service.port) and now[:2] <= before[:2]
+
+    wait_until(settled)
+    assert size_of(worker).resident_kib < before.resident_kib + NOISE_KIB
+
+
+def settled_size(service: Service) -> Size:
+    """Return the worker's size once it does nothing."""
+    wait_until_alone(service)
+    wait_until(lambda: not connections_to(service.port))
+    return size_of(worker_of(service))
+
+
+def test_start_and_kill_leave_nothing(warm: Service) -> None:
+    """Many starts and kills leave no process and no zombie, and the worker with the descriptors and threads it had."""
+    before = settled_size(warm)
+    for _ in range(CYCLES):
+        warm.start("echo ready; exec sleep 1000")
+        assert warm.post("/kill?type=SIGKILL").body["exit_code"] == -9
+    assert_no_larger(warm, before)
+
+
+def test_restarts_leave_nothing(warm: Service) -> None:
+    """Many restarts leave one run, and the worker with the descriptors and threads it had."""
+    before = settled_size(warm)
+    warm.start("echo ready; exec sleep 1000")
+    pids = {warm.post("/restart").body["process_pid"] for _ in range(CYCLES)}
+    assert len(pids) == CYCLES
+    assert_no_larger(warm, before)
+
+
+def test_many_callers_get_answers(warm: Service) -> None:
+    """Whatever 64 callers ask for at the same time, no call fails by the service's fault and nothing is left over."""
+    before = settled_size(warm)
+    began = time.monotonic()
+    answers = call_from_everywhere(warm, CALLS)
+    assert sum(answers.values()) == CALLERS * CALLS
+    assert set(answers) <= {200, 201, 400, 404, 409, 429}, answers
+    assert answers[200] > CALLERS
+    assert answers[201] > 0
+    assert time.monotonic() - began < 30
+    assert_no_larger(warm, before)

@@ -1,0 +1,24 @@
+"""A process whose first thread has ended reads as a zombie, although its other threads run on."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.faults.actors import kill_shim
+from tests.service.conftest import Services
+from tests.service.harness import PROGRAMS
+
+
+@pytest.mark.parametrize("fostered", ["its shim", "another shim"])
+def test_a_process_without_its_first_thread_lives_and_can_be_killed(serve: Services, fostered: str) -> None:
+    """Such a process is running, whoever keeps it, and a /kill ends it."""
+    service = serve()
+    service.start(["exec", sys.executable, PROGRAMS / "headless.py"])
+    service.wait_for_output("ready")
+    if fostered == "another shim":
+        kill_shim(service)
+    assert service.status()["status"] == "running"
+    answer = service.post("/kill").body
+    assert (answer["status"], answer["exit_code"], answer["survivors"]) == ("killed", -15, [])

@@ -1,0 +1,197 @@
+"""A machine that gives no descriptor or process more is told of, and nothing half-made is left."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.actors import assert_whole, start_counter, worker_of
+from tests.faults.machine import connections_to, limited, wait_until_alone, wait_until_ended
+from tests.service.conftest import Services
+from tests.service.harness import GUNICORN, Answer, Service
+from tests.support import require, wait_until
+
+# Somebody whom nobody else on this machine is, or the limit on processes would count theirs, too.
+LONELY_USER = 100_000 + os.getpid()
+AS_LONELY_USER = ("setpriv", f"--reuid={LONELY_USER}", f"--regid={LONELY_USER}", "--clear-groups")
+# The descriptors of one request: its connection, and gunicorn's wait for what the client sends, which is over when the
+# application is called.
+A_REQUEST = 2
+# More than a start takes; by then it must have worked.
+ENOUGH = 40
+THREADS = 4
+
+
+def descriptors_of(pid: int) -> set[int]:
+    """Return the numbers of a process's open descriptors."""
+    return {int(name) for name in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH208  names are all it takes
+
+
+@contextmanager
+def descriptors_left(service: Service, more: int) -> Iterator[None]:
+    """Let the worker open only so many descriptors more; each takes the lowest free number (open(2))."""
+    wait_until(lambda: not connections_to(service.port))
+    worker = worker_of(service)
+    taken, limit = descriptors_of(worker), 0
+    while more:
+        more -= limit not in taken
+        limit += 1
+    with limited(worker, resource.RLIMIT_NOFILE, limit):
+        yield
+
+
+def files_of(service: Service) -> list[Path]:
+    """Return everything in the log directory."""
+    return sorted(service.log_dir.iterdir())
+
+
+def assert_told(answer: Answer, words: str) -> None:
+    """Fail unless this is a problem that quotes the system."""
+    assert answer.status == 500
+    assert words in answer.body["detail"], answer.body
+    assert answer.body["title"] == "Internal Server Error"
+
+
+@pytest.fixture
+def ended_run(service: Service) -> dict[str, Any]:
+    """Return the status of a run that has ended: what a failed start must leave as it was."""
+    service.start("echo before; exit 3")
+    status = wait_until_ended(service)
+    wait_until_alone(service)
+    return status
+
+
+def test_a_start_without_descriptors_fails_whole(service: Service, ended_run: dict[str, Any]) -> None:
+    """However many descriptors are missing, a start works or is a 500 that says so; the last run stays untouched."""
+    files = files_of(service)
+    for more in range(A_REQUEST, ENOUGH):
+        with descriptors_left(service, more):
+            answer = service.post("/start", {"command": "echo again"})
+        if answer.status == 201:
+            break
+        assert_told(answer, "Too many open files")
+        assert files_of(service) == files
+        wait_until_alone(service)
+        assert service.status() == ended_run
+    assert more > A_REQUEST + 5
+    assert answer.status == 201
+    assert wait_until_ended(service)["exit_code"] == 0
+    assert service.content() == "again"
+
+
+def test_a_log_that_can_not_be_opened_is_told(service: Service, ended_run: dict[str, Any]) -> None:
+    """Reading without a descriptor to spare is a 500 in the system's words, and works again with one."""
+    for query in ("", "?lines=1", f"?run_id={ended_run['run_id']}"):
+        with descriptors_left(service, A_REQUEST):
+            assert_told(service.get(f"/logs{query}"), "Too many open files")
+        assert service.content(query) == "before"
+
+
+def test_a_tree_is_ended_without_descriptors(service: Service) -> None:
+    """A worker that can open nothing more still knows what runs, and /kill ends all of it."""
+    service.start("sleep 1000 & exec sleep 1000")
+    with descriptors_left(service, A_REQUEST):
+        assert service.get("/health").status == 200
+    with descriptors_left(service, A_REQUEST):
+        assert service.status()["status"] == "running"
+    with descriptors_left(service, A_REQUEST):
+        answer = service.post("/kill")
+    assert (answer.status, answer.body["exit_code"], answer.body["survivors"]) == (200, -15, [])
+
+
+def test_more_connections_than_descriptors_end_nothing(service: Service) -> None:
+    """However many clients hold on to connections, the process goes on and the service answers once they are gone."""
+    pid = start_counter(service, interval=0.01)
+    with descriptors_left(service, 20), ExitStack() as clients:
+        for _ in range(40):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    wait_until(lambda: answers(service))
+    assert service.status()["process_pid"] == pid
+    status, killed = service.post("/kill")
+    assert (status, killed["exit_code"]) == (200, -15)
+    assert_whole(service.content())
+
+
+def answers(service: Service) -> bool:
+    """Tell whether the service has a worker that answers; one that could not accept has ended."""
+    with suppress(OSError, HTTPException):
+        return service.get("/health").status == 200
+    return False
+
+
+@pytest.fixture
+def lonely_service(serve: Services, tmp_path: Path) -> Service:
+    """Return a service of a user whom RLIMIT_NPROC binds and who has no other process; all its threads are there."""
+    require(os.geteuid() == 0 and shutil.which("setpriv"), "the right, and setpriv, to become another user")
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    os.chown(logs, LONELY_USER, LONELY_USER)
+    # With root's way into files, since the interpreter may lie in root's home.
+    rights = [f"--{kind}-caps=+dac_override" for kind in ("inh", "ambient")]
+    settings = {"LLM_SHELL_LOG_DIR": str(logs), "LLM_SHELL_THREADS": str(THREADS)}
+    service = serve(command=[*AS_LONELY_USER, *rights, *GUNICORN, "wsgi:app"], cwd=Path("/"), settings=settings)
+    service.log_dir = logs
+    start_all_threads(service)
+    return service
+
+
+def start_all_threads(service: Service) -> None:
+    """Occupy every thread at once with a client that sends nothing: they are made when they are needed, and stay."""
+    worker = worker_of(service)
+    with ExitStack() as clients:
+        for _ in range(THREADS):
+            clients.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+        wait_until(lambda: len(os.listdir(f"/proc/{worker}/task")) > THREADS)  # noqa: PTH208  names are all it takes
+
+
+def tasks_of(user: int) -> int:
+    """Return how many threads a user has on this machine: what RLIMIT_NPROC counts (setrlimit(2))."""
+    found = 0
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            if process.name.isdigit() and process.stat().st_uid == user:
+                found += len(os.listdir(process / "task"))  # noqa: PTH208  as above
+    return found
+
+
+@contextmanager
+def processes_left(service: Service, more: int) -> Iterator[None]:
+    """Let the worker make only so many processes and threads more; only their user may say so (prlimit(2))."""
+    limit = ["prlimit", f"--pid={worker_of(service)}"]
+    subprocess.run([*AS_LONELY_USER, *limit, f"--nproc={tasks_of(LONELY_USER) + more}:"], check=True)
+    yield
+    subprocess.run([*AS_LONELY_USER, *limit, "--nproc=1000:"], check=True)
+
+
+def test_a_start_without_processes_fails_whole(lonely_service: Service) -> None:
+    """However many processes and threads are missing, a start works or is a 500 that says so; nothing is left of it."""
+    service = lonely_service
+    service.start("echo before; exit 3")
+    before = wait_until_ended(service)
+    wait_until_alone(service)
+    worker, files = worker_of(service), files_of(service)
+    for more in range(ENOUGH):
+        with processes_left(service, more):
+            answer = service.post("/start", {"command": "echo again"})
+        if answer.status == 201:
+            break
+        assert_told(answer, "Resource temporarily unavailable")
+        wait_until_alone(service)
+        assert files_of(service) == files
+        assert service.status() == before
+    assert more > 1
+    assert answer.status == 201
+    assert wait_until_ended(service)["exit_code"] == 0
+    assert service.content() == "again"
+    assert worker_of(service) == worker

@@ -1,0 +1,177 @@
+"""The shim is killed: the process does not notice, another shim takes over, and what can't be known is not invented."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+
+from tests.faults.actors import (
+    Request,
+    assert_whole,
+    ended,
+    kill_shim,
+    runs,
+    send,
+    shim_of,
+    start_counter,
+    stopped,
+    worker_of,
+    workers_of,
+)
+from tests.service.conftest import Services
+from tests.service.harness import PROGRAMS, Service
+from tests.support import descendants, wait_until
+
+TAKEN_OVER = "killed shims that were replaced, losing at most what they had read and not yet written: {}"
+# Two orphans in sessions of their own, whose pids are printed; exits with 4 at SIGUSR1.
+WITH_ORPHANS = """
+(setsid sleep 1000 & echo $!); (setsid sleep 1000 & echo $!)
+trap 'exit 4' USR1; echo ready; while :; do sleep 0.02; done
+"""
+
+
+def start_with_orphans(service: Service) -> tuple[int, list[int]]:
+    """Start a process whose two orphans are out of its reach; return its pid and theirs."""
+    pid = int(service.start(WITH_ORPHANS)["process_pid"])
+    *orphans, _ready = service.wait_for_output("ready").split("\n")
+    return pid, [int(orphan) for orphan in orphans]
+
+
+def test_another_shim_takes_over_and_the_output_is_whole(serve: Services) -> None:
+    """Within 2 s another shim keeps the same process; only what was in flight can be lost, and the status says so."""
+    service = serve()
+    pid = start_counter(service, pause_at=1000, count=2000, exit_code=7)
+    for times in (1, 2):
+        kill_shim(service)
+        status = service.status()
+        assert (status["status"], status["process_pid"]) == ("running", pid)
+        assert TAKEN_OVER.format(times) in status["reason"]
+    os.kill(pid, signal.SIGUSR1)
+    status = ended(service)
+    assert (status["status"], status["exit_code"]) == ("exited", 7)
+    assert TAKEN_OVER.format(2) in status["reason"]
+    assert_whole(service.content(), 2000)
+
+
+def test_under_a_flood_one_stretch_is_missing_at_the_most(serve: Services) -> None:
+    """Before and after the lines that a shim killed under a flood had not yet written, all are there and in order."""
+    service = serve()
+    start_counter(service)
+    kill_shim(service)
+    before = service.get("/logs?lines=1").body["total_lines"]
+    wait_until(lambda: service.get("/logs?lines=1").body["total_lines"] > before + 1000)
+    assert service.post("/kill").body["exit_code"] == -15
+    numbers = [int(line or 0) for line in service.content().split("\n")[1:-1]]
+    breaks = [place for place, (one, next_one) in enumerate(itertools.pairwise(numbers)) if next_one != one + 1]
+    # The first line after the gap may have lost its beginning, or all but its end.
+    assert len(breaks) <= 1 or breaks == [breaks[0], breaks[0] + 1]
+
+
+def test_an_end_before_another_shim_is_there(serve: Services) -> None:
+    """What a process prints while it has no shim, and how it ends, is known all the same; it gets no SIGPIPE."""
+    service = serve()
+    pid = start_counter(service, pause_at=1000, count=2000, exit_code=7)
+    shim = shim_of(service.status())
+    with stopped(worker_of(service)):  # it lives, but makes no other shim
+        send(signal.SIGKILL, shim)
+        os.kill(pid, signal.SIGUSR1)
+        wait_until(lambda: not runs(pid))
+    status = ended(service)
+    assert (status["status"], status["exit_code"]) == ("exited", 7)
+    assert TAKEN_OVER.format(1) in status["reason"]
+    assert_whole(service.content(), 2000)
+
+
+def test_orphans_stay_in_the_tree(serve: Services) -> None:
+    """What had escaped from the process before its shim died is still named as left over, and still ended."""
+    service = serve()
+    pid, orphans = start_with_orphans(service)
+    kill_shim(service)
+    os.kill(pid, signal.SIGUSR1)
+    status = wait_until(lambda: now if (now := service.status())["status"] == "exited" else {})
+    assert status["exit_code"] == 4
+    assert status["leftover_pids"] == sorted(orphans)
+    refusal = service.post("/start", {"command": "true"})
+    assert refusal.status == 409
+    assert sorted(left["pid"] for left in refusal.body["leftovers"]) == sorted(orphans)
+    answer = service.post("/kill").body
+    assert (answer["status"], answer["exit_code"], answer["survivors"]) == ("exited", 4, [])
+    assert not any(runs(orphan) for orphan in orphans)
+
+
+def test_orphans_that_end_after_the_shim_leave_no_zombies(serve: Services) -> None:
+    """What goes on ending in a tree whose first shim died is reaped, although no shim is its parent any more."""
+    service = serve()
+    pid, orphans = start_with_orphans(service)
+    kill_shim(service)
+    for orphan in orphans:
+        os.kill(orphan, signal.SIGKILL)
+    wait_until(lambda: not set(orphans) & descendants(service.pid).keys(), timeout=5)
+    assert service.status()["status"] == "running"
+    assert runs(pid)
+
+
+def test_orphans_of_a_retiring_workers_shim_stay_in_the_tree(serve: Services) -> None:
+    """A shim may die while the worker that started it retires at a reload: its orphans are found there too."""
+    service = serve()
+    pid, orphans = start_with_orphans(service)
+    shim = shim_of(service.status())
+    old = worker_of(service)
+    with stopped(old):
+        os.kill(service.pid, signal.SIGHUP)
+        wait_until(lambda: set(workers_of(service)) - {old})
+        assert service.status()["process_pid"] == pid
+        send(signal.SIGKILL, shim)
+        wait_until(lambda: TAKEN_OVER.format(1) in (service.status()["reason"] or ""), timeout=2)
+        assert service.post("/kill").body["survivors"] == []
+        assert not any(runs(member) for member in (pid, *orphans))
+
+
+def test_a_kill_is_finished_by_the_next_shim(serve: Services) -> None:
+    """When the shim dies during the grace of a /kill, the next one keeps to its deadline, and the caller is told."""
+    service = serve()
+    pid = start_counter(service, stubborn=True, pause_at=1000)
+    shim = shim_of(service.status())
+    request = Request(lambda: service.post("/kill?timeout=2"))
+    wait_until(lambda: service.status()["reason"])
+    send(signal.SIGKILL, shim)
+    answer = request.answer()
+    assert answer is not None
+    assert (answer.status, answer.body["exit_code"], answer.body["escalated"]) == (200, -9, True)
+    assert answer.body["reason"].startswith("Ended by /kill. SIGKILL was needed.")
+    assert not runs(pid)
+    assert_whole(service.content(), 1000)
+
+
+def test_a_kill_that_the_shim_never_heard_is_done_by_the_next(serve: Services) -> None:
+    """A /kill on its way to a shim that dies is carried out by the next one, and the caller is answered."""
+    service = serve()
+    pid = start_counter(service, stubborn=True, pause_at=1000)
+    shim = shim_of(service.status())
+    send(signal.SIGSTOP, shim)
+    request = Request(lambda: service.post("/kill?type=SIGKILL"))
+    send(signal.SIGKILL, shim)
+    answer = request.answer()
+    assert answer is not None
+    assert (answer.status, answer.body["status"], answer.body["exit_code"]) == (200, "killed", -9)
+    assert not runs(pid)
+    assert_whole(service.content(), 1000)
+
+
+def test_a_kill_that_worked_is_no_error_because_the_shim_died(serve: Services) -> None:
+    """A /kill that has ended the process is answered as such, although the shim died before it could say so."""
+    service = serve()
+    pid = service.start(["exec", sys.executable, PROGRAMS / "stubborn.py"])["process_pid"]
+    service.wait_for_output("ready")
+    shim = shim_of(service.status())
+    request = Request(lambda: service.post("/kill?timeout=60"))
+    service.wait_for_output("SIGTERM")
+    with stopped(worker_of(service)):
+        send(signal.SIGKILL, shim)
+        send(signal.SIGKILL, pid)
+    answer = request.answer()
+    assert answer is not None
+    assert (answer.status, answer.body["status"], answer.body["exit_code"]) == (200, "killed", -9)
+    assert (answer.body["survivors"], answer.body["escalated"]) == ([], False)

@@ -1,0 +1,81 @@
+"""The service is stopped: the tree goes with it or is kept, as the operator chose, and nothing is left half-done."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import pytest
+
+from tests.faults.actors import Request, assert_whole, record_of, runs, shim_of, start_counter, worker_of
+from tests.service.conftest import Services
+from tests.service.harness import PROGRAMS, Service
+from tests.support import descendants, wait_until
+
+STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
+
+
+def successor_of(service: Service, serve: Services, **settings: str) -> Service:
+    """Start a service on the same log directory, and wait until it answers."""
+    return serve(settings={"LLM_SHELL_LOG_DIR": str(service.log_dir), **settings})
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_stop_ends_the_tree(serve: Services, number: signal.Signals) -> None:
+    """When the master has exited the whole tree is gone, what had escaped from it included, and so is all of ours."""
+    service = serve()
+    service.start(["exec", sys.executable, PROGRAMS / "nest.py"])
+    service.wait_for_output("ready")
+    shim = shim_of(service.status())
+    everybody = {worker_of(service), shim, *filter(runs, descendants(shim))}
+    assert len(everybody) == 9
+    assert service.stop(number) == 0
+    assert not any(runs(pid) for pid in everybody)
+
+
+def test_keep_leaves_the_process_to_the_next_service(serve: Services) -> None:
+    """With ON_SHUTDOWN=keep the process outlives any stop, its output has no hole, and the next service has it."""
+    service = serve(settings={"LLM_SHELL_ON_SHUTDOWN": "keep"})
+    first = service
+    pid = start_counter(service, interval=0.001)
+    for number in STOPS:
+        assert service.stop(number) == 0
+        assert runs(pid)
+        service = successor_of(first, serve, LLM_SHELL_ON_SHUTDOWN="keep")
+        status = service.status()
+        assert (status["process_pid"], status["reason"]) == (pid, None)
+    assert service.post("/kill").body["exit_code"] == -15
+    assert_whole(service.content())
+
+
+@pytest.mark.parametrize(
+    ("number", "path", "body", "code"),
+    [
+        (signal.SIGTERM, "/kill?timeout=600", None, 200),
+        (signal.SIGTERM, "/restart?timeout=600", None, 409),
+        (signal.SIGTERM, "/start", {"command": "exec sleep 1000", "replace": True}, 409),
+        (signal.SIGINT, "/restart?timeout=600", None, None),
+        (signal.SIGQUIT, "/restart?timeout=600", None, None),
+    ],
+)
+def test_stop_overtakes_an_operation(
+    serve: Services, number: signal.Signals, path: str, body: dict[str, object] | None, code: int | None
+) -> None:
+    """A stop does not wait for the grace of an operation under way, and nothing is started after it.
+
+    SIGTERM lets the caller have his answer, SIGINT and SIGQUIT do not.
+    """
+    service = serve()
+    pid = start_counter(service, stubborn=True, pause_at=100, count=200, exit_code=5)
+    status = service.status()
+    request = Request(lambda: service.post(path, body))
+    wait_until(lambda: service.status()["reason"])
+    os.kill(service.pid, number)
+    wait_until(lambda: record_of(status).state.killed_by == "shutdown")
+    os.kill(pid, signal.SIGUSR1)  # it ends within its grace
+    assert service.wait(timeout=5) == 0
+    answer = request.answer()
+    assert (answer.status if answer is not None else None) == code
+    assert record_of(status).state.exit_code == 5
+    assert len(list(service.log_dir.glob("*.json"))) == 1
