@@ -171,7 +171,12 @@ class Service:
 
     def wait_for_exit(self, timeout: float = 30.0) -> dict[str, Any]:
         """Wait until the process has ended and nothing can print any more; return the status object."""
-        return wait_until(lambda: now if not (now := self.status())["output_open"] else {}, timeout)
+
+        def ended() -> dict[str, Any]:
+            now = self.status()
+            return {} if now["output_open"] or now["status"] == "running" else now
+
+        return wait_until(ended, timeout)
 
     def end_run(self) -> None:
         """End whatever the current run has left alive, so that the next test finds a free service."""
@@ -205,11 +210,13 @@ def parent(pid: int) -> int:
 
 
 def children(pid: int) -> list[int]:
-    """Return the live children of a process; /proc/PID/task/TID/children (proc(5)) lists those of one thread."""
+    """Return the live children of a process."""
     found: list[int] = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found += [int(child) for child in path.read_text().split()]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+                if parent(int(entry.name)) == pid:
+                    found.append(int(entry.name))
     return [child for child in found if alive(child)]
 
 

@@ -12,6 +12,7 @@ import schemathesis
 from schemathesis.config import (
     ChecksConfig,
     GenerationConfig,
+    NegativeDataRejectionConfig,
     OperationConfig,
     OperationsConfig,
     PhasesConfig,
@@ -31,6 +32,7 @@ from tests.service.harness import PROGRAMS
 MIN_REQUESTS = 2000
 EXAMPLES = 600  # for each of the calls that take anything
 RESTARTS = 120  # fewer: each may start a process
+REJECTIONS = ["400", "401", "403", "404", "405", "409", "413", "415", "429"]  # 413 too: a long command may be too large
 # gunicorn itself refuses a longer request line (`limit_request_line`), before the application could answer.
 LONGEST_REQUEST_LINE = 4094
 
@@ -45,7 +47,10 @@ def configuration(url: str) -> SchemathesisConfig:
         generation=GenerationConfig(deterministic=True, max_examples=EXAMPLES, database="none", no_shrink=True),
         operations=OperationsConfig(operations=[restart]),
         # Valid in form is not valid for the machine: a directory may not exist, and a schema can't say "not both".
-        checks=ChecksConfig(positive_data_acceptance=PositiveDataAcceptanceConfig(enabled=False)),
+        checks=ChecksConfig(
+            positive_data_acceptance=PositiveDataAcceptanceConfig(enabled=False),
+            negative_data_rejection=NegativeDataRejectionConfig(expected_statuses=REJECTIONS),
+        ),
         # No call names anything that another call takes.
         phases=PhasesConfig(stateful=StatefulPhaseConfig(enabled=False)),
     )
