@@ -12,7 +12,6 @@ import schemathesis
 from schemathesis.config import (
     ChecksConfig,
     GenerationConfig,
-    NegativeDataRejectionConfig,
     OperationConfig,
     OperationsConfig,
     PhasesConfig,
@@ -22,6 +21,7 @@ from schemathesis.config import (
     SchemathesisConfig,
     StatefulPhaseConfig,
 )
+from schemathesis.config._checks import NegativeDataRejectionConfig
 from schemathesis.core.failures import Failure
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import Interaction, ScenarioRecorder
