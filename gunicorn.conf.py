@@ -21,6 +21,8 @@ forwarder_headers = ""
 workers = 1
 worker_class = "gthread"
 threads = settings.threads
+# Well below the usual limit of 1,024 descriptors: a worker that can't accept any more would end.
+worker_connections = 512
 # Would end the one worker for nothing.
 max_requests = 0
 # It would lie under the home directory, the same for every service of a user; nothing here needs it.

@@ -20,7 +20,17 @@ def main() -> None:
             os.environ[PREFIX + name.upper()] = str(value)
             # What the command line says goes before an address from elsewhere; empty is none, also against `.env`.
             os.environ[PREFIX + "BIND"] = ""
-    command = ["-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"), "--pythonpath", str(ROOT), "wsgi:app"]
+    # -P: no module is taken from the working directory, where the commands may write.
+    command = [
+        "-P",
+        "-m",
+        "gunicorn",
+        "--config",
+        str(ROOT / "gunicorn.conf.py"),
+        "--pythonpath",
+        str(ROOT),
+        "wsgi:app",
+    ]
     # The operator's own interpreter, and nothing of a request's.
     os.execv(sys.executable, [sys.executable, *command])  # noqa: S606
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from app.config import Settings, SettingsError, load_settings, require_token_for
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
     from gunicorn.config import Config
 
+ROOT = Path(__file__).resolve().parents[1]
 _log = logging.getLogger("gunicorn.error")
 ONE_WORKER = (
     "LLM Shell runs exactly one worker, since the state of its process lives in it; requests share its threads instead "
@@ -86,8 +88,14 @@ def on_starting(server: "Arbiter") -> None:
 
 
 def post_fork(server: "Arbiter", worker: object) -> None:  # noqa: ARG001  gunicorn's signature
-    """Make the worker the one to whom the orphans of a killed shim come."""
+    """Make the worker the one to whom the orphans of a killed shim come, and its imports the service's own.
+
+    gunicorn puts the working directory first on the path, where a command may have left a `flask.py`.
+    """
     become_subreaper()
+    here = Path.cwd()
+    if here != ROOT:
+        sys.path[:] = [entry for entry in sys.path if entry and Path(entry) != here]
 
 
 def when_ready(server: "Arbiter") -> None:

@@ -67,9 +67,12 @@ def spawn_as(account: Account, program: Program, output: int, libc: "CDLL") -> i
     """
     import signal  # noqa: F401, PLC0415  imported before the fork; only this way of starting pays for it
 
-    os.fchown(output, account.uid, account.gid)
-    report, told = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    try:
+        os.fchown(output, account.uid, account.gid)
+        report, told = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+    except OSError as error:
+        raise StepError("spawn", error.errno or 0) from error
     if pid == 0:
         _execute(account, program, output, told, libc)
     os.close(told)
