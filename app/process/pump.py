@@ -7,7 +7,7 @@ import termios
 
 from app.log.writer import LogWriter
 
-READ_SIZE = 64 * 1024
+READ_SIZE = 128 * 1024
 # As large as an unprivileged user may have it (/proc/sys/fs/pipe-max-size): fewer wake-ups, and room while a shim is
 # being replaced.
 PIPE_SIZE = 1024 * 1024
