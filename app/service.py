@@ -9,6 +9,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from gunicorn.workers.gthread import TConn
+
 from app.config import Settings, SettingsError, load_settings, require_token_for
 from app.exceptions import LLMShellError
 from app.process.reaper import become_subreaper
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
     from gunicorn.config import Config
 
+# Seconds that a client may stay silent in the middle of a request's head.
+HEAD_TIMEOUT = 5.0
 ROOT = Path(__file__).resolve().parents[1]
 _log = logging.getLogger("gunicorn.error")
 ONE_WORKER = (
@@ -121,6 +125,23 @@ def post_worker_init(worker: object) -> None:  # noqa: ARG001  gunicorn's signat
     """
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, lambda *_: os._exit(0))
+    _bound_the_reading_of_heads()
+
+
+def _bound_the_reading_of_heads() -> None:
+    """Give every read of a request's head a timeout.
+
+    gunicorn waits for a connection's first byte outside its threads, and then reads the head in one of them, blocking
+    for as long as the client likes: a few sockets that send half a line would hold every thread. `init` is called right
+    before each head is read.
+    """
+    begin = TConn.init
+
+    def init(connection: TConn) -> None:
+        begin(connection)
+        connection.sock.settimeout(HEAD_TIMEOUT)
+
+    TConn.init = init  # type: ignore[method-assign, assignment]  # gunicorn has no hook there
 
 
 def _log_to_gunicorn() -> None:
@@ -171,7 +192,7 @@ def _require_same_place(old: Settings, new: Settings) -> None:
     """
     faults = [
         f"LLM_SHELL_{name.upper()}: can't change while the service runs (it is {getattr(old, name)}): restart it."
-        for name in ("log_dir", "bind", "host", "port")
+        for name in ("log_dir", "run_as", "bind", "host", "port")
         if getattr(new, name) != getattr(old, name)
     ]
     if faults:

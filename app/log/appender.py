@@ -2,10 +2,12 @@
 
 import os
 from contextlib import suppress
+from errno import EINVAL
+from stat import S_ISREG
 
 from app.log.snapshot import older_segment
 
-_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Appender:
@@ -71,9 +73,13 @@ class Appender:
             directory_mode = 0o750 if self._mode & 0o040 else 0o700
             os.makedirs(os.path.dirname(self._path), directory_mode, exist_ok=True)  # noqa: PTH103, PTH120  the shim does without pathlib
             fd = self._create(self._path)
+        found = os.fstat(fd)
+        if not S_ISREG(found.st_mode):  # a FIFO would block the shim once it is full
+            os.close(fd)
+            raise OSError(EINVAL, os.strerror(EINVAL))
         self.close()
         self._fd = fd
-        size = os.fstat(fd).st_size
+        size = found.st_size
         self._torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
 
     def _create(self, path: str) -> int:

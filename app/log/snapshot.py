@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from io import FileIO
+from stat import S_ISREG
 
 from app.log.record import RECORD_LIMIT, Record, decode, decode_block
 
@@ -41,7 +42,7 @@ class Snapshot:
         """
         while True:
             with ExitStack() as files:
-                newer = files.enter_context(FileIO(path))
+                newer = files.enter_context(_open_regular(path))
                 older = _open_if_there(older_segment(path))
                 if older is not None:
                     files.enter_context(older)
@@ -183,9 +184,19 @@ class Snapshot:
         return offset + (len(head) + 1 if len(tail) > behind else 0)
 
 
+def _open_regular(path: str) -> FileIO:
+    """Open a log; what somebody put in its place, a FIFO say, must not hold the reader up and counts as no log."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    file = FileIO(fd)
+    if not S_ISREG(os.fstat(fd).st_mode):
+        file.close()
+        raise FileNotFoundError(path)
+    return file
+
+
 def _open_if_there(path: str) -> FileIO | None:
     try:
-        return FileIO(path)
+        return _open_regular(path)
     except FileNotFoundError:
         return None
 

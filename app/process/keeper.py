@@ -1,6 +1,5 @@
 """The shim's one loop: whatever happens to a run is an event in it, and every change is written down and told."""
 
-import errno
 import select
 import signal
 import socket
@@ -23,8 +22,6 @@ from app.process.tree import Identity
 # How often counts of trouble are told while they grow.
 TROUBLE_INTERVAL = 1.0
 UNKNOWN_CODE = "Its shim was killed and nobody else could tell its exit code."
-# The record can't be written now; it stays whole as it was, and the next change tries again.
-RECORD_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.ENOENT, errno.EIO, errno.EROFS})
 
 
 class Keeper:
@@ -239,9 +236,7 @@ class Keeper:
         self._record.state = self._state
         try:
             self._file.write(self._record)
-        except OSError as error:
-            if error.errno not in RECORD_ERRORS:
-                raise
+        except OSError:  # whatever somebody did to the directory: the run goes on, and the next change tries again
             self._count("failed_records")
 
     def _notice_end_of_output(self) -> None:

@@ -87,7 +87,7 @@ def spare_path(path: str) -> str:
 def read_record(path: str) -> RunRecord | None:
     """Read a run record, or its last version but one where somebody broke it; None when neither can be read."""
     for name in (path, spare_path(path)):
-        with contextlib.suppress(OSError, msgspec.MsgspecError), open(name, "rb") as file:
+        with contextlib.suppress(OSError, msgspec.MsgspecError), open(name, "rb", opener=_open_at_once) as file:
             return decode_record(file.read())
     return None
 
@@ -100,6 +100,11 @@ def encode_record(record: RunRecord) -> bytes:
 def decode_record(data: bytes) -> RunRecord:
     """Read a record from JSON; raises `msgspec.MsgspecError` for anything else."""
     return msgspec.json.decode(data, type=RunRecord)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for a writer, should somebody have put a FIFO there."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class RecordFile:

@@ -59,7 +59,8 @@ class Switchboard:
         """Accept whoever waits and hear whoever spoke."""
         ready = {fd for fd, _events in self._poller.poll(0)}
         for link in [link for link in self._links if link.fileno() in ready]:
-            self._hear(link)
+            if link in self._links:  # what another said may have had this one dropped
+                self._hear(link)
         if self._listener.fileno() in ready:
             self._accept()
 
@@ -105,6 +106,8 @@ class Switchboard:
             self._on_kill(link, control.decode_from_supervisor(packet))
 
     def _drop(self, link: socket.socket) -> None:
+        if link not in self._links:
+            return
         self._poller.unregister(link.fileno())
         self._links.remove(link)
         link.close()

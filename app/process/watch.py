@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 RECOVERY_TIMEOUT = 10.0
 # An overlapping worker needs about this long to make a successor listen.
 RETRY_INTERVAL = 0.02
+# At the most one new shim for a run in this time.
+SUCCESSION_INTERVAL = 1.0
 # A fostered tree's dead are no shim's children: they wait for us at most this long.
 REAP_INTERVAL = 1.0
 
@@ -50,6 +52,7 @@ class Run:
         self._link: ShimLink | None = None
         self._pipe: int | None = None
         self._closed = False
+        self._succeeded_at = -SUCCESSION_INTERVAL
         self._recovering = threading.RLock()
         self._pidfd = open_pidfd(record.process) if record.process else None
 
@@ -274,6 +277,9 @@ class Run:
             self._pidfd = open_pidfd(self.record.process)
 
     def _start_successor(self, process: Identity, listener: socket.socket) -> socket.socket:
+        # The first at once; one that dies at once, too, must not be replaced hundreds of times a second.
+        time.sleep(max(0.0, self._succeeded_at + SUCCESSION_INTERVAL - time.monotonic()))
+        self._succeeded_at = time.monotonic()
         takeover = Takeover(
             record=self.record,
             process=process,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.exceptions import BadRequestError, ConflictError, InternalError
+from app.exceptions import BadRequestError, ConflictError, InternalError, NotFoundError
 from app.process.manager import Policy, ProcessManager
 from tests.process.conftest import alive, content, ended, printed
 from tests.support import wait_until
@@ -221,3 +221,28 @@ def test_kill_cancels_a_restart(pm: ProcessManager) -> None:
     assert answer["reason"].startswith("Ended by /kill.")
     assert "cancelled" in str(refusals[0])
     assert pm.get_status()["status"] == "killed"
+
+
+def test_a_spare_that_became_a_directory_costs_only_the_record(pm: ProcessManager) -> None:
+    """A record that can't be written holds up neither the run nor its end, and the status tells of it."""
+    log_file = pm.start("echo ready; exec sleep 100")["log_file"]
+    printed(pm, "ready")
+    spare = Path(log_file).with_suffix(".json.spare")
+    wait_until(spare.exists)
+    spare.unlink()
+    spare.mkdir()
+    answer = pm.kill()
+    assert (answer["status"], answer["exit_code"]) == ("killed", -15)
+    assert "writes of the run record that failed" in pm.get_status()["reason"]
+    assert "replaced" not in pm.get_status()["reason"]
+
+
+def test_a_fifo_in_the_place_of_the_log_holds_nobody_up(pm: ProcessManager) -> None:
+    """Readers see no log there, and the process goes on and can be ended."""
+    log_file = Path(pm.start("echo ready; while sleep 0.02; do echo more; done")["log_file"])
+    printed(pm, "ready")
+    log_file.unlink()
+    os.mkfifo(log_file)
+    with pytest.raises(NotFoundError):
+        pm.logs.read_logs(str(log_file))
+    assert pm.kill("SIGKILL")["status"] == "killed"

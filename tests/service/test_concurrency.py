@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
@@ -139,3 +141,12 @@ def test_restart_goes_through_after_the_grace(service: Service, pool: ThreadPool
     assert body["process_pid"] != stubborn
     assert not alive(stubborn)
     assert service.wait_for_output("ready") == "ready"
+
+
+def test_half_a_request_line_holds_no_thread_for_long(service: Service) -> None:
+    """Clients that fall silent inside a request, more than there are threads, delay the others by seconds only."""
+    with ExitStack() as clients:
+        for _ in range(40):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+            client.sendall(b"GET /he")
+        assert service.get("/health", timeout=20.0).status == 200
