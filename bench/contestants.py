@@ -94,12 +94,15 @@ def svlogd(folder: Path, command: str) -> Result:
 
 
 def supervisord(folder: Path, command: str) -> Result:
-    """Run under supervisord, which adds no timestamps."""
+    """Run under supervisord, which adds no timestamps.
+
+    Standard error is left out: supervisord's children inherit an ignored SIGPIPE, and `yes` complains there.
+    """
     done = folder / "done"
     (folder / "conf").write_text(
         f"[supervisord]\nlogfile={folder / 'main'}\npidfile={folder / 'pid'}\nnodaemon=true\nuser=root\n"
         f"[program:bench]\ncommand=sh -c {shlex.quote(f'{command}; touch {done}')}\nautorestart=false\n"
-        f"startsecs=0\nstdout_logfile={folder / 'log'}\nstdout_logfile_maxbytes=0\nredirect_stderr=true\n"
+        f"startsecs=0\nstdout_logfile={folder / 'log'}\nstdout_logfile_maxbytes=0\n"
     )
     tool = _tool("supervisord", [sys.executable, "-m", "pip", "install", "--quiet", "supervisor==4.3.0"])
     began = time.perf_counter()
@@ -107,8 +110,7 @@ def supervisord(folder: Path, command: str) -> Result:
         [str(tool), "-c", str(folder / "conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            _wait_for_quiet(folder / "log", done)
-            seconds = time.perf_counter() - began
+            seconds = _wait_for_quiet(folder / "log", done) - began
         finally:
             process.terminate()
     return _counted(folder / "log", seconds)
@@ -126,8 +128,7 @@ def pm2(folder: Path, command: str) -> Result:
     try:
         began = time.perf_counter()
         subprocess.run([str(tool), *map(str, arguments)], env=home, check=True, stdout=subprocess.DEVNULL)
-        _wait_for_quiet(folder / "log", done)
-        return _counted(folder / "log", time.perf_counter() - began)
+        return _counted(folder / "log", _wait_for_quiet(folder / "log", done) - began)
     finally:
         subprocess.run([tool, "kill"], env=home, check=False, stdout=subprocess.DEVNULL)
 
@@ -161,13 +162,15 @@ def _piped(folder: Path, command: str, logger: str) -> Result:
     return Result(seconds, None, None, lines)
 
 
-def _wait_for_quiet(log: Path, done: Path) -> None:
-    """Wait until the command has ended and the log has stopped growing; the wait for the latter is not billed twice."""
-    while not done.exists():
-        time.sleep(0.005)
-    size = -1
-    while size != (size := log.stat().st_size if log.exists() else 0):
-        time.sleep(0.05)
+def _wait_for_quiet(log: Path, done: Path) -> float:
+    """Wait until the command has ended and its log has not grown for a second; return when it last grew."""
+    size, grown = -1, time.perf_counter()
+    while not done.exists() or time.perf_counter() - grown < 1:
+        time.sleep(0.01)
+        now = log.stat().st_size if log.exists() else 0
+        if now != size:
+            size, grown = now, time.perf_counter()
+    return grown
 
 
 def _counted(log: Path, seconds: float, cpu: float | None = None, peak: int | None = None) -> Result:
