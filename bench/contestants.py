@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.service import Service, cpu_seconds, memory_kib, parent
+from bench.service import Service, cpu_seconds, looks, memory_kib, parent
 
 CONMON_STUB = """#!/bin/sh
 while [ $# -gt 0 ]; do [ "$1" = --pid-file ] && pidfile=$2; shift; done
@@ -37,12 +37,11 @@ def llm_shell(service: Service, command: str) -> Result:
     began = time.perf_counter()
     shim = parent(service.start(command)["process_pid"])
     cpu, peak = 0.0, 0
-    while True:
+    for _ in looks(0.02):  # a caller who asks more often is billed for his asking
         with contextlib.suppress(OSError, IndexError):  # the shim goes with its run
             cpu, peak = cpu_seconds(shim), memory_kib(shim, "VmHWM")
         if service.status()["status"] != "running":
             break
-        time.sleep(0.02)  # a caller who asks more often is billed for his asking
     lines = service.total_lines()
     seconds = time.perf_counter() - began
     log = Path(service.status()["log_file"])
@@ -72,10 +71,11 @@ def conmon(folder: Path, command: str) -> Result:
     subprocess.run(arguments, env={**os.environ, "BENCH_COMMAND": command}, check=True)
     keeper = int((folder / "conmon.pid").read_text())
     cpu, peak = 0.0, 0
-    while not (folder / "exits" / "bench").exists():
+    for _ in looks(0.005):
         with contextlib.suppress(OSError, IndexError):
             cpu, peak = cpu_seconds(keeper), memory_kib(keeper, "VmHWM")
-        time.sleep(0.005)
+        if (folder / "exits" / "bench").exists():
+            break
     seconds = time.perf_counter() - began
     # A line that fell across two of its reads is kept in pieces, tagged P but for the last.
     return Result(seconds, cpu, peak, _count(folder / "log", b" stdout F "))
@@ -165,8 +165,9 @@ def _piped(folder: Path, command: str, logger: str) -> Result:
 def _wait_for_quiet(log: Path, done: Path) -> float:
     """Wait until the command has ended and its log has not grown for a second; return when it last grew."""
     size, grown = -1, time.perf_counter()
-    while not done.exists() or time.perf_counter() - grown < 1:
-        time.sleep(0.01)
+    for _ in looks(0.01):
+        if done.exists() and time.perf_counter() - grown >= 1:
+            break
         now = log.stat().st_size if log.exists() else 0
         if now != size:
             size, grown = now, time.perf_counter()

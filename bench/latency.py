@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from statistics import median, quantiles
 
-from bench.service import Service, memory_kib, parent, serving
+from bench.service import Service, memory_kib, parent, serving, wait_until
 from bench.table import Row
 
 PAST_RUNS = 10_000
@@ -37,11 +37,9 @@ def _starts_and_kills(service: Service, repeats: int) -> list[Row]:
 
 
 def _wait_for_shim(service: Service) -> None:
-    """Wait until the shim has imported what it needs for the rest of its life: it sleeps in poll then."""
-    shim = parent(service.status()["process_pid"])
-    while Path(f"/proc/{shim}/wchan").read_text() not in {"poll_schedule_timeout.constprop.0", "do_sys_poll", "0"}:
-        time.sleep(0.005)
-    time.sleep(0.1)
+    """Wait until the shim has imported what it needs for the rest of its life: it names itself in the record then."""
+    record = Path(service.status()["log_file"]).with_suffix(".json")
+    wait_until(lambda: '"shim":' in record.read_text())
 
 
 def _at_rest_and_flooded(service: Service) -> Row:

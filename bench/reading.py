@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median, quantiles
 
-from bench.service import Service, memory_kib, serving
+from bench.service import Service, memory_kib, serving, wait_until
 from bench.table import Row
 
 LINE = "x" * 107
@@ -36,8 +36,7 @@ def measure(scale: float) -> list[Row]:
 def _flood(service: Service, lines: int) -> float:
     """Fill a log, let a second pass, print 100 more lines and stay; return when those were printed."""
     service.start(f"yes {LINE} | head -n {lines}; sleep 1; seq 1 100; exec sleep 1000")
-    while service.total_lines() < lines + 100:
-        time.sleep(0.05)
+    wait_until(lambda: service.total_lines() >= lines + 100)
     return time.monotonic()
 
 

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,6 @@ class Service:
         status: dict[str, Any] = json.loads(self.call("GET", "/status"))
         return status
 
-    def wait_for_end(self) -> None:
-        """Wait until the current run has ended."""
-        while self.status()["status"] == "running":
-            time.sleep(0.01)
-
     def total_lines(self) -> int:
         """Return the number of lines that can be read."""
         return int(json.loads(self.call("GET", "/logs?lines=1"))["total_lines"])
@@ -83,6 +78,22 @@ def serving(folder: Path, application: str = "wsgi:app") -> Iterator[Service]:
         process.terminate()
         process.wait(30)
         output.close()
+
+
+def looks(interval: float, timeout: float = 120.0) -> Iterator[None]:
+    """Yield every `interval` seconds, for a look at what no event tells; raises `TimeoutError` in the end."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        yield
+        time.sleep(interval)
+    raise TimeoutError(f"not within {timeout} s")
+
+
+def wait_until(happened: Callable[[], object], timeout: float = 120.0) -> None:
+    """Wait for a condition, asking a hundred times a second; raises `TimeoutError`."""
+    for _ in looks(0.01, timeout):
+        if happened():
+            return
 
 
 PLAIN_SETTINGS = ["--config", os.devnull, "--bind", "127.0.0.1:0", "--worker-class", "gthread", "--threads", "16"]

@@ -212,7 +212,7 @@ class Run:
                 elif self._final is None:
                     if time.monotonic() > deadline:
                         raise InternalError(f"The process could not be taken over from its dead shim: {fault}.")
-                    time.sleep(RETRY_INTERVAL)
+                    time.sleep(RETRY_INTERVAL)  # no event tells that another worker's successor listens
 
     def _connect_or_succeed(self) -> bool:
         """Follow the run's shim or a new one; False when neither can be had now. Raises `OSError` and `LaunchError`."""
@@ -297,7 +297,7 @@ class Run:
         while self._final is None and not self._closed:
             process = self.record.process if self.state.stopped_at is None else None
             reap_orphans(spare=process.pid if process is not None else None)
-            time.sleep(REAP_INTERVAL)
+            time.sleep(REAP_INTERVAL)  # a wait for any child would return at once for the spared zombie
 
     def _bury(self) -> None:
         """Write down that a run ended while nobody watched: nothing about its end is invented."""
