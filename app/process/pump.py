@@ -7,7 +7,8 @@ import termios
 
 from app.log.writer import LogWriter
 
-READ_SIZE = 128 * 1024
+# Half a pipe: a writer that is woken because there is room again has enough to do until the next read.
+READ_SIZE = 512 * 1024
 # As large as an unprivileged user may have it (/proc/sys/fs/pipe-max-size): fewer wake-ups, and room while a shim is
 # being replaced.
 PIPE_SIZE = 1024 * 1024

@@ -46,6 +46,12 @@ def clock_at(second: float) -> RunClock:
     return RunClock(EPOCH + int(second * SECOND), now.boottime_ns)
 
 
+def whole(first: int, timestamp: str, lines: list[str]) -> bytes:
+    """Return the records of whole lines."""
+    blocks = encode_lines(first, timestamp, "".join(f"{line}\n" for line in lines))
+    return b"".join(records for records, _count in blocks)
+
+
 def ten_lines() -> bytes:
     """Return the records of lines `line 1` to `line 10`, a second apart."""
     return b"".join(encode(Record(n, at(n), f"line {n}")) for n in range(1, 11))
@@ -196,7 +202,7 @@ def test_a_page_over_a_log_truncated_meanwhile_ends_early(manager: LogManager, l
 def test_chunks_are_the_inside_of_a_json_string(manager: LogManager, log: Path) -> None:
     """chunks() joins to valid JSON between two quotes, and is text of every kind."""
     lines = ['"', "\\", "\x00\x1b[0m\x7f", "é😀\u2028", "", "\\xff"]
-    log.write_bytes(encode_lines(1, at(1), "\n".join(lines))[0])
+    log.write_bytes(whole(1, at(1), lines))
     with manager.open_page(str(log)) as page:
         assert json.loads(b'"' + b"".join(page.chunks()) + b'"') == "\n".join(lines)
         assert page.lines_returned == len(lines)
@@ -357,7 +363,7 @@ def big_log(path: Path, size: int) -> int:
     block, seq = 10_000, 0
     with path.open("wb") as file:
         while file.tell() < size:
-            file.write(encode_lines(seq + 1, at(seq // block), "\n".join(["x" * 100] * block))[0])
+            file.write(whole(seq + 1, at(seq // block), ["x" * 100] * block))
             seq += block
     return seq
 
