@@ -11,6 +11,7 @@ from app.api.answers import QuickJSON
 from app.api.openapi import ShellApi
 from app.api.parsing import MAX_BODY_BYTES
 from app.api.proxy import TrustedProxies
+from app.api.quick import QuickStatus
 from app.config import Settings
 
 STALL_SECONDS = 30
@@ -22,10 +23,11 @@ def build_app(settings: Settings) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # see where bodies are read
     app.config["STALL_SECONDS"] = STALL_SECONDS
     app.json = QuickJSON(app)
-    app.wsgi_app = TrustedProxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]  # Flask's way
     app.url_map.merge_slashes = False  # "//start" is a 404 like any other wrong path, not a redirect
     app.extensions[logs.LONG_ANSWERS] = BoundedSemaphore(max(1, settings.threads // 4))
-    auth.protect(app, settings)
+    check_caller = auth.protect(app, settings)
+    quick = QuickStatus(app.wsgi_app, check_caller, auth.ANSWER_HEADERS)
+    app.wsgi_app = TrustedProxies(quick, settings.trusted_proxies)  # type: ignore[method-assign]  # Flask's way
     errors.register(app)
     audit.register(app, settings)
     api = ShellApi(app, needs_token=settings.token is not None)

@@ -28,6 +28,10 @@ class QuickJSON(DefaultJSONProvider):
     sort_keys = False
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
-        """Return an answer with this body, a newline at its end for whoever reads it in a terminal."""
-        body = msgspec.json.encode(self._prepare_response_obj(args, kwargs)) + b"\n"
-        return Response(body, mimetype=self.mimetype)
+        """Return an answer with this body."""
+        return Response(encode(self._prepare_response_obj(args, kwargs)), mimetype=self.mimetype)
+
+
+def encode(answer: object) -> bytes:
+    """Return an answer's body, a newline at its end for whoever reads it in a terminal."""
+    return msgspec.json.encode(answer) + b"\n"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
@@ -12,9 +14,12 @@ from app.addresses import is_loopback, split_port
 from app.config import Settings
 from app.exceptions import BadRequestError
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 OPEN_PATH = "/health"
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-_POLICY = "default-src 'none'; frame-ancestors 'none'"
+_POLICY = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}  # /docs has one of its own
 _HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -23,36 +28,40 @@ _HEADERS = {
 }
 
 
-def protect(app: Flask, settings: Settings) -> None:
-    """Check every request to `app`, known path or not, before anything else looks at it."""
+ANSWER_HEADERS = _POLICY | _HEADERS
+
+
+def protect(app: Flask, settings: Settings) -> Callable[[WSGIEnvironment], None]:
+    """Check every request to `app`, known path or not, before anything else looks at it; return the check."""
     expected = settings.token.encode() if settings.token is not None else None
 
-    def check_caller() -> None:
-        _limit_stalls()
+    def check_caller(environ: WSGIEnvironment) -> None:
+        _limit_stall(environ, app.config["STALL_SECONDS"])
         if expected is None or settings.trusted_hosts:
-            _check_host(settings.trusted_hosts)
+            _check_host(environ, settings.trusted_hosts)
         if expected is None:
-            _check_origin()
-        elif request.path != OPEN_PATH:
-            _check_token(expected)
+            _check_origin(environ)
+        elif environ["PATH_INFO"] != OPEN_PATH:
+            _check_token(environ, expected)
 
-    app.before_request(check_caller)
+    app.before_request(lambda: check_caller(request.environ))
     app.after_request(_add_headers)
+    return check_caller
 
 
-def _limit_stalls() -> None:
+def _limit_stall(environ: WSGIEnvironment, seconds: float) -> None:
     """Bound how long one read from, or write to, a client that has stopped may hold a thread.
 
     gunicorn's threaded worker hands the socket out and makes it blocking again before each request. A timeout in a read
     reaches Werkzeug as a client that went away, one in a write ends the answer.
     """
-    if (connection := request.environ.get("gunicorn.socket")) is not None:
-        connection.settimeout(current_app.config["STALL_SECONDS"])
+    if (connection := environ.get("gunicorn.socket")) is not None:
+        connection.settimeout(seconds)
 
 
-def _check_host(trusted_hosts: tuple[str, ...]) -> None:
+def _check_host(environ: WSGIEnvironment, trusted_hosts: tuple[str, ...]) -> None:
     """Refuse a name that someone else's DNS may have pointed at us (DNS rebinding)."""
-    host = request.environ.get("HTTP_HOST", "").lower()
+    host = environ.get("HTTP_HOST", "").lower()
     name = split_port(host)
     if name is None:
         raise BadRequestError("Send a Host header with the name or address of this service.")
@@ -63,19 +72,19 @@ def _check_host(trusted_hosts: tuple[str, ...]) -> None:
         )
 
 
-def _check_origin() -> None:
+def _check_origin(environ: WSGIEnvironment) -> None:
     """Refuse pages of other origins; a page that the started process serves on another port is one of those."""
-    origin = request.environ.get("HTTP_ORIGIN")
+    origin = environ.get("HTTP_ORIGIN")
     if origin is None:
         return
-    scheme = request.environ["wsgi.url_scheme"]
-    host = request.environ["HTTP_HOST"].lower()
+    scheme = environ["wsgi.url_scheme"]
+    host = environ["HTTP_HOST"].lower()
     if origin.lower() != f"{scheme}://{host.removesuffix(_DEFAULT_PORTS.get(scheme, ''))}":
         raise Forbidden("A page of another origin must not call this service; call it from a program instead.")
 
 
-def _check_token(expected: bytes) -> None:
-    scheme, _, credentials = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+def _check_token(environ: WSGIEnvironment, expected: bytes) -> None:
+    scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthorized(
             "This service needs its token: send the header Authorization: Bearer <the value of LLM_SHELL_TOKEN>.",
@@ -89,6 +98,7 @@ def _check_token(expected: bytes) -> None:
 
 
 def _add_headers(response: Response) -> Response:
-    response.headers.setdefault("Content-Security-Policy", _POLICY)  # /docs has one of its own
+    for name, value in _POLICY.items():
+        response.headers.setdefault(name, value)
     response.headers.extend(_HEADERS)
     return response

@@ -76,6 +76,15 @@ def test_start_answers_with_the_status_object(client: FlaskClient, tmp_path: Pat
     assert (started["output_open"], started["leftover_pids"]) == (True, [])
 
 
+def test_status_is_one_answer_by_either_way(client: FlaskClient) -> None:
+    """The short way to /status and Flask's give the same answer, to the last header."""
+    client.post("/start", json={"command": "exec sleep 1000"})
+    short = client.get("/status")
+    by_the_route = client.get("/status", headers={"Content-Length": "0"})
+    assert (short.status_code, short.data) == (by_the_route.status_code, by_the_route.data)
+    assert sorted(short.headers) == sorted(by_the_route.headers)
+
+
 def test_start_of_a_command_that_is_gone_at_once(client: FlaskClient) -> None:
     """/start tells the moment of the spawn: running, even for `true`."""
     assert start(client, "true")["status"] == "running"
