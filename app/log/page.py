@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from typing import Self
 
-from app.log.record import decode_block, encode_text
+from app.log.record import Record, decode_block, encode_text
 from app.log.snapshot import Snapshot
 
 
@@ -37,17 +37,17 @@ class LogPage:
 
     def texts(self) -> Generator[str]:
         """Yield `content` itself; otherwise the same as `chunks()`."""
-        seq, separator = 0, ""
+        seq = 0
         with self:
             for _, block in self._snapshot.blocks(self._start):
-                texts: list[str] = []
-                for record in decode_block(block):
-                    if record.seq != seq:
-                        texts.append(separator)
-                        self.lines_returned += 1
-                        seq, separator = record.seq, "\n"
-                    texts.append(record.line)
-                yield "".join(texts)
+                if not (records := decode_block(block)):
+                    continue
+                lines = _lines_of(records)
+                goes_on = records[0].seq == seq
+                before = [] if goes_on or seq == 0 else [""]
+                self.lines_returned += len(lines) - goes_on
+                seq = records[-1].seq
+                yield "\n".join(before + lines)
 
     def close(self) -> None:
         """Give the file descriptors back; harmless when done already."""
@@ -60,3 +60,18 @@ class LogPage:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
+
+
+def _lines_of(records: list[Record]) -> list[str]:
+    """Return the text of each line, put together where it was written in pieces."""
+    if not any([record.part for record in records]):  # noqa: C419  a list is made faster than a generator is asked
+        return [record.line for record in records]
+    lines: list[str] = []
+    seq = 0
+    for record in records:
+        if record.seq == seq:
+            lines[-1] += record.line
+        else:
+            lines.append(record.line)
+        seq = record.seq
+    return lines
