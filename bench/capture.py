@@ -18,7 +18,7 @@ RICH = '\x1b[32mok\x1b[0m "quoted" back\\slash \U0001f680 done in 12 ms: src/com
 def cases(scale: float) -> dict[str, tuple[str, int, list[str]]]:
     """Return each case's command, number of lines, and contestants beside ours."""
     everybody = list(PEERS)
-    short = ["plain file", "conmon"]
+    short = ["plain file", "conmon", "conmon --no-sync-log"]
 
     def lines(text: str, count: int, who: list[str]) -> tuple[str, int, list[str]]:
         wanted = max(1000, int(count * scale))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.service import Service, cpu_seconds, looks, memory_kib, parent
+from bench.service import Service, alive, cpu_seconds, looks, memory_kib, parent
 
 CONMON_STUB = """#!/bin/sh
 while [ $# -gt 0 ]; do [ "$1" = --pid-file ] && pidfile=$2; shift; done
@@ -35,11 +35,15 @@ def llm_shell(service: Service, command: str) -> Result:
     worker = service.worker
     before = cpu_seconds(worker)
     began = time.perf_counter()
-    shim = parent(service.start(command)["process_pid"])
+    process = service.start(command)["process_pid"]
+    shim = parent(process)
     cpu, peak = 0.0, 0
-    for _ in looks(0.02):  # a caller who asks more often is billed for his asking
+    for _ in looks(0.01):
         with contextlib.suppress(OSError, IndexError):  # the shim goes with its run
             cpu, peak = cpu_seconds(shim), memory_kib(shim, "VmHWM")
+        if not alive(process):
+            break
+    for _ in looks(0.002):
         if service.status()["status"] != "running":
             break
     lines = service.total_lines()
@@ -57,6 +61,16 @@ def plain_file(folder: Path, command: str) -> Result:
 
 
 def conmon(folder: Path, command: str) -> Result:
+    """Run under conmon as it comes: it syncs its log to the disk before it tells of the end."""
+    return _conmon(folder, command)
+
+
+def conmon_without_sync(folder: Path, command: str) -> Result:
+    """Run under conmon without its final sync, which nobody else here does."""
+    return _conmon(folder, command, "--no-sync-log")
+
+
+def _conmon(folder: Path, command: str, *options: str) -> Result:
     """Run under conmon, with a stub in the place of the container runtime."""
     stub = folder / "runtime"
     stub.write_text(CONMON_STUB)
@@ -65,13 +79,13 @@ def conmon(folder: Path, command: str) -> Result:
     (folder / "exits").mkdir()
     arguments = ["conmon", "--api-version", "1", "-c", "bench", "-u", "bench", "-n", "bench", "-r", str(stub)]
     arguments += ["-b", str(folder / "bundle"), "-p", str(folder / "pid"), "-l", f"k8s-file:{folder / 'log'}"]
-    arguments += ["--exit-dir", str(folder / "exits"), "--full-attach", "--no-sync-log", "--log-level", "error"]
+    arguments += ["--exit-dir", str(folder / "exits"), "--full-attach", "--log-level", "error", *options]
     arguments += ["--conmon-pidfile", str(folder / "conmon.pid")]
     began = time.perf_counter()
     subprocess.run(arguments, env={**os.environ, "BENCH_COMMAND": command}, check=True)
     keeper = int((folder / "conmon.pid").read_text())
     cpu, peak = 0.0, 0
-    for _ in looks(0.005):
+    for _ in looks(0.01):
         with contextlib.suppress(OSError, IndexError):
             cpu, peak = cpu_seconds(keeper), memory_kib(keeper, "VmHWM")
         if (folder / "exits" / "bench").exists():
@@ -136,6 +150,7 @@ def pm2(folder: Path, command: str) -> Result:
 PEERS: dict[str, Callable[[Path, str], Result]] = {
     "plain file": plain_file,
     "conmon": conmon,
+    "conmon --no-sync-log": conmon_without_sync,
     "s6-log T": s6_log,
     "svlogd -ttt": svlogd,
     "supervisord": supervisord,
@@ -150,7 +165,13 @@ def install() -> set[str]:
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):
         subprocess.run(["apt-get", "update", "-qq"], check=False, stdout=subprocess.DEVNULL)
         subprocess.run(["apt-get", "install", "-y", "-qq", *missing], check=False, stdout=subprocess.DEVNULL)
-    absent = {"conmon": "conmon", "s6-log T": "s6-log", "svlogd -ttt": "svlogd", "pm2 --time": "npm"}
+    absent = {
+        "conmon": "conmon",
+        "conmon --no-sync-log": "conmon",
+        "s6-log T": "s6-log",
+        "svlogd -ttt": "svlogd",
+        "pm2 --time": "npm",
+    }
     return {peer for peer, program in absent.items() if not shutil.which(program)}
 
 

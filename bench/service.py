@@ -131,6 +131,13 @@ def name(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
+def alive(pid: int) -> bool:
+    """Tell whether a process has not ended yet."""
+    with contextlib.suppress(OSError):
+        return _stat(pid)[0] != "Z"
+    return False
+
+
 def parent(pid: int) -> int:
     """Return the parent's pid."""
     return int(_stat(pid)[1])
