@@ -22,7 +22,7 @@ def test_the_shim_loads_no_web_framework() -> None:
     """Neither Flask nor marshmallow is loaded by the whole of the shim."""
     loaded = _modules_after("import app.process.shim, app.process.life")
     assert "app.process.keeper" in loaded
-    assert not {"flask", "marshmallow", "werkzeug", "environs", "pathlib", "logging"} & loaded
+    assert not {"flask", "marshmallow", "werkzeug", "environs", "pathlib", "json", "logging"} & loaded
 
 
 def test_hardly_anything_is_loaded_before_the_spawn() -> None:

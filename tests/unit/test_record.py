@@ -52,6 +52,12 @@ def test_text_is_the_inside_of_a_json_string(text: str) -> None:
     assert json.loads(b'"' + encode_text(text) + b'"') == text
 
 
+@given(lines)
+def test_much_text_is_escaped_like_little(text: str) -> None:
+    """What is long enough for the quicker encoder comes out the same."""
+    assert encode_text(text + "." * 20_000) == encode_text(text) + b"." * 20_000
+
+
 @given(st.binary() | st.text().map(lambda text: text.encode(errors="surrogatepass")))
 def test_bad_bytes_are_shown_as_backslash_x(output: bytes) -> None:
     r"""Bytes that are not UTF-8 read \xNN, the rest is untouched."""
