@@ -3,10 +3,10 @@
 import argparse
 import sys
 
-from bench import capture, contestants, latency, reading
+from bench import capture, contestants, latency, reading, steps
 from bench.table import Row, machine, render
 
-PARTS = ("capture", "reading", "latency")
+PARTS = ("capture", "reading", "latency", "steps")
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parts = arguments.parts or PARTS
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    absent = contestants.install()
+    absent = contestants.install() if {"capture", "latency"} & set(parts) else set()
     rows: list[Row] = []
     if "capture" in parts:
         rows += capture.measure(arguments.rounds, arguments.scale, absent)
@@ -27,6 +27,8 @@ def main() -> None:
         rows += reading.measure(arguments.scale)
     if "latency" in parts:
         rows += latency.measure(arguments.rounds)
+    if "steps" in parts:
+        rows += steps.measure()
     print(f"{machine()}\n\n{render(rows)}")
     if absent:
         print(f"\nnot here, so not measured: {', '.join(sorted(absent))}", file=sys.stderr)

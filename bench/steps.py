@@ -1,0 +1,113 @@
+"""The path of a line from write(2) to the caller, step by step: what each costs."""
+
+import fcntl
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+from app.log.appender import Appender
+from app.log.clock import RunClock, format_time
+from app.log.manager import LogManager
+from app.log.page import LogPage
+from app.log.record import decode_block, encode_lines, show
+from app.log.snapshot import Snapshot
+from app.log.writer import LogWriter
+from app.process.pump import PIPE_SIZE, READ_SIZE
+from bench.table import Row
+
+LINE = b"x" * 107 + b"\n"
+LINES = READ_SIZE // len(LINE)
+BLOCK = LINE * LINES
+STDIO = 4096
+REPEATS = 50
+
+
+def measure() -> list[Row]:
+    """Time each step for as many lines as one read takes, without the wake-ups and the waiting in between."""
+    with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base:
+        written = _writing(Path(base))
+        log = Path(LogManager(Path(base) / "logs").create_log_file())
+        LogWriter(str(log), RunClock.start()).feed(BLOCK)
+        read = _reading(log)
+    return [*_rows("a line of 108 bytes, written", written), *_rows("the same line, read", read)]
+
+
+def _rows(case: str, costs: dict[str, float]) -> list[Row]:
+    total = sum(costs.values())
+    return [Row(case, step, f"{cost / LINES * 1e9:.0f} ns", f"{cost / total:.0%}") for step, cost in costs.items()]
+
+
+def _writing(folder: Path) -> dict[str, float]:
+    """Return the seconds that each step from the command to the log takes."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    appender = Appender(str(folder / "appended"), mode=0o600, max_bytes=0)
+    now = format_time(RunClock.start().now_ns())
+    text = show(BLOCK)
+    records = [block for block, _count in encode_lines(1, now, text)]
+
+    def through_the_pipe() -> None:
+        for start in range(0, len(BLOCK), STDIO):
+            os.write(writing, BLOCK[start : start + STDIO])
+        os.read(reading, READ_SIZE)
+
+    costs = {
+        f"write(2) by {STDIO // 1024} KiB into the pipe, one read(2)": _best(through_the_pipe),
+        "bytes become text": _best(lambda: show(BLOCK)),
+        "escaped, cut, numbered, joined": _best(lambda: list(encode_lines(1, now, text))),
+        "write(2) into the page cache": _best(lambda: appender.append(b"".join(records))),
+    }
+    appender.close()
+    os.close(reading)
+    os.close(writing)
+    return costs
+
+
+def _reading(log: Path) -> dict[str, float]:
+    """Return the seconds that each step from the log to the caller takes."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    with Snapshot.open(str(log)) as snapshot:
+        raw = snapshot.read(0, snapshot.size)
+
+    def page() -> list[bytes]:
+        with LogPage(str(log), Snapshot.open(str(log)), 0, reaches_back=False) as whole:
+            return list(whole.chunks())
+
+    answer = b"".join(page())[:65536]
+
+    def send() -> None:
+        ours.sendall(answer)
+        theirs.recv(len(answer))
+
+    # What each adds to the one before.
+    upto = [0.0, _best(lambda: _read(log)), _best(lambda: (_read(log), decode_block(raw))), _best(page)]
+    read, decoded, escaped = (after - before for before, after in pairwise(upto))
+    costs = {
+        "pread(2) from the page cache": read,
+        "JSON becomes records": decoded,
+        "records become the text of the answer": escaped,
+        "send(2) and recv(2)": _best(send) * len(BLOCK) / len(answer),
+    }
+    ours.close()
+    theirs.close()
+    return costs
+
+
+def _read(log: Path) -> bytes:
+    with Snapshot.open(str(log)) as snapshot:
+        return b"".join(block for _offset, block in snapshot.blocks(0))
+
+
+def _best(step: Callable[[], object]) -> float:
+    """Return the least time of many: what comes on top of it is the machine's."""
+    times = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    return min(times)
