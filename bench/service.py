@@ -107,7 +107,7 @@ def _port_of(process: "subprocess.Popen[bytes]", output: Path) -> int:
         if found and "Booting worker" in output.read_text():
             port = int(found[1])
             with contextlib.suppress(OSError):
-                Service(process.pid, port).connection.connect()
+                Service(process.pid, port).call("GET", "/health")  # the worker still boots while the master listens
                 return port
         if process.poll() is not None:
             break
