@@ -29,7 +29,7 @@ class Record(Struct, omit_defaults=True, gc=False):
 
 
 _MUCH = 16 * 1024
-_STAND_IN = "\x7f"
+_STAND_IN = b"\x7f"
 _END = b'"}\n'
 _NUMBERS = [b"%d" % number for number in range(1000)]
 _DIGITS = [b"%03d" % number for number in range(1000)]
@@ -58,14 +58,14 @@ def whole_characters(output: bytes) -> int:
     return utf_8_decode(output, "surrogateescape", False)[1]  # not final
 
 
-def encode_lines(first_seq: int, timestamp: str, text: str) -> Iterator[tuple[bytes, int]]:
+def encode_lines(first_seq: int, timestamp: str, output: bytes) -> Iterator[tuple[bytes, int]]:
     """Yield the records of lines that each end with a newline, numbered from `first_seq` on, in counted blocks.
 
-    This is where the time of a flood goes, so no Python runs for each line: the text is escaped as one string and cut
+    This is where the time of a flood goes, so no Python runs for each line: the output is escaped as one string and cut
     afterwards, and the records are interleaved by slice assignment out of lists that are built in C. A block holds up
     to a thousand of them, so that a flood of empty lines, each of which takes sixty bytes here, is bounded as well.
     """
-    tails = _escape_lines(text)
+    tails = _escape_lines(output)
     middle = b',"timestamp":"%b","line":"' % timestamp.encode()
     done = 0
     while done < len(tails):
@@ -79,19 +79,17 @@ def encode_lines(first_seq: int, timestamp: str, text: str) -> Iterator[tuple[by
         done += count
 
 
-def _escape_lines(text: str) -> list[bytes]:
+def _escape_lines(output: bytes) -> list[bytes]:
     """Return each line's record from the inside of its JSON string to its end.
 
     Escaped, a newline could not be told from a backslash and an n, so another character takes its place that JSON does
     not escape. The cutting is left to `readlines`, which searches with memchr(3) where `split` looks at each byte.
     """
-    if _STAND_IN in text:
-        return [encode_text(line) + _END for line in text.split("\n")[:-1]]
-    escaped = _quote(text.replace("\n", _STAND_IN)).replace(_STAND_IN.encode(), _END)
-    tails = BytesIO(escaped).readlines()
-    tails[0] = tails[0][1:]
-    del tails[-1]  # with the first line's first byte, the quotes around the whole
-    return tails
+    if _STAND_IN in output:
+        return [encode_text(show(line)) + _END for line in output.split(b"\n")[:-1]]
+    escaped = BytesIO(_quote(show(output.replace(b"\n", _STAND_IN))).replace(_STAND_IN, _END))
+    escaped.seek(1)  # behind the quote that opens the whole
+    return escaped.readlines()[:-1]  # and without the one that closes it
 
 
 def encode(record: Record) -> bytes:

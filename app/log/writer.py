@@ -102,12 +102,11 @@ class LogWriter:
 
     def _write_lines(self, block: bytes, timestamp: str) -> None:
         """Write whole lines, of which the first may be the last piece of the current one."""
-        text = show(block)
         if self._part:
-            piece, _, text = text.partition("\n")
-            self._gather(encode(Record(self.seq, timestamp, piece, self._part + 1)))
+            piece, _, block = block.partition(b"\n")
+            self._gather(encode(Record(self.seq, timestamp, show(piece), self._part + 1)))
             self._part = 0
-        for records, count in encode_lines(self.seq + 1, timestamp, text):
+        for records, count in encode_lines(self.seq + 1, timestamp, block):
             self.seq += count
             self._gather(records)
 

@@ -39,7 +39,7 @@ def test_pieces_are_numbered_and_all_but_the_last_are_partial() -> None:
 @given(st.integers(1, 10**12), st.lists(lines, min_size=1))
 def test_any_lines_survive_the_log(first: int, texts: list[str]) -> None:
     """What is encoded is decoded again, numbered one by one, by us and by any JSON parser."""
-    blocks = list(encode_lines(first, AT, "".join(f"{text}\n" for text in texts)))
+    blocks = list(encode_lines(first, AT, "".join(f"{text}\n" for text in texts).encode()))
     raw = b"".join(records for records, _count in blocks)
     assert raw.count(b"\n") == sum(count for _records, count in blocks) == len(texts)
     assert decode_block(raw) == [Record(first + i, AT, text) for i, text in enumerate(texts)]
