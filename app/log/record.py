@@ -105,7 +105,7 @@ def encode_text(text: str) -> bytes:
 def _quote(text: str) -> bytes:
     """Return text as a JSON string.
 
-    orjson is ten times as quick on much text, but its import costs a shim more than all that most commands print.
+    orjson is many times as quick on much text, but its import costs a shim more than all that most commands print.
     """
     if len(text) < _MUCH:
         return _encoder.encode(text)
