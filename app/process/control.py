@@ -117,6 +117,8 @@ def listen(name: str) -> socket.socket:
 def connect(name: str) -> socket.socket | None:
     """Connect to a shim by its name; None when nobody of ours listens there."""
     link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # connect(2) would wait for room in the queue, which a stranger who never accepts could make for ever.
+    link.setblocking(False)
     try:
         link.connect(f"\0{name}")
     except OSError:
@@ -125,6 +127,7 @@ def connect(name: str) -> socket.socket | None:
     if not peer_is_ours(link):
         link.close()
         return None
+    link.setblocking(True)
     return link
 
 

@@ -2,8 +2,8 @@
 
 import contextlib
 import fcntl
+import logging
 import os
-import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from app.process import control
 from app.process.account import look_up
 from app.process.control import Cause, State
 from app.process.launch import LaunchError, process_environment
+from app.process.lost import find_records, new_control_name
 from app.process.pointer import Pointer
 from app.process.refusals import (
     already_ended,
@@ -31,6 +32,7 @@ from app.process.status import describe, reason_of, signal_name, status_of
 from app.process.tree import boot_id
 from app.process.watch import Run
 
+logger = logging.getLogger(__name__)
 # What `replace` gives the old tree before SIGKILL, like /kill's default.
 REPLACE_TIMEOUT = 5.0
 # A shim whose run has ended needs milliseconds to write that down and go.
@@ -82,7 +84,21 @@ class ProcessManager:
     def adopt(self) -> None:
         """Take over the run that an earlier worker or service left behind, if there is one."""
         self._seen = None
-        self._current()
+        run = self._current()
+        if run is None or not run.live:
+            self._adopt_lost()
+
+    def _adopt_lost(self) -> None:
+        """Take over a run that lives although neither pointer nor record told so: the newest, if there are several."""
+        with self._exchange:
+            for path in find_records(self.logs.log_dir):
+                if self._run is not None and self._run.live:
+                    logger.warning("The run of %s is alive as well: it will be ended when the service stops.", path)
+                elif (found := Run.load(path)) is not None:
+                    self._replace_run(found)
+                    with contextlib.suppress(OSError):
+                        self._pointer.set(path)
+                        self._seen = path
 
     def forget_history(self) -> None:
         """Drop a run that had ended, and was answered for, before this service came up: it is history now."""
@@ -161,9 +177,21 @@ class ProcessManager:
         """End the tree because the service stops, whatever operation is under way; its shim has gone on return."""
         with self._exchange:
             run = self._current()
-        if run is not None and run.live:
-            run.kill("SIGTERM", timeout, "shutdown")
-            run.wait_for_shim(SHIM_PATIENCE)
+        try:
+            if run is not None and run.live:
+                _shut_down(run, timeout)
+        finally:
+            self._shut_down_lost(timeout, run)
+
+    def _shut_down_lost(self, timeout: float, current: Run | None) -> None:
+        """End what lives beside the current run, as it may when files were removed: nothing outlives a stop."""
+        for path in find_records(self.logs.log_dir):
+            if current is not None and path == record_path(current.record.log_file):
+                continue
+            lost = Run.load(path)
+            if lost is not None:
+                with contextlib.closing(lost):
+                    _shut_down(lost, timeout)
 
     def close(self) -> None:
         """Let go of the current run without ending it."""
@@ -336,8 +364,7 @@ class ProcessManager:
             started_ns=clock.started_ns,
             boottime_ns=clock.boottime_ns,
             boot_id=boot_id(),
-            # Nobody can guess it; it says whose it is to whoever looks at the machine's sockets.
-            control=f"llm-shell-{secrets.token_hex(16)}",
+            control=new_control_name(self.logs.log_dir),
             log_file=path,
             log_mode=self.logs.file_mode,
             log_max_bytes=self._policy.log_max_bytes,
@@ -368,3 +395,9 @@ class ProcessManager:
             RecordFile(record_path(record.log_file)).remove()
             Path(record.log_file).unlink(missing_ok=True)
             raise
+
+
+def _shut_down(run: Run, timeout: float) -> None:
+    """End a run's tree because the service stops, and wait until its shim has gone too."""
+    run.kill("SIGTERM", timeout, "shutdown")
+    run.wait_for_shim(SHIM_PATIENCE)

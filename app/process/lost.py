@@ -1,0 +1,73 @@
+"""Runs that live although no file tells of them any more, found by the names of their shims' control sockets."""
+
+import hashlib
+import logging
+import os
+import secrets
+import time
+from pathlib import Path
+
+import msgspec
+
+from app.process import control
+from app.process.control import State
+from app.process.run import read_record
+
+logger = logging.getLogger(__name__)
+# How long all the shims of a directory together may take to write their records and greet.
+GREETING_TIMEOUT = 10.0
+# __SO_ACCEPTCON (include/uapi/linux/net.h): it listens. The connections made to it appear under the same name.
+_LISTENS = 1 << 16
+
+
+def new_control_name(log_dir: Path) -> str:
+    """Return a name for a new run's control socket: who knows the directory can find it, and nobody can guess it."""
+    return f"{_prefix(log_dir)}{secrets.token_hex(16)}"
+
+
+def find_records(log_dir: Path) -> list[str]:
+    """Return the paths of the records of all runs of this directory whose shims live, the newest run first.
+
+    A shim that greets has written its record anew, wherever it keeps that: only a record that is then in this very
+    directory makes the run ours. The same path may mean another directory to a shim in another mount namespace.
+    """
+    deadline = time.monotonic() + GREETING_TIMEOUT
+    alive = {name for name in _listening(_prefix(log_dir)) if _greets(name, deadline)}
+    if not alive:
+        return []
+    records = [(path, read_record(str(path))) for path in log_dir.glob("*.json")]
+    ours = {record.control: (record.started_ns, str(path)) for path, record in records if record is not None}
+    for name in alive - ours.keys():
+        logger.warning("The shim that listens on @%s is left alone: it has no record in %s.", name, log_dir)
+    return [path for _started_ns, path in sorted((ours[name] for name in alive & ours.keys()), reverse=True)]
+
+
+def _prefix(log_dir: Path) -> str:
+    """Return what the names of a directory's control sockets begin with, whatever the length of its path (unix(7))."""
+    return f"llm-shell-{hashlib.sha256(os.fsencode(log_dir)).hexdigest()[:16]}-"
+
+
+def _listening(prefix: str) -> set[str]:
+    """Return the abstract names with this prefix on which somebody listens (/proc/net/unix, proc_pid_net(5))."""
+    try:
+        table = Path("/proc/net/unix").read_text(errors="replace")
+    except OSError:
+        return set()
+    rows = (line.split(maxsplit=7) for line in table.splitlines()[1:] if f" @{prefix}" in line)
+    return {row[7][1:] for row in rows if int(row[3], 16) & _LISTENS and row[7].startswith(f"@{prefix}")}
+
+
+def _greets(name: str, deadline: float) -> bool:
+    """Tell whether a shim of ours answers there in time; it has written its record by then."""
+    link = control.connect(name)
+    if link is None:
+        return False
+    with link:
+        link.settimeout(max(0.01, deadline - time.monotonic()))
+        try:
+            packet, fds = control.receive(link)
+            for fd in fds:
+                os.close(fd)
+            return isinstance(control.decode_from_shim(packet), State)
+        except (OSError, msgspec.MsgspecError):
+            return False

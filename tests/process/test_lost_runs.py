@@ -1,0 +1,83 @@
+"""Which runs a directory's next manager finds by their shims alone, and which are none of its business."""
+
+import shutil
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from app.exceptions import NotFoundError
+from app.process.lost import find_records, new_control_name
+from app.process.manager import ProcessManager
+from tests.process.conftest import alive
+
+
+def start_and_forget(log_dir: Path, log_file: str | None = None) -> int:
+    """Run a command under a manager that lets go of it, remove what files tell of it, and return its pid."""
+    manager = ProcessManager(log_dir)
+    pid = int(manager.start("exec sleep 100", log_file)["process_pid"])
+    manager.close()
+    shutil.rmtree(log_dir)
+    return pid
+
+
+def test_the_newest_of_several_is_the_current_run(tmp_path: Path) -> None:
+    """Of two runs that live although no file tells so the newer is adopted, and a stop ends both."""
+    logs = tmp_path / "logs"
+    older, newer = (start_and_forget(logs, str(logs / name)) for name in ("older.log", "newer.log"))
+    manager = ProcessManager(tmp_path / "logs")
+    manager.adopt()
+    assert manager.get_status()["process_pid"] == newer
+    manager.shut_down(0.0)
+    manager.close()
+    assert not alive(older)
+    assert not alive(newer)
+
+
+def test_the_pointer_is_made_again(tmp_path: Path) -> None:
+    """Once a run was found its pointer names it again: a further manager needs no search."""
+    pid = start_and_forget(tmp_path / "logs")
+    first, second = ProcessManager(tmp_path / "logs"), ProcessManager(tmp_path / "logs")
+    first.adopt()
+    first.close()
+    assert second.get_status()["process_pid"] == pid
+    second.shut_down(0.0)
+    second.close()
+
+
+def test_a_run_that_keeps_its_record_elsewhere_is_left_alone(tmp_path: Path) -> None:
+    """A shim whose record does not appear in this directory belongs to another, of the same path for that shim."""
+    pid = start_and_forget(tmp_path / "logs", str(tmp_path / "elsewhere" / "run.log"))
+    manager = ProcessManager(tmp_path / "logs")
+    manager.adopt()
+    with pytest.raises(NotFoundError):
+        manager.get_status()
+    manager.shut_down(0.0)
+    manager.close()
+    assert alive(pid)
+    owner = ProcessManager(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "current").symlink_to("run.json")
+    owner.adopt()
+    owner.shut_down(0.0)
+    owner.close()
+
+
+def test_a_socket_that_nobody_serves_holds_nothing_up(tmp_path: Path) -> None:
+    """A listener of such a name whose queue is full is passed over at once."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as waiting,
+    ):
+        name = f"\0{new_control_name(tmp_path)}"
+        listener.bind(name)
+        listener.listen(0)
+        waiting.connect(name)
+        began = time.monotonic()
+        assert find_records(tmp_path) == []
+        assert time.monotonic() - began < 1
+
+
+def test_a_name_fits_whatever_the_directory(tmp_path: Path) -> None:
+    """The name of a control socket is within unix(7)'s 107 bytes for the longest of paths."""
+    assert len(new_control_name(tmp_path / "/".join(["x" * 255] * 15))) <= 107
