@@ -55,6 +55,26 @@ def test_no_request_is_dropped_by_a_reload(serve: Services) -> None:
     assert {answer.status for answer in answers} == {200}
 
 
+def test_a_reload_during_a_long_kill_changes_nothing_about_it(serve: Services) -> None:
+    """The new worker tells of a /kill that the old one still waits for; its caller is answered, nothing is started."""
+    service = serve()
+    pid = start_counter(service, stubborn=True)
+    old = worker_of(service)
+    kill = Request(lambda: service.post("/kill?timeout=3"))
+    wait_until(lambda: service.status()["reason"])
+    os.kill(service.pid, signal.SIGHUP)
+    wait_until(lambda: set(workers_of(service)) - {old})
+    with stopped(old):  # so that it is the new one that answers
+        status = service.status()
+    assert (status["status"], status["process_pid"]) == ("running", pid)
+    assert status["reason"] == "It was told to end and is still alive."
+    assert (answer := kill.answer()) is not None
+    assert (answer.status, answer.body["exit_code"], answer.body["escalated"]) == (200, -9, True)
+    assert not runs(pid)
+    assert service.status()["status"] == "killed"
+    assert len(list(service.log_dir.glob("*.json"))) == 1
+
+
 @contextmanager
 def callers(service: Service, paths: list[str]) -> Iterator[list[Answer]]:
     """Call each path without a pause, on a connection of its own each time; what breaks fails the test at the end."""

@@ -79,3 +79,26 @@ def test_stop_overtakes_an_operation(
     assert (answer.status if answer is not None else None) == code
     assert record_of(status).state.exit_code == 5
     assert len(list(service.log_dir.glob("*.json"))) == 1
+
+
+def test_a_stop_that_keeps_does_not_wait_for_a_restart(serve: Services) -> None:
+    """A service that keeps its process ends in its graceful timeout although a /restart gives far more.
+
+    The grace that was begun is kept to by the shim, the next service tells how it ended, and nothing is started.
+    """
+    service = serve("--graceful-timeout", "1", settings={"LLM_SHELL_ON_SHUTDOWN": "keep"})
+    pid = start_counter(service, stubborn=True, pause_at=100, count=200, exit_code=5)
+    request = Request(lambda: service.post("/restart?timeout=600"))
+    wait_until(lambda: service.status()["reason"])
+    os.kill(service.pid, signal.SIGTERM)
+    assert service.wait(timeout=5) == 0
+    assert request.answer() is None
+    successor = successor_of(service, serve)
+    status = successor.status()
+    assert (status["status"], status["process_pid"]) == ("running", pid)
+    assert status["reason"] == "It was told to end and is still alive."
+    os.kill(pid, signal.SIGUSR1)
+    status = successor.wait_for_exit()
+    assert (status["status"], status["exit_code"], status["reason"]) == ("killed", 5, "Ended by /restart.")
+    assert_whole(successor.content(), 200)
+    assert len(list(service.log_dir.glob("*.json"))) == 1
