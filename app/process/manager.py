@@ -6,56 +6,29 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from app.exceptions import BadRequestError, ConflictError, InternalError, NotFoundError
-from app.log.clock import RunClock, format_time
+from app.log.clock import RunClock
 from app.log.manager import LogManager
-from app.process import control
-from app.process.account import look_up
 from app.process.control import Cause, State
-from app.process.launch import LaunchError, process_environment
-from app.process.lost import find_records, new_control_name
+from app.process.lost import find_records
 from app.process.pointer import Pointer
-from app.process.refusals import (
-    already_ended,
-    busy,
-    environment_too_large,
-    launch_failure,
-    said_before,
-    still_alive,
-)
-from app.process.run import RecordFile, RunRecord, read_record, record_path
+from app.process.refusals import already_ended, busy, said_before, still_alive
+from app.process.run import read_record, record_path
+from app.process.starter import Order, Policy, Starter
 from app.process.status import describe, reason_of, signal_name, status_of
 from app.process.tree import boot_id
 from app.process.watch import Run
+
+__all__ = ["Policy", "ProcessManager"]
 
 logger = logging.getLogger(__name__)
 # What `replace` gives the old tree before SIGKILL, like /kill's default.
 REPLACE_TIMEOUT = 5.0
 # A shim whose run has ended needs milliseconds to write that down and go.
 SHIM_PATIENCE = 2.0
-# MAX_ARG_STRLEN (execve(2)): one argument or NAME=value string, its NUL included.
-MAX_STRING = 131_072
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How runs are started and kept.
-
-    `run_as` names another user to run commands as, for a service of root's. `log_max_bytes` caps each run's log and
-    `log_keep` the runs whose files are kept; 0 is no limit.
-    """
-
-    shell: str = "/bin/sh"
-    run_as: str | None = None
-    group_read: bool = False
-    log_max_bytes: int = 0
-    log_keep: int = 0
-
-
 DEFAULT_POLICY = Policy()
 
 
@@ -67,9 +40,8 @@ class ProcessManager:
 
     def __init__(self, log_dir: str | Path = "logs", policy: Policy = DEFAULT_POLICY) -> None:
         self.logs = LogManager(log_dir, group_read=policy.group_read)
-        self._policy = policy
-        self._pruning = threading.Lock()
         self._pointer = Pointer(self.logs.log_dir)
+        self._starter = Starter(self.logs, self._pointer, policy)
         self._run: Run | None = None
         # The pointer's last known value: a run that another manager left there is only taken over by adopt().
         self._seen = self._pointer.read()
@@ -79,7 +51,6 @@ class ProcessManager:
         self._kills = 0
         # Held while the current run is being exchanged for another: /kill waits for that, reads do not.
         self._exchange = threading.RLock()
-        self._launching: str | None = None
 
     def adopt(self) -> None:
         """Take over the run that an earlier worker or service left behind, if there is one."""
@@ -120,14 +91,14 @@ class ProcessManager:
 
         Raises `BadRequestError`, `ConflictError` when something lives and is not to be replaced, `InternalError`.
         """
-        directory, environment = self._checked(cwd, env or {})
+        order = self._starter.check(command, cwd, env or {}, log_file)
         with self._operation("start"):
             run = self._current()
             if run is not None and run.live:
                 if not replace:
                     raise still_alive(run)
                 self._end(run, "replace", REPLACE_TIMEOUT)
-            return self._launch(command, directory, dict(env or {}), environment, log_file)
+            return self._start(order)
 
     def get_status(self) -> dict[str, Any]:
         """Return the status object of the current run; raises `NotFoundError`."""
@@ -167,11 +138,11 @@ class ProcessManager:
             run = self._expected("There is no process to restart: start one with POST /start.")
             record = run.record
             with said_before("Nothing was ended and nothing restarted. "):
-                directory, environment = self._checked(record.cwd, record.env)
+                order = self._starter.check(record.command, record.cwd, record.env, None)
             if run.live:
                 self._end(run, "restart", timeout)
             with said_before("The old process has ended, but the new start failed. "):
-                return self._launch(record.command, directory, record.env, environment, None)
+                return self._start(order)
 
     def shut_down(self, timeout: float) -> None:
         """End the tree because the service stops, whatever operation is under way; its shim has gone on return."""
@@ -226,11 +197,11 @@ class ProcessManager:
         target = self._pointer.read()
         if target is None:
             self._restore_pointer()
-        if target is None or target in (self._seen, self._launching):
+        if target is None or target in (self._seen, self._starter.launching):
             return self._run
         with self._exchange:
             target = self._pointer.read()
-            if target is not None and target not in (self._seen, self._launching):
+            if target is not None and target not in (self._seen, self._starter.launching):
                 loaded = Run.load(target)
                 if loaded is not None:
                     self._replace_run(loaded)
@@ -239,7 +210,7 @@ class ProcessManager:
 
     def _restore_pointer(self) -> None:
         """Name the live run again when somebody removed the log directory: the next worker must find it."""
-        if self._run is not None and self._run.live and self._launching is None:
+        if self._run is not None and self._run.live and self._starter.launching is None:
             with contextlib.suppress(OSError, InternalError):
                 self.logs.make_directory()
                 self._run.restore_record()
@@ -305,96 +276,12 @@ class ProcessManager:
                 survivors=answer.survivors,
             )
 
-    def _launch(
-        self, command: str, cwd: str, env: dict[str, str], environment: dict[bytes, bytes], log_file: str | None
-    ) -> dict[str, Any]:
+    def _start(self, order: Order) -> dict[str, Any]:
         with self._exchange:
-            before = self._pointer.read()
-            try:
-                record = self._new_record(command, cwd, env, log_file)
-                path = record_path(record.log_file)
-                self._launching = path
-                # Taken before anybody can learn of the run: an overlapping worker would believe that its shim is dead.
-                with control.listen(record.control) as listener, self._undone_on_failure(record, before):
-                    RecordFile(path, record.log_mode).write(record)
-                    self._pointer.set(path)
-                    run = Run.launch(record, environment, listener)
-            except LaunchError as error:
-                raise launch_failure(error, record) from error
-            except OSError as error:
-                raise InternalError(f"The command could not be started: {error.strerror}.") from error
-            finally:
-                self._launching = None
+            run = self._starter.start(order)
             self._replace_run(run)
-            self._seen = path
-            self._prune(record.run_id)
-            return describe(record, State(), [])
-
-    def _checked(self, cwd: str | None, env: Mapping[str, str]) -> tuple[str, dict[bytes, bytes]]:
-        """Return the absolute directory and the whole environment, before anything is ended or started for them."""
-        directory = str(Path.cwd() / (cwd or "."))
-        try:
-            # The last component "." makes the system itself say whether it is a directory that may be entered.
-            os.stat(f"{directory}/.")  # noqa: PTH116  pathlib would take the dot away
-        except OSError as error:
-            words = error.strerror or str(error)
-            raise BadRequestError(
-                f"cwd {directory!r} can't be used: {words}. Name a directory that exists and may be entered.",
-                {"cwd": [f"{words}."]},
-            ) from error
-        login = look_up(self._policy.run_as)[1] if self._policy.run_as else {}
-        environment = process_environment(env, login)
-        sizes = [len(name) + len(value) + 2 for name, value in environment.items()]
-        # Half of ARG_MAX is left to the command and the pointers that execve(2) also counts.
-        if max(sizes, default=0) > MAX_STRING or sum(sizes) > os.sysconf("SC_ARG_MAX") // 2:
-            raise environment_too_large()
-        return directory, environment
-
-    def _new_record(self, command: str, cwd: str, env: dict[str, str], log_file: str | None) -> RunRecord:
-        path = self.logs.create_log_file() if log_file is None else self.logs.claim_log_file(log_file)
-        clock = RunClock.start()
-        return RunRecord(
-            run_id=Path(path).stem,
-            command=command,
-            shell=self._policy.shell,
-            cwd=cwd,
-            account=look_up(self._policy.run_as)[0].pack() if self._policy.run_as else "",
-            env=env,
-            created_at=format_time(clock.started_ns),
-            started_ns=clock.started_ns,
-            boottime_ns=clock.boottime_ns,
-            boot_id=boot_id(),
-            control=new_control_name(self.logs.log_dir),
-            log_file=path,
-            log_mode=self.logs.file_mode,
-            log_max_bytes=self._policy.log_max_bytes,
-        )
-
-    def _prune(self, current: str) -> None:
-        """Remove the files of the oldest runs, in the background: nobody who starts a command should wait for it."""
-        if self._policy.log_keep and self._pruning.acquire(blocking=False):
-            try:
-                threading.Thread(target=self._prune_now, args=(current,), name="log-retention", daemon=True).start()
-            except RuntimeError:  # no thread to be had now: the next start tries again
-                self._pruning.release()
-
-    def _prune_now(self, current: str) -> None:
-        try:
-            self.logs.prune(self._policy.log_keep, {current})
-        finally:
-            self._pruning.release()
-
-    @contextlib.contextmanager
-    def _undone_on_failure(self, record: RunRecord, before: str | None) -> Iterator[None]:
-        """Leave no trace of a run that never was: the former run is the current one again, its outcome readable."""
-        try:
-            yield
-        except (OSError, LaunchError):
-            with contextlib.suppress(OSError):
-                self._pointer.set(before)
-            RecordFile(record_path(record.log_file)).remove()
-            Path(record.log_file).unlink(missing_ok=True)
-            raise
+            self._seen = record_path(run.record.log_file)
+            return describe(run.record, State(), [])
 
 
 def _shut_down(run: Run, timeout: float) -> None:

@@ -1,99 +1,49 @@
-"""One run as the supervisor sees it: its shim while that lives, a new shim when it dies, and the outcome at the end."""
+"""One run as the supervisor sees it: what is known of it, and how it is ended."""
 
-import contextlib
-import errno
-import logging
 import os
 import select
 import socket
-import threading
 import time
 from collections.abc import Mapping
 from typing import Literal
 
-import msgspec
-
 from app.exceptions import InternalError
-from app.log.clock import RunClock, format_time
-from app.process import control
+from app.log.clock import RunClock
 from app.process.control import OVERTAKING, Cause, Killed, State
+from app.process.custody import RECOVERY_TIMEOUT, Custody
 from app.process.foster import find_members
-from app.process.launch import LaunchError, abandon, launch, launch_takeover
-from app.process.link import LinkLostError, ShimLink
-from app.process.reaper import reap_orphans, subreapers
-from app.process.run import RecordFile, RunRecord, Takeover, read_record, record_path
-from app.process.tree import Identity, boot_id, descendants, open_pidfd, read_member
-
-logger = logging.getLogger(__name__)
-# Beyond /kill's own bounds: how long the supervisor waits for a dead shim's successor before it gives up.
-RECOVERY_TIMEOUT = 10.0
-# An overlapping worker needs about this long to make a successor listen.
-RETRY_INTERVAL = 0.02
-# At the most one new shim for a run in this time.
-SUCCESSION_INTERVAL = 1.0
-# A fostered tree's dead are no shim's children: they wait for us at most this long.
-REAP_INTERVAL = 1.0
+from app.process.link import LinkLostError
+from app.process.reaper import subreapers
+from app.process.run import RunRecord, read_record, record_path
+from app.process.tree import boot_id, descendants, open_pidfd
 
 
 class Run:
-    """Answer for one run, whatever becomes of its shim. Thread-safe.
+    """Answer for one run, whatever becomes of its shim. Thread-safe; reads are answered from memory."""
 
-    Reads are answered from memory. When the connection to the shim ends before the run does, the thread that noticed
-    connects again, starts a successor, or tells the outcome as far as it can be known.
-
-    Until the run has ended, a read end of its output pipe is held here, unread: as long as some process has one open, a
-    writer gets no SIGPIPE (pipe(7)), so that a shim may die without hurting the command.
-    """
-
-    def __init__(self, record: RunRecord) -> None:
-        self.record = record
-        self._shim = record.shim.pid if record.shim else None
-        self._final: State | None = None
-        self._link: ShimLink | None = None
-        self._pipe: int | None = None
-        self._closed = False
-        self._succeeded_at = -SUCCESSION_INTERVAL
-        self._recovering = threading.RLock()
-        self._pidfd = open_pidfd(record.process) if record.process else None
+    def __init__(self, custody: Custody) -> None:
+        self._custody = custody
 
     @classmethod
     def launch(cls, record: RunRecord, environment: Mapping[bytes, bytes], listener: socket.socket) -> "Run":
-        """Start the record's command; raises what `launch` raises, and nothing is left then."""
-        launched = launch(record, environment, listener)
-        record.process = launched.process
-        shim = read_member(launched.shim)
-        record.shim = shim.identity if shim is not None else None
-        run = cls(record)
-        run._shim = launched.shim
-        run._pipe = launched.pipe
-        try:
-            run._follow(launched.link)
-        except OSError:
-            abandon(launched)
-            run.close()
-            raise
-        return run
+        """Start the record's command; raises what `launch.launch` raises, and nothing is left then."""
+        return cls(Custody.launch(record, environment, listener))
 
     @classmethod
     def load(cls, path: str) -> "Run | None":
         """Take up the run with this record; None when there is no record or it can't be read."""
         record = read_record(path)
-        if record is None:
-            return None
-        run = cls(record)
-        if record.state.ended:
-            run._final = record.state
-            run._bear_witness()
-        else:
-            run._recover_or_go_on_trying()
-        return run
+        return cls(Custody.take_up(record)) if record is not None else None
+
+    @property
+    def record(self) -> RunRecord:
+        """Return the run's record, as last read."""
+        return self._custody.record
 
     @property
     def state(self) -> State:
         """Return what is known of the run now."""
-        if self._final is not None:
-            return self._final
-        return self._link.state if self._link is not None else self.record.state
+        return self._custody.state
 
     @property
     def live(self) -> bool:
@@ -112,7 +62,8 @@ class Run:
             return []
         if state.trouble.get("takeovers"):
             return sorted(self._fostered())
-        return sorted(member.pid for member in descendants({self._shim} if self._shim is not None else set()))
+        shim = self._custody.shim
+        return sorted(member.pid for member in descendants({shim} if shim is not None else set()))
 
     def _fostered(self) -> set[int]:
         """Return the live members of a tree whose shim is nobody's parent, as that shim itself sees them."""
@@ -127,7 +78,7 @@ class Run:
         deadline = time.monotonic() + timeout + RECOVERY_TIMEOUT
         asked = False
         while time.monotonic() < deadline:
-            link = self._usable_link()
+            link = self._custody.usable_link()
             if link is None:
                 return self._killed_by_the_dead(cause) if asked else None
             try:
@@ -145,12 +96,11 @@ class Run:
 
     def restore_record(self) -> None:
         """Write the record again where somebody removed it, for a worker that may have to take the run over."""
-        self.record.state = self.state
-        self._write_record()
+        self._custody.restore_record()
 
     def wait_for_shim(self, timeout: float) -> None:
         """Wait until the shim has gone too, which it does by itself when the run has ended."""
-        self._reread()
+        self._custody.reread()
         pidfd = open_pidfd(self.record.shim) if self.record.shim else None
         if pidfd is None:
             return
@@ -161,183 +111,4 @@ class Run:
 
     def close(self) -> None:
         """Let go of the run: the shim goes on alone."""
-        self._closed = True
-        if self._link is not None:
-            self._link.close()
-        self._drop_pipe()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
-
-    def _usable_link(self) -> ShimLink | None:
-        """Return a connection to a live shim, made anew where needed; None when the run has ended."""
-        if self._final is None and (self._link is None or self._link.lost):
-            self._recover()
-        return None if self._final is not None else self._link
-
-    def _link_lost(self, link: ShimLink) -> None:
-        """Settle what becomes of the run; called by the link's thread as the last thing it does."""
-        if link.state.ended:
-            self._settle(link.state)
-            self._reap_shim()
-            reap_orphans()
-        elif not self._closed:
-            logger.warning("The shim of run %s is gone before its run: taking over.", self.record.run_id)
-            self._recover_or_go_on_trying()
-
-    def _recover_or_go_on_trying(self) -> None:
-        """Recover, in the background where the machine does not allow it yet: output waits in the pipe meanwhile."""
-        try:
-            self._recover()
-        except InternalError as error:
-            logger.error("Run %s: %s", self.record.run_id, error)  # noqa: TRY400  its sentence says it all
-            threading.Thread(target=self._recover_or_go_on_trying, name="run-recovery", daemon=True).start()
-
-    def _recover(self) -> None:
-        """Connect to the run's shim, or to its successor, or make one; else tell the outcome.
-
-        An overlapping worker may be at it too: who binds the dead shim's name makes the successor, and the other
-        connects to that as soon as it listens. Raises `InternalError` when none of this works for a while.
-        """
-        with self._recovering:
-            deadline = time.monotonic() + RECOVERY_TIMEOUT
-            while self._final is None and not self._closed and (self._link is None or self._link.lost):
-                fault = "another worker is at it and does not come to an end"
-                try:
-                    connected = self._connect_or_succeed()
-                except (OSError, LaunchError) as error:
-                    connected, fault = False, str(error)
-                if connected:
-                    self._await_greeting()
-                elif self._final is None:
-                    if time.monotonic() > deadline:
-                        raise InternalError(f"The process could not be taken over from its dead shim: {fault}.")
-                    time.sleep(RETRY_INTERVAL)  # no event tells that another worker's successor listens
-
-    def _connect_or_succeed(self) -> bool:
-        """Follow the run's shim or a new one; False when neither can be had now. Raises `OSError` and `LaunchError`."""
-        connection = control.connect(self.record.control) or self._succeed()
-        if connection is None:
-            return False
-        try:
-            self._follow(connection)
-        except OSError:
-            connection.close()
-            raise
-        return True
-
-    def _follow(self, connection: socket.socket) -> None:
-        """Learn of the run's changes from this connection."""
-        self._link = ShimLink(connection, self.state, self._keep_pipe, self._link_lost)
-
-    def _await_greeting(self) -> None:
-        """Wait until the shim has told how things are; whatever it started before is in the record by then."""
-        if self._link is not None and self._link.wait_greeting(RECOVERY_TIMEOUT):
-            self._reread()
-
-    def _keep_pipe(self, fd: int) -> None:
-        if self._pipe is None and self._final is None:
-            self._pipe = fd
-        else:
-            os.close(fd)
-
-    def _succeed(self) -> socket.socket | None:
-        """Start a new shim for the run; None when there is nothing left to keep, or when somebody else is doing it.
-
-        Raises `OSError` and `LaunchError`.
-        """
-        try:
-            listener = control.listen(self.record.control)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            return None
-        with listener:
-            self._reap_shim()
-            self._reread()
-            process = self.record.process
-            if self.record.state.ended:
-                self._bear_witness()
-                self._settle(self.record.state)
-            elif process is None or self.record.boot_id != boot_id():
-                self._bury()
-            else:
-                return self._start_successor(process, listener)
-        return None
-
-    def _reread(self) -> None:
-        """Learn what the shim wrote down last; one killed early may not have got so far as the process's identity."""
-        process = self.record.process
-        self.record = read_record(record_path(self.record.log_file)) or self.record
-        if self.record.process is None:
-            self.record.process = process
-        if self.record.shim is not None:
-            self._shim = self.record.shim.pid
-        if self._pidfd is None and self.record.process is not None:
-            self._pidfd = open_pidfd(self.record.process)
-
-    def _start_successor(self, process: Identity, listener: socket.socket) -> socket.socket:
-        # The first at once; one that dies at once, too, must not be replaced hundreds of times a second.
-        time.sleep(max(0.0, self._succeeded_at + SUCCESSION_INTERVAL - time.monotonic()))
-        self._succeeded_at = time.monotonic()
-        takeover = Takeover(
-            record=self.record,
-            process=process,
-            parents=subreapers(),
-            not_ours=[os.getsid(0)],
-            has_pipe=self._pipe is not None,
-            has_pidfd=self._pidfd is not None,
-        )
-        self._shim, connection = launch_takeover(takeover, listener, self._pipe, self._pidfd)
-        threading.Thread(target=self._reap_the_fostered, name="orphan-reaper", daemon=True).start()
-        return connection
-
-    def _reap_the_fostered(self) -> None:
-        """Reap what ends of a tree that has come to this process; the shim still has to read the process's own end."""
-        while self._final is None and not self._closed:
-            process = self.record.process if self.state.stopped_at is None else None
-            reap_orphans(spare=process.pid if process is not None else None)
-            time.sleep(REAP_INTERVAL)  # a wait for any child would return at once for the spared zombie
-
-    def _bury(self) -> None:
-        """Write down that a run ended while nobody watched: nothing about its end is invented."""
-        if self.record.boot_id != boot_id():
-            unknown = "The machine was restarted while nobody watched, so its exit code is not known."
-        else:
-            unknown = "The service died while it was starting this: whether it ran, and how it ended, is not known."
-        state = msgspec.structs.replace(
-            self.record.state,
-            stopped_at=self.record.state.stopped_at or format_time(time.time_ns()),
-            unknown=unknown,
-            output_open=False,
-            ended=True,
-        )
-        self.record.state = state
-        self._bear_witness()
-        self._settle(state)
-
-    def _settle(self, final: State) -> None:
-        self._final = final
-        self._drop_pipe()
-
-    def _drop_pipe(self) -> None:
-        with self._recovering:
-            pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            os.close(pipe)
-
-    def _bear_witness(self) -> None:
-        """Note that a service answers for this ended run, so that the next one need not."""
-        if self.record.witnessed:
-            return
-        self.record.witnessed = True
-        self._write_record()
-
-    def _write_record(self) -> None:
-        with contextlib.suppress(OSError):
-            RecordFile(record_path(self.record.log_file), self.record.log_mode).write(self.record)
-
-    def _reap_shim(self) -> None:
-        if self._shim is not None:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._shim, 0)
+        self._custody.close()

@@ -1,0 +1,151 @@
+"""The beginning of a run: what may be started, its files, its shim; no trace of it where that fails."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.exceptions import BadRequestError, InternalError
+from app.log.clock import RunClock, format_time
+from app.log.manager import LogManager
+from app.process import control
+from app.process.account import look_up
+from app.process.launch import LaunchError, process_environment
+from app.process.lost import new_control_name
+from app.process.pointer import Pointer
+from app.process.refusals import environment_too_large, launch_failure
+from app.process.run import RecordFile, RunRecord, record_path
+from app.process.tree import boot_id
+from app.process.watch import Run
+
+# MAX_ARG_STRLEN (execve(2)): one argument or NAME=value string, its NUL included.
+MAX_STRING = 131_072
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How runs are started and kept.
+
+    `run_as` names another user to run commands as, for a service of root's. `log_max_bytes` caps each run's log and
+    `log_keep` the runs whose files are kept; 0 is no limit.
+    """
+
+    shell: str = "/bin/sh"
+    run_as: str | None = None
+    group_read: bool = False
+    log_max_bytes: int = 0
+    log_keep: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Hold a start that was checked: its absolute `cwd`, the caller's `env`, the command's whole `environment`."""
+
+    command: str
+    cwd: str
+    env: dict[str, str]
+    environment: dict[bytes, bytes]
+    log_file: str | None
+
+
+class Starter:
+    """Start runs in one log directory; one at a time, which its caller sees to.
+
+    `launching` is the path of the record of a run that is being started and not yet anybody's.
+    """
+
+    def __init__(self, logs: LogManager, pointer: Pointer, policy: Policy) -> None:
+        self.launching: str | None = None
+        self._logs = logs
+        self._pointer = pointer
+        self._policy = policy
+        self._pruning = threading.Lock()
+
+    def check(self, command: str, cwd: str | None, env: Mapping[str, str], log_file: str | None) -> Order:
+        """Check what can be checked before anything is ended or started for it; raises `BadRequestError`."""
+        directory = str(Path.cwd() / (cwd or "."))
+        try:
+            # The last component "." makes the system itself say whether it is a directory that may be entered.
+            os.stat(f"{directory}/.")  # noqa: PTH116  pathlib would take the dot away
+        except OSError as error:
+            words = error.strerror or str(error)
+            raise BadRequestError(
+                f"cwd {directory!r} can't be used: {words}. Name a directory that exists and may be entered.",
+                {"cwd": [f"{words}."]},
+            ) from error
+        login = look_up(self._policy.run_as)[1] if self._policy.run_as else {}
+        environment = process_environment(env, login)
+        sizes = [len(name) + len(value) + 2 for name, value in environment.items()]
+        # Half of ARG_MAX is left to the command and the pointers that execve(2) also counts.
+        if max(sizes, default=0) > MAX_STRING or sum(sizes) > os.sysconf("SC_ARG_MAX") // 2:
+            raise environment_too_large()
+        return Order(command, directory, dict(env), environment, log_file)
+
+    def start(self, order: Order) -> Run:
+        """Start the run and make it the current one; raises `BadRequestError` and `InternalError`."""
+        before = self._pointer.read()
+        try:
+            record = self._new_record(order)
+            path = self.launching = record_path(record.log_file)
+            # Taken before anybody can learn of the run: an overlapping worker would believe that its shim is dead.
+            with control.listen(record.control) as listener, self._undone_on_failure(record, before):
+                RecordFile(path, record.log_mode).write(record)
+                self._pointer.set(path)
+                run = Run.launch(record, order.environment, listener)
+        except LaunchError as error:
+            raise launch_failure(error, record) from error
+        except OSError as error:
+            raise InternalError(f"The command could not be started: {error.strerror}.") from error
+        finally:
+            self.launching = None
+        self._prune(record.run_id)
+        return run
+
+    def _new_record(self, order: Order) -> RunRecord:
+        logs, wanted = self._logs, order.log_file
+        path = logs.create_log_file() if wanted is None else logs.claim_log_file(wanted)
+        clock = RunClock.start()
+        return RunRecord(
+            run_id=Path(path).stem,
+            command=order.command,
+            shell=self._policy.shell,
+            cwd=order.cwd,
+            account=look_up(self._policy.run_as)[0].pack() if self._policy.run_as else "",
+            env=order.env,
+            created_at=format_time(clock.started_ns),
+            started_ns=clock.started_ns,
+            boottime_ns=clock.boottime_ns,
+            boot_id=boot_id(),
+            control=new_control_name(logs.log_dir),
+            log_file=path,
+            log_mode=logs.file_mode,
+            log_max_bytes=self._policy.log_max_bytes,
+        )
+
+    @contextlib.contextmanager
+    def _undone_on_failure(self, record: RunRecord, before: str | None) -> Iterator[None]:
+        """Leave no trace of a run that never was: the former run is the current one again, its outcome readable."""
+        try:
+            yield
+        except (OSError, LaunchError):
+            with contextlib.suppress(OSError):
+                self._pointer.set(before)
+            RecordFile(record_path(record.log_file)).remove()
+            Path(record.log_file).unlink(missing_ok=True)
+            raise
+
+    def _prune(self, current: str) -> None:
+        """Remove the files of the oldest runs, in the background: nobody who starts a command should wait for it."""
+        if self._policy.log_keep and self._pruning.acquire(blocking=False):
+            try:
+                threading.Thread(target=self._prune_now, args=(current,), name="log-retention", daemon=True).start()
+            except RuntimeError:  # no thread to be had now: the next start tries again
+                self._pruning.release()
+
+    def _prune_now(self, current: str) -> None:
+        try:
+            self._logs.prune(self._policy.log_keep, {current})
+        finally:
+            self._pruning.release()
