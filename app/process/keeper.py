@@ -66,6 +66,7 @@ class Keeper:
 
     def _greet(self) -> tuple[State, int | None]:
         """Return what a supervisor hears first; by then the record is whole, whatever somebody did to it."""
+        self._name_members()
         self._write_record()
         return self._state, self._pump.fd
 
@@ -125,7 +126,7 @@ class Keeper:
             # The last line must be readable by whoever learns of the exit.
             self._pump.drain()
             self._pump.show_unfinished()
-            self._record.members = [member.identity for member in self._offspring.members()]
+            self._name_members()
             self._change(stopped_at=stopped_at, exit_code=code, unknown=UNKNOWN_CODE if code is None else None)
 
     def _conclude(self) -> None:
@@ -153,6 +154,7 @@ class Keeper:
         left = deadline - time.monotonic()
         kill_at_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(left * 1e9)
         self._record.intent = Intent(request.signal, kill_at_ns, request.cause)
+        self._name_members()
         self._blame(request)
         # On disk before the first signal: whoever takes over in the middle can tell what was begun, and finish it.
         self._publish()
@@ -181,7 +183,7 @@ class Keeper:
         ending = self._ending
         if ending is None or not (self._offspring.gone or ending.advance(now)):
             return []
-        survivors = [] if self._offspring.gone else sorted(member.pid for member in self._offspring.members())
+        survivors = [] if self._offspring.gone else self._survivors()
         overtaken = any(request.cause in OVERTAKING for _link, request in self._waiters)
         answers = [
             (
@@ -201,6 +203,15 @@ class Keeper:
         self._record.intent = None
         self._change(escalated=ending.escalated)
         return answers
+
+    def _survivors(self) -> list[int]:
+        """Return who outlived an ending; of those whom `/proc` does not show (hidepid, proc(5)) it can only be told."""
+        survivors = sorted(member.pid for member in self._offspring.members())
+        if not survivors:
+            self._reap()  # who ended just now is no survivor
+            if not self._offspring.gone:
+                self._count("unseen_survivors")
+        return survivors
 
     def _notice_trouble(self, now: float) -> None:
         """Take over the writer's counts, at intervals: during a fault they grow with every line."""
@@ -231,6 +242,10 @@ class Keeper:
         self._write_record()
         self._changed = False
         self._switchboard.tell_all(self._state)
+
+    def _name_members(self) -> None:
+        """Put the tree into the record: should this shim be killed, a service that is no ancestor of it needs that."""
+        self._record.members = [member.identity for member in self._offspring.members()]
 
     def _write_record(self) -> None:
         self._record.state = self._state

@@ -14,7 +14,7 @@ import msgspec
 
 from app.process import control
 from app.process.control import Failed, Kill, Started
-from app.process.run import RunRecord, Takeover, encode_record
+from app.process.run import RunRecord, Takeover, encode_record, record_path
 from app.process.shim import LINK_FD
 from app.process.tree import Identity
 
@@ -67,8 +67,8 @@ def launch(record: RunRecord, environment: Mapping[bytes, bytes], listener: sock
 
     Blocks for some 20 ms. Raises `LaunchError` or `OSError`; then neither shim nor process is left.
     """
-    fields = [encode_record(record), record.shell.encode(), record.command.encode(), os.fsencode(record.cwd)]
-    fields.append(record.account.encode())
+    fields = [encode_record(record), os.fsencode(record_path(record.log_file))]
+    fields += [record.shell.encode(), record.command.encode(), os.fsencode(record.cwd), record.account.encode()]
     fields += [b"%b=%b" % entry for entry in environment.items()]
     with contextlib.ExitStack() as on_failure:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)

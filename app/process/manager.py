@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from app.exceptions import BadRequestError, ConflictError, InternalError, NotFoundError
+from app.exceptions import BadRequestError, InternalError, NotFoundError
 from app.log.clock import RunClock
 from app.log.manager import LogManager
 from app.process.control import Cause, State
 from app.process.lost import find_records
 from app.process.pointer import Pointer
-from app.process.refusals import already_ended, busy, said_before, still_alive
+from app.process.refusals import already_ended, busy, cancelled, outlived, said_before, still_alive
 from app.process.run import read_record, record_path
 from app.process.starter import Order, Policy, Starter
 from app.process.status import describe, reason_of, signal_name, status_of
@@ -266,15 +266,9 @@ class ProcessManager:
         if answer is None:
             return
         if answer.overtaken:
-            raise ConflictError(
-                "A /kill, or the service's stop, cancelled this: the old process is ended and nothing was started. "
-                "Call /start or /restart if you still want one."
-            )
-        if answer.survivors:
-            raise ConflictError(
-                f"The old process could not be ended, so nothing was started: {answer.survivors} outlived SIGKILL.",
-                survivors=answer.survivors,
-            )
+            raise cancelled()
+        if answer.survivors or run.live:
+            raise outlived(answer.survivors)
 
     def _start(self, order: Order) -> dict[str, Any]:
         with self._exchange:

@@ -10,6 +10,9 @@ from app.process.run import RunRecord
 from app.process.tree import command_line
 from app.process.watch import Run
 
+# Where it is mounted hidepid (proc(5)), others' processes are not to be seen.
+UNSEEN = "what /proc does not show"
+
 
 @contextlib.contextmanager
 def said_before(words: str) -> Iterator[None]:
@@ -58,12 +61,28 @@ def still_alive(run: Run) -> ConflictError:
             run_id=run.record.run_id,
         )
     leftovers = [{"pid": pid, "command_line": command_line(pid)} for pid in run.leftovers()]
-    named = ", ".join(f"{left['pid']} ({left['command_line']})" for left in leftovers)
+    named = ", ".join(f"{left['pid']} ({left['command_line']})" for left in leftovers) or UNSEEN
     return ConflictError(
         f"The last process ended, but what it started lives on: {named}. "
         'Call /kill to end that, or send "replace": true.',
         leftovers=leftovers,
         run_id=run.record.run_id,
+    )
+
+
+def cancelled() -> ConflictError:
+    """Say that somebody who wants no process joined in the ending of the old one."""
+    return ConflictError(
+        "A /kill, or the service's stop, cancelled this: the old process is ended and nothing was started. "
+        "Call /start or /restart if you still want one."
+    )
+
+
+def outlived(survivors: list[int]) -> ConflictError:
+    """Say who is in the way of a start even after SIGKILL; nobody is named whom `/proc` does not show."""
+    return ConflictError(
+        f"The old process could not be ended, so nothing was started: {survivors or UNSEEN} outlived SIGKILL.",
+        survivors=survivors,
     )
 
 

@@ -1,11 +1,11 @@
 """The shim, a program: it starts one command and stays its parent, keeper of its pipe and witness of its end.
 
 `launch.py` starts it as `python -I -S -c BOOT ROOT SITE_PACKAGES RUN_ID` with the request on descriptor 0 (the run
-record as JSON, then shell, command, working directory and environment, NUL-separated: none of them can hold a NUL), one
-end of a socket pair on 3, the listening control socket on 4 and the two ends of the output pipe on 5 and 6. Up to the
-answer on 3 it imports next to nothing, since that is what a caller of `/start` waits for; the command itself never
-stands on its command line. A shim that replaces a dead one gets a `Takeover` as its request, the read end on 5 and the
-process's pidfd on 6.
+record as JSON, then its path, shell, command, working directory, account and environment, NUL-separated: none of them
+can hold a NUL), one end of a socket pair on 3, the listening control socket on 4 and the two ends of the output pipe on
+5 and 6. Up to the answer on 3 it imports next to nothing, since that is what a caller of `/start` waits for; the
+command itself never stands on its command line. A shim that replaces a dead one gets a `Takeover` as its request, the
+read end on 5 and the process's pidfd on 6.
 """
 
 import ctypes
@@ -28,6 +28,7 @@ def main() -> None:
     _settle()
     pid = _spawn(request)
     start_ticks = _start_ticks(pid)
+    _write_down(request[1], b',"process":[%d,%d]}' % (pid, start_ticks), len(request[0]) - 1)
     _tell(b'{"type":"started","pid":%d,"start_ticks":%d}' % (pid, start_ticks))
 
     from app.process import life  # noqa: PLC0415  its imports cost more than the spawn: only now nobody waits
@@ -65,7 +66,7 @@ def _read_request(fd: int) -> bytes:
 
 def _spawn(request: list[bytes]) -> int:
     """Start the command, or tell why that can't be and end; return its pid."""
-    _record, shell, text, cwd, account_field, *entries = request
+    _record, _path, shell, text, cwd, account_field, *entries = request
     program = Program(shell, text, cwd, dict(entry.split(b"=", 1) for entry in entries))
     account = Account.unpack(account_field)
     try:
@@ -78,6 +79,24 @@ def _spawn(request: list[bytes]) -> int:
         os._exit(1)
     os.close(WRITE_END_FD)
     return pid
+
+
+def _write_down(path: bytes, last_field: bytes, offset: int) -> None:
+    """Put the process's identity into the record's padding, in the place of its last brace.
+
+    Nobody could know the process if worker and shim were killed before the shim's loop, which takes imports, has
+    written its first record. A record that cannot be written is no reason not to go on; a torn one has its spare.
+    """
+    try:
+        record = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.pwrite(record, last_field, offset)
+    except OSError:
+        pass
+    finally:
+        os.close(record)
 
 
 def _tell(packet: bytes) -> None:

@@ -18,6 +18,7 @@ _TROUBLE = {
     "dropped_lines": "lines not written to the log (gaps in seq show where): {}",
     "failed_writes": "writes to the log that failed: {}",
     "failed_records": "writes of the run record that failed: {}",
+    "unseen_survivors": "times that something of the tree outlived SIGKILL which /proc does not show: {}",
     "takeovers": "killed shims that were replaced, losing at most what they had read and not yet written: {}",
     "output_lost": "shims that died with no worker alive, so that the output after that is lost: {}",
 }

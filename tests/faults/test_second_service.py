@@ -1,0 +1,38 @@
+"""A service that took a run over from another is no ancestor of its tree, and must know it all the same."""
+
+from __future__ import annotations
+
+import signal
+
+from tests.faults.actors import kill_shim, runs, send, stopped, worker_of
+from tests.faults.test_shim_killed import start_with_orphans
+from tests.faults.test_shutdown import successor_of
+from tests.service.conftest import Services
+from tests.service.harness import parent
+
+
+def test_escapees_of_a_shim_that_dies_under_a_second_service_stay_in_the_tree(serve: Services) -> None:
+    """Who had escaped from the process when the second service came is ended with it after the shim's death, too."""
+    service = serve(settings={"LLM_SHELL_ON_SHUTDOWN": "keep"})
+    pid, orphans = start_with_orphans(service)
+    assert service.stop() == 0
+    service = successor_of(service, serve)
+    assert service.status()["process_pid"] == pid
+    kill_shim(service)
+    answer = service.post("/kill").body
+    assert (answer["status"], answer["survivors"]) == ("killed", [])
+    assert not any(runs(member) for member in (pid, *orphans))
+
+
+def test_a_run_whose_shim_and_worker_die_right_after_the_start(serve: Services) -> None:
+    """A process is known to the next worker from the moment that /start answers, before its shim has come to itself."""
+    service = serve()
+    worker = worker_of(service)
+    pid = service.start("exec sleep 1000")["process_pid"]
+    with stopped(service.pid):
+        send(signal.SIGKILL, worker, parent(pid))
+    status = service.status()
+    assert (status["status"], status["process_pid"]) == ("running", pid)
+    answer = service.post("/kill").body
+    assert (answer["status"], answer["exit_code"], answer["survivors"]) == ("killed", -15, [])
+    assert not runs(pid)
