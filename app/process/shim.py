@@ -67,13 +67,11 @@ def _read_request(fd: int) -> bytes:
 def _spawn(request: list[bytes]) -> int:
     """Start the command, or tell why that can't be and end; return its pid."""
     _record, _path, shell, text, cwd, account_field, *entries = request
-    program = Program(shell, text, cwd, dict(entry.split(b"=", 1) for entry in entries))
+    environment = dict(entry.split(b"=", 1) for entry in entries)
+    program = Program([shell, b"-c", text], cwd, environment, WRITE_END_FD)
     account = Account.unpack(account_field)
     try:
-        if account is None:
-            pid = spawn(program, WRITE_END_FD)
-        else:
-            pid = spawn_as(account, program, WRITE_END_FD, ctypes.CDLL(None))
+        pid = spawn(program) if account is None else spawn_as(account, program, ctypes.CDLL(None))
     except StepError as error:
         _tell(b'{"type":"failed","step":"%s","errno":%d}' % (error.step.encode(), error.errno))
         os._exit(1)

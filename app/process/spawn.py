@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 # CPython ignores SIGPIPE and SIGXFSZ, and ignored signals stay ignored across exec (signal(7)). KILL and STOP can't be
 # set, 32 and 33 belong to glibc.
 DEFAULT_SIGNALS = [number for number in range(1, 65) if number not in (9, 19, 32, 33)]
+_PR_SET_PDEATHSIG = 1
+_SIGKILL = 9
 
 
 class StepError(Exception):
@@ -24,17 +26,18 @@ class StepError(Exception):
 
 
 class Program:
-    """What is to be started: a shell, the text it gets, its directory and its environment."""
+    """What is to be started: its arguments, directory and environment, and the descriptor that both its streams get."""
 
-    def __init__(self, shell: bytes, text: bytes, cwd: bytes, environment: dict[bytes, bytes]) -> None:
-        self.path = shell
-        self.arguments = [shell, b"-c", text]
+    def __init__(self, arguments: list[bytes], cwd: bytes, environment: dict[bytes, bytes], output: int) -> None:
+        self.path = arguments[0]
+        self.arguments = arguments
         self.cwd = cwd
         self.environment = environment
+        self.output = output
 
 
-def spawn(program: Program, output: int) -> int:
-    """Start the program in a session of its own, both its streams on `output`; return its pid."""
+def spawn(program: Program) -> int:
+    """Start the program in a session of its own; return its pid."""
     try:
         os.chdir(program.cwd)
     except OSError as error:
@@ -46,8 +49,8 @@ def spawn(program: Program, output: int) -> int:
             program.environment,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, output, 1),
-                (os.POSIX_SPAWN_DUP2, output, 2),
+                (os.POSIX_SPAWN_DUP2, program.output, 1),
+                (os.POSIX_SPAWN_DUP2, program.output, 2),
             ],
             setsid=True,
             setsigmask=(),
@@ -59,7 +62,7 @@ def spawn(program: Program, output: int) -> int:
         os.chdir("/")
 
 
-def spawn_as(account: Account, program: Program, output: int, libc: "CDLL") -> int:
+def spawn_as(account: Account, program: Program, libc: "CDLL") -> int:
     """Do the same as another user, which posix_spawn(3) can't: fork, become that user, execute.
 
     The pipe is given to the user first: /dev/stdout names it by a link under /proc, and to open it that way takes a
@@ -68,13 +71,14 @@ def spawn_as(account: Account, program: Program, output: int, libc: "CDLL") -> i
     import signal  # noqa: F401, PLC0415  imported before the fork; only this way of starting pays for it
 
     try:
-        os.fchown(output, account.uid, account.gid)
+        os.fchown(program.output, account.uid, account.gid)
         report, told = os.pipe2(os.O_CLOEXEC)
+        shim = os.getpid()
         pid = os.fork()
     except OSError as error:
         raise StepError("spawn", error.errno or 0) from error
     if pid == 0:
-        _execute(account, program, output, told, libc)
+        _execute(account, program, told, libc, shim)
     os.close(told)
     failure = os.read(report, 64)
     os.close(report)
@@ -85,24 +89,37 @@ def spawn_as(account: Account, program: Program, output: int, libc: "CDLL") -> i
     return pid
 
 
-def _execute(account: Account, program: Program, output: int, told: int, libc: "CDLL") -> "NoReturn":
+def _execute(account: Account, program: Program, told: int, libc: "CDLL", shim: int) -> "NoReturn":
     """Become the program, in the child; or tell what kept it, and end. `told` is closed by a successful exec."""
     import signal  # noqa: PLC0415  as above
 
     step = b"spawn"
     try:
         os.setsid()
-        for source, target in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
+        for source, target in ((os.open(os.devnull, os.O_RDONLY), 0), (program.output, 1), (program.output, 2)):
             os.dup2(source, target)
         for number in DEFAULT_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         account.become(libc)
         step = b"cwd"
+        _die_with(shim, _SIGKILL, libc)
         os.chdir(program.cwd)
+        _die_with(shim, 0, libc)
         step = b"spawn"
         os.execve(program.path, program.arguments, program.environment)  # noqa: S606  the shell is the product
     except OSError as error:
         os.write(told, b"%b %d" % (step, error.errno or 0))
     finally:
+        os._exit(127)
+
+
+def _die_with(shim: int, number: int, libc: "CDLL") -> None:
+    """Get this signal when the shim dies, 0 for none; end now if that has happened.
+
+    A file system that does not answer may hold the child up until its shim was given up, and then nothing must be
+    executed any more. A change of user clears the setting, an exec does not (prctl(2)): the command outlives its shim.
+    """
+    libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != shim:
         os._exit(127)

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pytest
 
 from app.exceptions import BadRequestError
 from app.process.manager import Policy, ProcessManager
-from tests.process.conftest import content, ended, printed
-from tests.support import require
+from tests.process.conftest import alive, content, ended, printed
+from tests.support import require, wait_until
 
 NAME = "nobody"
 
@@ -94,3 +95,14 @@ def test_the_tree_of_another_user_ends_like_any_other(pm: ProcessManager) -> Non
     printed(pm, "ready")
     answer = pm.kill("SIGTERM", 0.3)
     assert (answer["status"], answer["escalated"], answer["survivors"]) == ("killed", True, [])
+
+
+def test_the_process_outlives_its_shim(pm: ProcessManager) -> None:
+    """What kills a child that hangs before it is the command does not kill the command."""
+    pid = pm.start("echo ready; exec sleep 100", cwd="/")["process_pid"]
+    printed(pm, "ready")
+    os.kill(int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
+    wait_until(lambda: "replaced" in (pm.get_status()["reason"] or ""))
+    assert alive(pid)
+    assert pm.kill()["status"] == "killed"
+    os.waitpid(pid, 0)  # outside gunicorn nobody else reaps a killed shim's orphan

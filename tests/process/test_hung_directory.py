@@ -1,0 +1,57 @@
+"""A directory on a file system that does not answer: what was given up is never executed later."""
+
+import ctypes
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.process import control, launch
+from app.process.account import look_up
+from app.process.launch import LaunchError
+from tests.process.conftest import alive
+from tests.support import descendants, require, wait_until
+from tests.unit.test_run_record import make_record
+
+MNT_DETACH = 2
+OPTIONS = "fd={},rootmode=40000,user_id=0,group_id=0,allow_other"
+
+
+@pytest.fixture
+def hung() -> Iterator[Path]:
+    """Return a directory on a FUSE file system whose server never says a word: whoever goes there waits, killable."""
+    require(os.geteuid() == 0 and Path("/dev/fuse").exists(), "root and /dev/fuse, to mount a file system that hangs")
+    folder = Path(tempfile.mkdtemp())  # not pytest's, which is closed to other users
+    folder.chmod(0o755)
+    libc = ctypes.CDLL(None, use_errno=True)
+    server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    mounted = libc.mount(b"hung", os.fsencode(folder), b"fuse", 0, OPTIONS.format(server).encode())
+    require(mounted == 0, f"the right to mount a file system: {os.strerror(ctypes.get_errno())}")
+    yield folder
+    libc.umount2(os.fsencode(folder), MNT_DETACH)
+    os.close(server)
+    folder.rmdir()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """Return a control socket."""
+    with control.listen(f"llm-shell-test-{os.getpid()}") as listener:
+        yield listener
+
+
+def test_a_start_that_was_given_up_starts_nothing_later(
+    hung: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's command whose directory can't be entered in time dies with its shim, before it is executed."""
+    monkeypatch.setattr(launch, "START_TIMEOUT", 0.5)
+    record = make_record(cwd=str(hung), account=look_up("nobody")[0].pack(), command="sleep 100")
+    before = descendants()
+    with pytest.raises(LaunchError):
+        launch.launch(record, {}, listener)
+    (orphan,) = descendants().keys() - before.keys()
+    wait_until(lambda: not alive(orphan))
+    assert os.waitstatus_to_exitcode(os.waitpid(orphan, 0)[1]) == -9
