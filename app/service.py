@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from gunicorn.workers.gthread import TConn
 
-from app.config import Settings, SettingsError, load_settings, require_token_for
+from app.config import ENV_FILE, Settings, SettingsError, load_settings, require_token_for
 from app.exceptions import LLMShellError
+from app.process.account import look_up
+from app.process.launch import SITE_PACKAGES
+from app.process.reach import changeable_by
 from app.process.reaper import become_subreaper
 from app.supervisor import supervisor
 
@@ -89,6 +92,8 @@ def on_starting(server: "Arbiter") -> None:
         _refuse(str(error))
     become_subreaper()
     _log_to_gunicorn()
+    if settings.run_as is not None:
+        _warn_of_reach(settings.run_as)
 
 
 def post_fork(server: "Arbiter", worker: object) -> None:  # noqa: ARG001  gunicorn's signature
@@ -142,6 +147,23 @@ def _bound_the_reading_of_heads() -> None:
         connection.sock.settimeout(HEAD_TIMEOUT)
 
     TConn.init = init  # type: ignore[method-assign, assignment]  # gunicorn has no hook there
+
+
+def _warn_of_reach(user: str) -> None:
+    """Say what of the service, which runs as root, the commands' user could change.
+
+    No refusal: that user's own directory is a natural place to start the service in, and nothing is lost before a start
+    or a reload reads what was put there.
+    """
+    code = [ROOT / "wsgi.py", ROOT / "gunicorn.conf.py", *(ROOT / "app").rglob("*.py")]
+    found = changeable_by(look_up(user)[0], [Path.cwd(), ENV_FILE, Path(sys.executable), Path(SITE_PACKAGES), *code])
+    if found:
+        _log.warning(
+            "LLM_SHELL_RUN_AS does not hold %s back for long: that user may write to %s, and so give this service, "
+            "which runs as root, other settings or other code. Take the right away, or start the service elsewhere.",
+            user,
+            ", ".join(str(path) for path in found if path.parent not in found),
+        )
 
 
 def _log_to_gunicorn() -> None:

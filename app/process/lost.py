@@ -48,9 +48,9 @@ def _prefix(log_dir: Path) -> str:
 
 
 def _listening(prefix: str) -> set[str]:
-    """Return the abstract names with this prefix on which somebody listens (/proc/net/unix, proc_pid_net(5))."""
+    """Return the abstract names with this prefix on which somebody listens (proc_pid_net(5))."""
     try:
-        table = Path("/proc/net/unix").read_text(errors="replace")
+        table = Path("/proc/self/net/unix").read_text(errors="replace")
     except OSError:
         return set()
     rows = (line.split(maxsplit=7) for line in table.splitlines()[1:] if f" @{prefix}" in line)

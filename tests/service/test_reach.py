@@ -1,0 +1,61 @@
+"""A service that runs commands as another user warns where that user could change the service itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.service.conftest import Services
+from tests.support import require
+
+USER = "nobody"
+WARNING = f"LLM_SHELL_RUN_AS does not hold {USER} back for long: that user may write to "
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Return a directory that other users can reach, unlike pytest's own."""
+    require(os.geteuid() == 0, "root, to start commands as another user")
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def warnings_at(serve: Services, cwd: Path) -> list[str]:
+    """Start a service in this directory and return what it named as open to the user."""
+    service = serve(cwd=cwd, settings={"LLM_SHELL_RUN_AS": USER})
+    return [
+        line.partition(WARNING)[2].partition(", and so")[0] for line in service.text.splitlines() if WARNING in line
+    ]
+
+
+def test_nothing_is_said_where_nothing_is_open(serve: Services, place: Path) -> None:
+    """With directory, settings file and code out of the user's reach there is no warning."""
+    (place / ".env").touch(mode=0o644)
+    assert warnings_at(serve, place) == []
+
+
+def test_an_open_working_directory_is_named(serve: Services, place: Path) -> None:
+    """A working directory in which the user may make a `.env` is named, a sticky one as well."""
+    place.chmod(0o1777)
+    assert warnings_at(serve, place) == [str(place)]
+
+
+def test_an_open_settings_file_is_named(serve: Services, place: Path) -> None:
+    """A `.env` that belongs to the user is named, although the directory does not."""
+    (place / ".env").touch()
+    shutil.chown(place / ".env", USER)
+    assert warnings_at(serve, place) == [str(place / ".env")]
+
+
+def test_a_directory_above_is_named(serve: Services, place: Path) -> None:
+    """Who may write to a directory above can put another in the place of the service's."""
+    (place / "inside").mkdir()
+    place.chmod(0o777)
+    assert warnings_at(serve, place / "inside") == [str(place)]
