@@ -16,8 +16,8 @@ from tests.faults.machine import log_records, wait_until_ended
 from tests.faults.test_damaged_files import Damage, damage, go_on, numbers
 from tests.faults.test_shutdown import STOPS, successor_of
 from tests.service.conftest import Services
-from tests.service.harness import Service
-from tests.support import wait_until
+from tests.service.harness import GUNICORN, Service
+from tests.support import require, wait_until
 
 __all__ = ["damage"]
 KEEP = {"LLM_SHELL_ON_SHUTDOWN": "keep"}
@@ -117,3 +117,22 @@ def test_the_next_service_finds_a_run_after_removal_and_the_masters_death(serve:
     send(signal.SIGKILL, service.pid)
     wait_until(lambda: not runs(worker))
     assert_goes_on_after_removal(successor_of(service, serve), pid)
+
+
+def test_the_same_path_in_another_mount_namespace_is_another_directory(serve: Services, tmp_path: Path) -> None:
+    """Of two services with log directories of the same name, as in containers on one network, each has its own run."""
+    require(os.geteuid() == 0 and shutil.which("unshare"), "root and unshare, for a mount namespace")
+    place, elsewhere = tmp_path / "logs", tmp_path / "elsewhere"
+    place.mkdir()
+    elsewhere.mkdir()
+    mount_first = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    apart = ["unshare", "--mount", "sh", "-c", mount_first, "sh", str(elsewhere), str(place), *GUNICORN, "wsgi:app"]
+    settings = {"LLM_SHELL_LOG_DIR": str(place)}
+    service = serve(command=apart, settings=settings)
+    pid = service.start("exec sleep 1000")["process_pid"]
+    other = serve(settings=settings)
+    assert other.get("/status").status == 404
+    assert "is left alone: it has no record in" in other.text
+    assert other.stop() == 0
+    assert service.status()["process_pid"] == pid
+    assert runs(pid)
