@@ -9,7 +9,6 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -116,18 +115,11 @@ def test_more_connections_than_descriptors_end_nothing(service: Service) -> None
         for _ in range(40):
             client = clients.enter_context(socket.create_connection(("127.0.0.1", service.port)))
             client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    wait_until(lambda: answers(service))
+    wait_until(service.answers)
     assert service.status()["process_pid"] == pid
     status, killed = service.post("/kill")
     assert (status, killed["exit_code"]) == (200, -15)
     assert_whole(service.content())
-
-
-def answers(service: Service) -> bool:
-    """Tell whether the service has a worker that answers; one that could not accept has ended."""
-    with suppress(OSError, HTTPException):
-        return service.get("/health").status == 200
-    return False
 
 
 @pytest.fixture
@@ -141,7 +133,6 @@ def lonely_service(serve: Services, tmp_path: Path) -> Service:
     rights = [f"--{kind}-caps=+dac_override" for kind in ("inh", "ambient")]
     settings = {"LLM_SHELL_LOG_DIR": str(logs), "LLM_SHELL_THREADS": str(THREADS)}
     service = serve(command=[*AS_LONELY_USER, *rights, *GUNICORN, "wsgi:app"], cwd=Path("/"), settings=settings)
-    service.log_dir = logs
     start_all_threads(service)
     return service
 

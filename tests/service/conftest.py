@@ -7,12 +7,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypedDict, Unpack
 
 import pytest
 
-from tests.service.harness import GUNICORN, Refusal, Service, listens, notable_lines, nothing_left_behind
+from tests.service.harness import (
+    GUNICORN,
+    Refusal,
+    Service,
+    listens,
+    notable_lines,
+    nothing_left_behind,
+    service_environment,
+)
 
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+WSGI_APP = (*GUNICORN, "wsgi:app")
+
+
+class How(TypedDict, total=False):
+    """How a service is started, where not in the usual way: by gunicorn, in a folder of its own, with no settings."""
+
+    command: Sequence[str]
+    cwd: Path
+    umask: int
+    settings: Mapping[str, str]
 
 
 class Services:
@@ -22,41 +41,31 @@ class Services:
         self.folder = folder
         self.started: list[Service] = []
 
-    def launch(
-        self,
-        *arguments: str,
-        command: Sequence[str] = (*GUNICORN, "wsgi:app"),
-        cwd: Path | None = None,
-        umask: int = -1,
-        settings: Mapping[str, str] = NO_SETTINGS,
-    ) -> Service:
-        """Start a service with further arguments and environment variables, and don't wait for it."""
-        folder = self.folder / f"service-{len(self.started)}"
-        folder.mkdir()
-        if cwd is None:
-            cwd = folder / "work"
-            cwd.mkdir()
-        service = Service(folder, [*command, *arguments], cwd, settings, umask)
-        self.started.append(service)
-        return service
-
-    def __call__(
-        self,
-        *arguments: str,
-        command: Sequence[str] = (*GUNICORN, "wsgi:app"),
-        cwd: Path | None = None,
-        umask: int = -1,
-        settings: Mapping[str, str] = NO_SETTINGS,
-    ) -> Service:
+    def __call__(self, *arguments: str, **how: Unpack[How]) -> Service:
         """Start a service as `launch` does, and return it when it answers."""
-        service = self.launch(*arguments, command=command, cwd=cwd, umask=umask, settings=settings)
+        service = self.launch(*arguments, **how)
         service.wait_until_healthy()
         return service
 
-    def refused(self, *arguments: str, cwd: Path | None = None, settings: Mapping[str, str] = NO_SETTINGS) -> Refusal:
+    def launch(self, *arguments: str, **how: Unpack[How]) -> Service:
+        """Start a service with further arguments, and don't wait for it."""
+        folder = self.folder / f"service-{len(self.started)}"
+        work = folder / "work"
+        work.mkdir(parents=True)
+        service = Service(
+            folder / "gunicorn.log",
+            [*how.get("command", WSGI_APP), *arguments],
+            how.get("cwd", work),
+            service_environment(folder / "logs", how.get("settings", NO_SETTINGS)),
+            umask=how.get("umask", -1),
+        )
+        self.started.append(service)
+        return service
+
+    def refused(self, *arguments: str, **how: Unpack[How]) -> Refusal:
         """Start a service that must not start, and return how it said so."""
         began = time.monotonic()
-        service = self.launch(*arguments, cwd=cwd, settings=settings)
+        service = self.launch(*arguments, **how)
         code = service.wait()
         return Refusal(code, notable_lines(service.text), time.monotonic() - began)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import http.client
-import json
 import os
 import re
 import shlex
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.service.calling import ANSWER_TIMEOUT, NO_HEADERS, exchange
 from tests.support import descendants, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,6 @@ GUNICORN = (sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.c
 START_TIMEOUT = 20.0
 # 5 s of grace for the tree, 2 s after its SIGKILL, and what gunicorn and a busy machine add.
 STOP_TIMEOUT = 15.0
-ANSWER_TIMEOUT = 30.0
 _LISTENING = re.compile(r"Listening at: http://\S+:(\d+) ")
 _GUNICORN_INFO = re.compile(r"\[[^]]*\] \[\d+\] \[INFO\] ")
 _PR_SET_CHILD_SUBREAPER = 36
@@ -52,29 +51,27 @@ class Refusal(NamedTuple):
 
 
 class Service:
-    """One running gunicorn; `wait_until_healthy` before calling it."""
+    """One running gunicorn; `wait_until_healthy` before calling it.
+
+    It prints to the file `output`; `options` are those of `Popen`.
+    """
 
     def __init__(
-        self,
-        folder: Path,
-        command: Sequence[str],
-        cwd: Path,
-        settings: Mapping[str, str],
-        umask: int,
+        self, output: Path, command: Sequence[str], cwd: Path, environment: Mapping[str, str], **options: Any
     ) -> None:
         self.cwd = cwd
-        self.log_dir = folder / "logs"
-        self.output = folder / "gunicorn.log"
-        with self.output.open("wb") as output:
+        self.log_dir = Path(environment["LLM_SHELL_LOG_DIR"])
+        self.output = output
+        with output.open("wb") as stream:
             self._process = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env=service_environment(self.log_dir, settings),
+                env=dict(environment),
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                umask=umask,
+                **options,
             )
         self.pid = self._process.pid
         self.port = 0
@@ -83,6 +80,11 @@ class Service:
     def url(self) -> str:
         """Return where it listens."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Return what every request to it carries."""
+        return NO_HEADERS
 
     @property
     def text(self) -> str:
@@ -118,25 +120,21 @@ class Service:
         self._process.send_signal(number)
         return self.wait()
 
+    def connect(self, timeout: float) -> http.client.HTTPConnection:
+        """Return a connection to it, which may yet have to be opened."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
     def call(
         self,
         method: str,
         path: str,
         body: object = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
         timeout: float = ANSWER_TIMEOUT,
     ) -> Answer:
-        """Send one request and read its answer to the end."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        sent = dict(headers or {})
-        if body is not None:
-            sent["Content-Type"] = "application/json"
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), sent)
-            response = connection.getresponse()
-            return Answer(response.status, json.loads(response.read()))
-        finally:
-            connection.close()
+        """Send one request, with the usual headers unless others are given, and read its answer to the end."""
+        reply = exchange(self.connect(timeout), method, path, body, {**self.headers, **headers})
+        return Answer(reply.status, reply.json)
 
     def get(self, path: str, **options: Any) -> Answer:
         """Send a GET."""
@@ -182,16 +180,22 @@ class Service:
         """End whatever the current run has left alive, so that the next test finds a free service."""
         assert self.post("/kill?type=SIGKILL").status in {200, 400, 404}
 
-    def _healthy(self) -> bool:
-        if not self.running:
-            pytest.fail(f"the service ended with {self._process.returncode}:\n{self.text}")
-        listening = _LISTENING.search(self.text)
-        if listening is None:
-            return False
-        self.port = int(listening[1])
+    def answers(self) -> bool:
+        """Tell whether /health is answered; it is not for a moment after the worker has ended."""
         with suppress(OSError, http.client.HTTPException):
             return self.get("/health").status == 200
         return False
+
+    def find(self) -> bool:
+        """Tell whether it says where it listens, and keep that in mind."""
+        if listening := _LISTENING.search(self.text):
+            self.port = int(listening[1])
+        return listening is not None
+
+    def _healthy(self) -> bool:
+        if not self.running:
+            pytest.fail(f"the service ended with {self._process.returncode}:\n{self.text}")
+        return self.find() and self.answers()
 
 
 def service_environment(log_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import re
 import shutil
@@ -14,10 +13,11 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
+from tests.service.calling import NO_HEADERS, Reply, exchange, over
 from tests.service.harness import children
 from tests.support import require, wait_until
 
@@ -39,19 +39,6 @@ http {{
     include site.conf;
 }}
 """
-
-
-class Reply(NamedTuple):
-    """What came back through nginx."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """Return the body, read as JSON."""
-        return json.loads(self.body)
 
 
 class Nginx:
@@ -146,21 +133,11 @@ class Client:
         method: str,
         path: str,
         body: object = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
         source: str = "127.0.0.1",
     ) -> Reply:
         """Send one request on a connection of its own, and read the answer to its end."""
-        sent = {"Host": HOST, **self._headers, **(headers or {})}
-        if body is not None:
-            sent["Content-Type"] = "application/json"
-        connection = http.client.HTTPConnection("127.0.0.1", self.port)
-        connection.sock = self.connect(source)
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), sent)
-            response = connection.getresponse()
-            return Reply(response.status, response.msg, response.read())
-        finally:
-            connection.close()
+        return exchange(over(self.connect(source)), method, path, body, {"Host": HOST, **self._headers, **headers})
 
     @contextmanager
     def exchange(self, head: str, body: bytes = b"", source: str = "127.0.0.1") -> Iterator[http.client.HTTPResponse]:

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import signal
-import socket
 import stat
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.service.calling import NO_HEADERS, exchange, over_unix_socket
 from tests.service.conftest import Services
-from tests.service.harness import GUNICORN, Answer, Service
+from tests.service.harness import GUNICORN, Service
 from tests.support import wait_until
 
 
-def call(path: Path, target: str, headers: dict[str, str]) -> Answer:
-    """Send a GET over a Unix socket."""
-    connection = http.client.HTTPConnection("localhost")
-    connection.sock = socket.socket(socket.AF_UNIX)
-    try:
-        connection.sock.connect(str(path))
-        connection.request("GET", target, headers=headers)
-        response = connection.getresponse()
-        return Answer(response.status, json.loads(response.read()))
-    finally:
-        connection.close()
+def status_of(path: Path, headers: Mapping[str, str] = NO_HEADERS) -> int:
+    """Return how /health is answered over a Unix socket."""
+    return exchange(over_unix_socket(path), "GET", "/health", headers=headers).status
 
 
 def serve_at(serve: Services, path: Path, **settings: str) -> Service:
@@ -43,7 +34,7 @@ def test_unix_socket(serve: Services, tmp_path: Path) -> None:
     path = tmp_path / "shell.sock"
     service = serve_at(serve, path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
-    assert call(path, "/health", {}).status == 200
+    assert status_of(path) == 200
     assert service.stop() == 0
     assert not path.exists()
 
@@ -53,10 +44,10 @@ def test_host_is_checked_on_a_unix_socket(serve: Services, tmp_path: Path) -> No
     path = tmp_path / "shell.sock"
     serve_at(serve, path, LLM_SHELL_TRUSTED_HOSTS="shell.example.com")
     named = {"Host": "shell.example.com", "X-Forwarded-Proto": "https"}
-    assert call(path, "/health", named).status == 200
-    assert call(path, "/health", {"Host": "elsewhere.example.com"}).status == 400
-    assert call(path, "/health", {**named, "Origin": "https://shell.example.com"}).status == 200
-    assert call(path, "/health", {**named, "Origin": "http://shell.example.com"}).status == 403
+    assert status_of(path, named) == 200
+    assert status_of(path, {"Host": "elsewhere.example.com"}) == 400
+    assert status_of(path, {**named, "Origin": "https://shell.example.com"}) == 200
+    assert status_of(path, {**named, "Origin": "http://shell.example.com"}) == 403
 
 
 def test_socket_that_a_killed_service_left(serve: Services, tmp_path: Path) -> None:
@@ -66,7 +57,7 @@ def test_socket_that_a_killed_service_left(serve: Services, tmp_path: Path) -> N
     first.stop(signal.SIGKILL)
     assert path.is_socket()
     serve_at(serve, path)
-    assert call(path, "/health", {}).status == 200
+    assert status_of(path) == 200
 
 
 def test_bind_goes_before_host_and_port(serve: Services) -> None:

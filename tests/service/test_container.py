@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
@@ -11,7 +10,6 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from gunicorn.config import GracefulTimeout
 
 from app.supervisor import SHUTDOWN_TIMEOUT
 from tests.service.harness import ROOT, children, nothing_left_behind
-from tests.service.test_systemd import ACCOUNT, OWNER, TOKEN, Deployed, interpreter, scratch
+from tests.service.unprivileged import ACCOUNT, OWNER, TOKEN, Deployed, interpreter, scratch
 from tests.support import descendants, require, wait_until
 
 DOCKER = ROOT / "deploy" / "docker"
@@ -69,7 +67,7 @@ class Image:
         """Start a container's process, on a port of its own; `wrapper` is a command that does so."""
         environment = self.run_environment(LLM_SHELL_PORT="0", **settings)
         as_is = {"user": None, "group": None, "extra_groups": None} if wrapper else {}
-        return Deployed(folder, [*wrapper, *self.program], self.workdir, environment, **as_is)
+        return Deployed(folder / "service.log", [*wrapper, *self.program], self.workdir, environment, **as_is)
 
     @property
     def program(self) -> list[str]:
@@ -268,7 +266,7 @@ def test_process_1_reaps(image: Image, tmp_path: Path) -> None:
         for pid in named("llm-shell-shim", master) + children(master):
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: set(commands) & set(children(master)))
-        wait_until(lambda: answers(container), 20)
+        wait_until(container.answers, 20)
         assert container.post("/kill").body["survivors"] == []
         wait_until(lambda: not set(commands) & set(descendants(master)))
         os.kill(master, signal.SIGTERM)
@@ -290,13 +288,6 @@ def namespace() -> list[str]:
     )
     require(able, "the right to make a process namespace (unshare of util-linux, as root or with user namespaces)")
     return [*alone, "setpriv", f"--reuid={OWNER}", f"--regid={OWNER}", "--clear-groups"] if ACCOUNT else alone
-
-
-def answers(container: Deployed) -> bool:
-    """Tell whether the service answers, as it does not for a moment after its worker was killed."""
-    with suppress(OSError, http.client.HTTPException):
-        return container.get("/status").status == 200
-    return False
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import pwd
 import re
@@ -12,12 +11,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +24,12 @@ from gunicorn.config import GracefulTimeout
 
 from app.process.manager import SHIM_PATIENCE
 from app.supervisor import SHUTDOWN_TIMEOUT
-from tests.service.harness import ANSWER_TIMEOUT, ROOT, Answer, Service, alive, nothing_left_behind
+from tests.service.calling import ANSWER_TIMEOUT, over_unix_socket
+from tests.service.harness import ROOT, Answer, alive, nothing_left_behind
+from tests.service.unprivileged import ACCOUNT, AS_ROOT, OWNER, TOKEN, Deployed, interpreter, scratch
 from tests.support import require, wait_until
 
 UNITS = ROOT / "deploy" / "systemd"
-TOKEN = "a-token-of-sufficient-length"  # noqa: S105  made up
-# What Linux distributions call nobody; without root's rights there is nobody else to be.
-ACCOUNT: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
-AS_ROOT = dict.fromkeys(ACCOUNT)
-OWNER: int = ACCOUNT.get("user", os.geteuid())
 SYSTEMD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What systemd does between fork and exec: the process learns its own pid only there.
 ACTIVATE = """
@@ -50,86 +44,26 @@ os.execve(sys.argv[2], sys.argv[2:], {**os.environ, "LISTEN_FDS": "1", "LISTEN_P
 EXPOSURE_LIMIT = "25"
 
 
-class Deployed(Service):
-    """A service started as a file of deploy/ says: by a user of its own, in that environment and no other."""
-
-    def __init__(
-        self,
-        folder: Path,
-        command: Sequence[str],
-        cwd: Path,
-        environment: Mapping[str, str],
-        **options: Any,
-    ) -> None:
-        self.cwd = cwd
-        self.token = environment.get("LLM_SHELL_TOKEN", "")
-        self.log_dir = Path(environment["LLM_SHELL_LOG_DIR"])
-        self.output = folder / "service.log"
-        with self.output.open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                **{**ACCOUNT, **options},
-            )
-        self.pid = self._process.pid
-        self.port = 0
-
-    def call(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float = ANSWER_TIMEOUT,
-    ) -> Answer:
-        """Send one request, with the service's token unless another is given."""
-        return super().call(method, path, body, {"Authorization": f"Bearer {self.token}", **(headers or {})}, timeout)
-
-
 class Activated(Deployed):
     """A service that got its socket from whoever started it, and is called over that."""
 
     path = Path()
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float = ANSWER_TIMEOUT,
-    ) -> Answer:
-        """Send one request over the Unix socket, with the service's token unless another is given."""
-        connection = http.client.HTTPConnection("localhost")
-        connection.sock = socket.socket(socket.AF_UNIX)
-        sent = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json", **(headers or {})}
-        try:
-            connection.sock.settimeout(timeout)
-            connection.sock.connect(str(self.path))
-            connection.request(method, path, None if body is None else json.dumps(body), sent)
-            response = connection.getresponse()
-            return Answer(response.status, json.loads(response.read()))
-        finally:
-            connection.close()
+    def connect(self, timeout: float) -> http.client.HTTPConnection:
+        """Return a connection over the Unix socket."""
+        return over_unix_socket(self.path, timeout)
 
-    def _healthy(self) -> bool:
-        if not self.running:
-            pytest.fail(f"the service ended:\n{self.text}")
-        with suppress(OSError, http.client.HTTPException):
-            return self.get("/health").status == 200
-        return False
+    def find(self) -> bool:
+        """Say where it listens: where it was told to."""
+        return True
 
 
 class Host:
-    """A folder in place of a machine's root, on which LLM Shell is installed as docs/deploy.md says."""
+    """A folder in place of a machine's root, on which LLM Shell is installed as docs/deploy.md says: `opt` has it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, opt: Path) -> None:
         self.folder = folder
+        (folder / "opt").symlink_to(opt)
         self.unit = read_unit(self.place("llm-shell.service"))
         self.socket_path = Path(read_unit(self.place("llm-shell.socket"))["ListenStream"][0])
         self.socket_path.parent.mkdir(parents=True)
@@ -139,7 +73,6 @@ class Host:
         self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notified.bind(str(folder / "notify"))
         (folder / "notify").chmod(0o777)
-        install_program(folder / "opt" / "llm-shell")
         for name in self.unit["StateDirectory"][0].split():
             directory = folder / "var" / "lib" / name
             directory.mkdir(parents=True, mode=int(self.unit["StateDirectoryMode"][0], 8))
@@ -168,7 +101,7 @@ class Host:
         """
         handed = os.dup(self.listener.fileno())
         service = Activated(
-            self.folder,
+            self.folder / "service.log",
             [*wrapper, str(interpreter()), "-c", ACTIVATE, str(handed), *shlex.split(self.unit["ExecStart"][0])],
             Path(self.unit["WorkingDirectory"][0]),
             self.environment(),
@@ -211,27 +144,6 @@ def read_unit(path: Path) -> Mapping[str, list[str]]:
     return values
 
 
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """Offer a folder that other users may enter, unlike pytest's own."""
-    with tempfile.TemporaryDirectory(prefix="llm-shell-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
-
-
-def interpreter() -> Path:
-    """Return a Python that the unprivileged user may run, of the version that the tests run with."""
-    wanted = f"import sys, venv; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
-    name = "python{}.{}".format(*sys.version_info)
-    for path in (Path(sys.executable).resolve(), Path("/usr/bin", name), Path("/usr/local/bin", name)):
-        with suppress(OSError):
-            if subprocess.run([path, "-c", wanted], **ACCOUNT, check=False, capture_output=True).returncode == 0:
-                return path
-    require(False, f"{name} with venv where user {OWNER} may run it (Debian: apt install python3-venv)")
-    raise AssertionError
-
-
 def install_program(folder: Path) -> None:
     """Put the program into a folder, beside a virtual environment that has the packages of the tests' own."""
     shutil.copytree(ROOT / "app", folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
@@ -246,11 +158,19 @@ def install_program(folder: Path) -> None:
     script.chmod(0o755)
 
 
+@pytest.fixture(scope="module")
+def opt() -> Iterator[Path]:
+    """Return a folder with the installed program, which nobody but its owner may change."""
+    with scratch() as folder:
+        install_program(folder / "llm-shell")
+        yield folder
+
+
 @pytest.fixture
-def host() -> Iterator[Host]:
+def host(opt: Path) -> Iterator[Host]:
     """Return a machine of the test's own, whose services and commands are ended afterwards."""
     with nothing_left_behind(), scratch() as folder, ExitStack() as cleanup:
-        host = Host(folder)
+        host = Host(folder, opt)
         cleanup.enter_context(host.listener)
         cleanup.enter_context(host.notified)
         cleanup.callback(host.close)

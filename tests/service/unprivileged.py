@@ -1,0 +1,57 @@
+"""What the files of deploy/ install, run by a user without privileges."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tests.service.harness import Service
+from tests.support import require
+
+TOKEN = "a-token-of-sufficient-length"  # noqa: S105  made up
+# What Linux distributions call nobody; without root's rights there is nobody else to be.
+ACCOUNT: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+AS_ROOT = dict.fromkeys(ACCOUNT)
+OWNER: int = ACCOUNT.get("user", os.geteuid())
+
+
+class Deployed(Service):
+    """A service started as a file of deploy/ says: by a user of its own, in that environment and no other."""
+
+    def __init__(
+        self, output: Path, command: Sequence[str], cwd: Path, environment: Mapping[str, str], **options: Any
+    ) -> None:
+        self.token = environment.get("LLM_SHELL_TOKEN", "")
+        super().__init__(output, command, cwd, environment, **{**ACCOUNT, **options})
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Return what every request to it carries: its token."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Offer a folder that other users may enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="llm-shell-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def interpreter() -> Path:
+    """Return a Python that the unprivileged user may run, of the version that the tests run with."""
+    wanted = f"import sys, venv; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
+    name = "python{}.{}".format(*sys.version_info)
+    for path in (Path(sys.executable).resolve(), Path("/usr/bin", name), Path("/usr/local/bin", name)):
+        with suppress(OSError):
+            if subprocess.run([path, "-c", wanted], **ACCOUNT, check=False, capture_output=True).returncode == 0:
+                return path
+    require(False, f"{name} with venv where user {OWNER} may run it (Debian: apt install python3-venv)")
+    raise AssertionError
