@@ -40,16 +40,15 @@ SETTLING_TIMEOUT = 10.0
 
 
 class Size(NamedTuple):
-    """What the worker takes, and who is there beside master and worker."""
+    """What a process takes."""
 
     descriptors: int
     threads: int
     resident_kib: int
-    strays: int
 
 
 class Phase(NamedTuple):
-    """One phase of the soak: how much was done, how the answers were, and the size after warm-up and at the end."""
+    """One phase of the soak: what was done and answered, the worker's size before and after, how many are left over."""
 
     name: str
     done: int
@@ -57,6 +56,7 @@ class Phase(NamedTuple):
     answers: Counter[int]
     before: Size
     after: Size
+    strays: int
 
     @property
     def faults(self) -> list[str]:
@@ -67,8 +67,8 @@ class Phase(NamedTuple):
             growth = getattr(self.after, what) - getattr(self.before, what)
             if growth > allowance:
                 found.append(f"{what} grew by {growth}")
-        if self.after.strays:
-            found.append(f"{self.after.strays} processes left over")
+        if self.strays:
+            found.append(f"{self.strays} processes left over")
         return [f"{self.name}: {fault}" for fault in found]
 
     def rows(self) -> Iterator[Row]:
@@ -112,30 +112,29 @@ class Caller:
         self._connection.close()
 
 
-def measure(service: Service) -> Size:
-    """End what runs, wait until the service has nothing more to do, and return its size."""
+def size_of(pid: int) -> Size:
+    """Measure a process."""
+    descriptors, threads = (len(list(Path(f"/proc/{pid}/{what}").iterdir())) for what in ("fd", "task"))
+    return Size(descriptors, threads, memory_kib(pid, "VmRSS"))
+
+
+def settle(service: Service) -> Size:
+    """End what runs, wait until the service has nothing more to do, and return its worker's size."""
     caller = Caller(service.port)
     caller.call("POST", "/kill?type=SIGKILL", None)
     caller.close()
     service.connection.close()
     # Connections are closed, and shims reaped, a moment after their end.
     deadline = time.monotonic() + SETTLING_TIMEOUT
-    size = _size(service)
-    while size.strays and time.monotonic() < deadline:
+    while strays_of(service) and time.monotonic() < deadline:
         time.sleep(0.1)
-        size = _size(service)
     time.sleep(1)
-    return min(size, _size(service))
+    return size_of(service.worker)
 
 
-def _size(service: Service) -> Size:
-    worker = service.worker
-    return Size(
-        descriptors=len(list(Path(f"/proc/{worker}/fd").iterdir())),
-        threads=len(list(Path(f"/proc/{worker}/task").iterdir())),
-        resident_kib=memory_kib(worker, "VmRSS"),
-        strays=len(children(worker)) + len(children(service.pid)) - 1,
-    )
+def strays_of(service: Service) -> int:
+    """Return how many processes the service has beside master and worker."""
+    return len(children(service.worker)) + len(children(service.pid)) - 1
 
 
 def cycles(service: Service, name: str, calls: list[Call], count: int) -> Phase:
@@ -145,24 +144,25 @@ def cycles(service: Service, name: str, calls: list[Call], count: int) -> Phase:
     for _ in range(warm_up):
         for call in calls:
             caller.call(*call)
-    before = measure(service)
+    before = settle(service)
     began = time.monotonic()
     for _ in range(count):
         for call in calls:
             caller.call(*call)
     seconds = time.monotonic() - began
     caller.close()
-    return Phase(name, count * len(calls), seconds, caller.answers, before, measure(service))
+    return Phase(name, count * len(calls), seconds, caller.answers, before, settle(service), strays_of(service))
 
 
 def crowd(service: Service, callers: int, seconds: float) -> Phase:
     """Let many callers use every endpoint at the same time."""
     answers = _call_from_everywhere(service, callers, seconds * WARM_UP + 1)
-    before = measure(service)
+    before = settle(service)
     began = time.monotonic()
     counted = _call_from_everywhere(service, callers, seconds)
     took = time.monotonic() - began
-    return Phase(f"{callers} callers", counted.total(), took, counted + answers, before, measure(service))
+    after = settle(service)
+    return Phase(f"{callers} callers", counted.total(), took, counted + answers, before, after, strays_of(service))
 
 
 def _call_from_everywhere(service: Service, callers: int, seconds: float) -> Counter[int]:

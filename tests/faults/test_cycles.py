@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import re
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
+from bench.soak import ENDPOINTS, Size, size_of
 from tests.faults.actors import worker_of
 from tests.faults.machine import connections_to, wait_until_alone
 from tests.service.harness import Service
@@ -22,34 +20,6 @@ CALLERS = 64
 CALLS = 6
 # What an allocator may keep of a few dozen requests.
 NOISE_KIB = 4096
-# Every call of the service, none of which may fail by the service's fault whatever the others do.
-ENDPOINTS = (
-    ("POST", "/start", {"command": "echo started; exec sleep 1000"}),
-    ("POST", "/start", {"command": "echo replaced; exec sleep 1000", "replace": True}),
-    ("GET", "/status", None),
-    ("GET", "/logs", None),
-    ("GET", "/logs?lines=10", None),
-    ("GET", "/logs?seconds=10", None),
-    ("POST", "/kill?timeout=1", None),
-    ("POST", "/restart?timeout=1", None),
-    ("GET", "/health", None),
-    ("GET", "/openapi.json", None),
-)
-
-
-class Size(NamedTuple):
-    """How much of the machine a process takes."""
-
-    descriptors: int
-    threads: int
-    resident_kib: int
-
-
-def size_of(pid: int) -> Size:
-    """Measure a process."""
-    status = dict(re.findall(r"^(\w+):\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
-    descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    return Size(descriptors, int(status["Threads"]), int(status["VmRSS"]))
 
 
 def call_from_everywhere(service: Service, calls: int) -> Counter[int]:
