@@ -11,9 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.faults.actors import worker_of
 from tests.service.harness import Service
-from tests.support import descendants, require, wait_until
+from tests.support import require, wait_until
 
 TMPFS_BYTES = 1024 * 1024
 
@@ -65,11 +64,6 @@ def wait_until_ended(service: Service) -> dict[str, Any]:
         return status if status["status"] != "running" and not status["output_open"] else {}
 
     return wait_until(ended, 30.0)
-
-
-def wait_until_alone(service: Service) -> None:
-    """Wait until the service has no process but master and worker, not even one to be reaped."""
-    wait_until(lambda: set(descendants(service.pid)) == {worker_of(service)})
 
 
 def connections_to(port: int) -> list[list[str]]:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from app.log.clock import parse_time
 from tests.faults.actors import assert_whole, start_counter
 from tests.faults.machine import log_records, wait_until_ended
-from tests.service.conftest import Services
+from tests.service.conftest import services_in
 from tests.service.harness import GUNICORN, Service
 from tests.support import wait_until
 
@@ -35,19 +36,28 @@ class Clock:
         fresh.rename(self.offset)
 
 
-@pytest.fixture
-def clock(tmp_path: Path) -> Clock:
-    """Return the wall clock of `stepped`, still right."""
-    clock = Clock(tmp_path / "offset")
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
+    """Return the wall clock of `stepped`."""
+    clock = Clock(tmp_path_factory.mktemp("clock") / "offset")
     clock.step(0)
     return clock
 
 
-@pytest.fixture
-def stepped(serve: Services, clock: Clock) -> Service:
+@pytest.fixture(scope="module")
+def shared_service(clock: Clock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Return a service that keeps one run and whose wall clock can be set."""
     command = (sys.executable, str(CLOCK), *GUNICORN[3:], "wsgi:app")
-    return serve(command=command, settings={"STEPPED_CLOCK": str(clock.offset), "LLM_SHELL_LOG_KEEP": "1"})
+    settings = {"STEPPED_CLOCK": str(clock.offset), "LLM_SHELL_LOG_KEEP": "1"}
+    with services_in(tmp_path_factory.mktemp("stepped")) as services:
+        yield services(command=command, settings=settings)
+
+
+@pytest.fixture
+def stepped(service: Service, clock: Clock) -> Service:
+    """Return the service, its clock right; it may have kept a run from what was once the future."""
+    clock.step(0)
+    return service
 
 
 def seconds_between(earlier: str, later: str) -> float:
@@ -89,10 +99,11 @@ def test_a_run_started_after_a_step_has_the_new_time(stepped: Service, clock: Cl
 
 def test_the_current_run_is_kept_though_its_name_is_the_oldest(stepped: Service, clock: Clock) -> None:
     """Retention never removes the current run's files, even where a clock set back makes them look the oldest."""
+    clock.step(2 * DAY)
     stepped.start("echo first")
     newest = Path(wait_until_ended(stepped)["log_file"])
-    clock.step(-DAY)
-    between = newest.with_name(time.strftime("%Y-%m-%d_%H-%M-%S.log", time.gmtime(time.time() - DAY / 2)))
+    clock.step(0)
+    between = newest.with_name(time.strftime("%Y-%m-%d_%H-%M-%S.log", time.gmtime(time.time() + 1.5 * DAY)))
     between.touch()
     # It writes nothing, or its shim would make anew what was removed.
     status = stepped.start("exec sleep 1000")

@@ -11,7 +11,7 @@ import pytest
 
 from bench.soak import ENDPOINTS, Size, size_of
 from tests.faults.actors import worker_of
-from tests.faults.machine import connections_to, wait_until_alone
+from tests.faults.machine import connections_to
 from tests.service.harness import Service
 from tests.support import wait_until
 
@@ -33,18 +33,16 @@ def call_from_everywhere(service: Service, calls: int) -> Counter[int]:
         return Counter(itertools.chain.from_iterable(callers.map(go_through, range(CALLERS))))
 
 
-@pytest.fixture
-def warm(service: Service) -> Service:
-    """Return a service that has done everything before, with all of its threads."""
-    call_from_everywhere(service, 2)
-    service.end_run()
-    return service
+@pytest.fixture(scope="module", autouse=True)
+def _warm(shared_service: Service) -> None:
+    """Have the service do everything once, with all of its threads."""
+    call_from_everywhere(shared_service, 2)
 
 
 def assert_no_larger(service: Service, before: Size) -> None:
     """Fail unless the worker comes back to the size it had, but for some memory."""
     service.end_run()
-    wait_until_alone(service)
+    service.wait_until_alone()
     worker = worker_of(service)
 
     def settled() -> bool:
@@ -57,37 +55,37 @@ def assert_no_larger(service: Service, before: Size) -> None:
 
 def settled_size(service: Service) -> Size:
     """Return the worker's size once it does nothing."""
-    wait_until_alone(service)
+    service.wait_until_alone()
     wait_until(lambda: not connections_to(service.port))
     return size_of(worker_of(service))
 
 
-def test_start_and_kill_leave_nothing(warm: Service) -> None:
+def test_start_and_kill_leave_nothing(service: Service) -> None:
     """Many starts and kills leave no process and no zombie, and the worker with the descriptors and threads it had."""
-    before = settled_size(warm)
+    before = settled_size(service)
     for _ in range(CYCLES):
-        warm.start("echo ready; exec sleep 1000")
-        assert warm.post("/kill?type=SIGKILL").body["exit_code"] == -9
-    assert_no_larger(warm, before)
+        service.start("echo ready; exec sleep 1000")
+        assert service.post("/kill?type=SIGKILL").body["exit_code"] == -9
+    assert_no_larger(service, before)
 
 
-def test_restarts_leave_nothing(warm: Service) -> None:
+def test_restarts_leave_nothing(service: Service) -> None:
     """Many restarts leave one run, and the worker with the descriptors and threads it had."""
-    before = settled_size(warm)
-    warm.start("echo ready; exec sleep 1000")
-    pids = {warm.post("/restart").body["process_pid"] for _ in range(CYCLES)}
+    before = settled_size(service)
+    service.start("echo ready; exec sleep 1000")
+    pids = {service.post("/restart").body["process_pid"] for _ in range(CYCLES)}
     assert len(pids) == CYCLES
-    assert_no_larger(warm, before)
+    assert_no_larger(service, before)
 
 
-def test_many_callers_get_answers(warm: Service) -> None:
+def test_many_callers_get_answers(service: Service) -> None:
     """Whatever 64 callers ask for at the same time, no call fails by the service's fault and nothing is left over."""
-    before = settled_size(warm)
+    before = settled_size(service)
     began = time.monotonic()
-    answers = call_from_everywhere(warm, CALLS)
+    answers = call_from_everywhere(service, CALLS)
     assert sum(answers.values()) == CALLERS * CALLS
     assert set(answers) <= {200, 201, 400, 404, 409, 429}, answers
     assert answers[200] > CALLERS
     assert answers[201] > 0
     assert time.monotonic() - began < 30
-    assert_no_larger(warm, before)
+    assert_no_larger(service, before)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.actors import record_of, send, shim_of, worker_of
 from tests.faults.machine import limited, lines_lost, log_records, tmpfs, wait_until_ended
-from tests.service.conftest import Services
+from tests.service.conftest import lent, services_in
 from tests.service.harness import Service
 from tests.support import wait_until
 
@@ -22,20 +22,29 @@ FLOOD = 40_000
 AFTER = 100
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a small file system, half of it taken by a file that may be removed."""
-    with tmpfs(tmp_path / "disk") as folder:
-        ballast_on(folder).write_bytes(bytes(512 * 1024))
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a small file system."""
+    with tmpfs(tmp_path_factory.mktemp("small") / "disk") as folder:
         yield folder
 
 
-@pytest.fixture
-def full_disk_service(disk: Path, serve: Services) -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def service_on_disk(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Return a service that logs to the small file system; it is gone before that is unmounted."""
-    service = serve(settings={"LLM_SHELL_LOG_DIR": str(disk / "logs")})
-    yield service
-    service.stop()
+    with services_in(tmp_path_factory.mktemp("on-disk")) as services:
+        yield services(settings={"LLM_SHELL_LOG_DIR": str(disk / "logs")})
+
+
+@pytest.fixture
+def full_disk_service(service_on_disk: Service, disk: Path) -> Iterator[Service]:
+    """Return the service when half of its disk is taken by a file that may be removed; clear the disk afterwards."""
+    ballast_on(disk).write_bytes(bytes(512 * 1024))
+    with lent(service_on_disk) as service:
+        yield service
+    for path in (*disk.iterdir(), *service.log_dir.iterdir()):
+        if not path.is_dir():
+            path.unlink()
 
 
 def ballast_on(disk: Path) -> Path:
@@ -43,16 +52,14 @@ def ballast_on(disk: Path) -> Path:
     return disk / "ballast"
 
 
-def start_flood(service: Service, last_words: str = "exit 0") -> Path:
-    """Start a command that prints more than the disk takes; it goes on when the file returned here is made."""
-    go = service.cwd / "go"
+def start_flood(service: Service, go: Path, last_words: str = "exit 0") -> None:
+    """Start a command that prints more than the disk takes; it goes on when the file `go` is made."""
     service.start(
         f"echo ready; seq {FLOOD}; until [ -e {go} ]; do sleep 0.02; done; "
         f"seq {FLOOD + 1} {FLOOD + AFTER}; {last_words}"
     )
     wait_until(lambda: accounted_for(service) == FLOOD + 1)
     assert lines_lost(service.status()) > AFTER
-    return go
 
 
 def accounted_for(service: Service) -> int:
@@ -68,9 +75,10 @@ def fill(disk: Path) -> None:
     assert shutil.disk_usage(disk).free == 0
 
 
-def test_capture_resumes_when_space_returns(full_disk_service: Service, disk: Path) -> None:
+def test_capture_resumes_when_space_returns(full_disk_service: Service, disk: Path, tmp_path: Path) -> None:
     """A process whose log has no space is not held up; seq shows the gap, and later lines are whole again."""
-    go = start_flood(full_disk_service)
+    go = tmp_path / "go"
+    start_flood(full_disk_service, go)
     assert full_disk_service.status()["status"] == "running"
     ballast_on(disk).unlink()
     go.touch()
@@ -85,9 +93,11 @@ def test_capture_resumes_when_space_returns(full_disk_service: Service, disk: Pa
     assert lines_lost(status) == FLOOD + 1 - kept
 
 
-def test_the_exit_code_is_recorded_on_a_full_disk(full_disk_service: Service) -> None:
+def test_the_exit_code_is_recorded_on_a_full_disk(full_disk_service: Service, tmp_path: Path) -> None:
     """A process that ends while the disk is full leaves its exit code in the record, for the next worker to tell."""
-    start_flood(full_disk_service, "exit 7").touch()
+    go = tmp_path / "go"
+    start_flood(full_disk_service, go, "exit 7")
+    go.touch()
     told = wait_until_ended(full_disk_service)
     assert (told["status"], told["exit_code"]) == ("exited", 7)
     assert record_of(told).state.exit_code == 7
@@ -96,9 +106,9 @@ def test_the_exit_code_is_recorded_on_a_full_disk(full_disk_service: Service) ->
     assert full_disk_service.status() == told
 
 
-def test_every_call_is_answered_on_a_full_disk(full_disk_service: Service) -> None:
+def test_every_call_is_answered_on_a_full_disk(full_disk_service: Service, tmp_path: Path) -> None:
     """With the disk full, reading, health and /kill work as ever."""
-    start_flood(full_disk_service)
+    start_flood(full_disk_service, tmp_path / "go")
     assert full_disk_service.get("/health").status == 200
     status, page = full_disk_service.get("/logs?lines=2")
     assert (status, page["lines_returned"]) == (200, 2)

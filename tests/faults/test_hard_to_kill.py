@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.faults.actors import runs
-from tests.faults.machine import wait_until_alone
 from tests.service.harness import PROGRAMS, Service
 from tests.support import require
 
@@ -39,7 +38,7 @@ def kill(service: Service) -> dict[str, object]:
     assert time.monotonic() - began < TIMEOUT + 1
     assert (status, killed["status"], killed["survivors"]) == (200, "killed", [])
     assert not runs(pid)
-    wait_until_alone(service)
+    service.wait_until_alone()
     return dict(killed)
 
 
@@ -69,7 +68,7 @@ def test_a_tree_that_keeps_moving_is_caught(service: Service) -> None:
     status, killed = service.post(f"/kill?timeout={TIMEOUT}")
     assert time.monotonic() - began < TIMEOUT + 1
     assert (status, killed["survivors"]) == (200, [])
-    wait_until_alone(service)
+    service.wait_until_alone()
 
 
 def test_a_fork_bomb_is_ended(service: Service) -> None:

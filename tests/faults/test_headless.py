@@ -7,14 +7,12 @@ import sys
 import pytest
 
 from tests.faults.actors import kill_shim
-from tests.service.conftest import Services
-from tests.service.harness import PROGRAMS
+from tests.service.harness import PROGRAMS, Service
 
 
 @pytest.mark.parametrize("fostered", ["its shim", "another shim"])
-def test_a_process_without_its_first_thread_lives_and_can_be_killed(serve: Services, fostered: str) -> None:
+def test_a_process_without_its_first_thread_lives_and_can_be_killed(service: Service, fostered: str) -> None:
     """Such a process is running, whoever keeps it, and a /kill ends it."""
-    service = serve()
     service.start(["exec", sys.executable, PROGRAMS / "headless.py"])
     service.wait_for_output("ready")
     if fostered == "another shim":

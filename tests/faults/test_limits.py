@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.faults.actors import assert_whole, start_counter, worker_of
-from tests.faults.machine import connections_to, limited, wait_until_alone, wait_until_ended
+from tests.faults.machine import connections_to, limited, wait_until_ended
 from tests.service.conftest import Services
 from tests.service.harness import GUNICORN, Answer, Service
 from tests.support import require, wait_until
@@ -66,7 +66,7 @@ def ended_run(service: Service) -> dict[str, Any]:
     """Return the status of a run that has ended: what a failed start must leave as it was."""
     service.start("echo before; exit 3")
     status = wait_until_ended(service)
-    wait_until_alone(service)
+    service.wait_until_alone()
     return status
 
 
@@ -80,7 +80,7 @@ def test_a_start_without_descriptors_fails_whole(service: Service, ended_run: di
             break
         assert_told(answer, "Too many open files")
         assert files_of(service) == files
-        wait_until_alone(service)
+        service.wait_until_alone()
         assert service.status() == ended_run
     assert more > A_REQUEST + 5
     assert answer.status == 201
@@ -170,7 +170,7 @@ def test_a_start_without_processes_fails_whole(lonely_service: Service) -> None:
     service = lonely_service
     service.start("echo before; exit 3")
     before = wait_until_ended(service)
-    wait_until_alone(service)
+    service.wait_until_alone()
     worker, files = worker_of(service), files_of(service)
     for more in range(ENOUGH):
         with processes_left(service, more):
@@ -178,7 +178,7 @@ def test_a_start_without_processes_fails_whole(lonely_service: Service) -> None:
         if answer.status == 201:
             break
         assert_told(answer, "Resource temporarily unavailable")
-        wait_until_alone(service)
+        service.wait_until_alone()
         assert files_of(service) == files
         assert service.status() == before
     assert more > 1

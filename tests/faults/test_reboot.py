@@ -53,9 +53,8 @@ def next_service(serve: Services, service: Service) -> Service:
     return serve(settings={"LLM_SHELL_LOG_DIR": str(service.log_dir)})
 
 
-def test_worker_and_shim_killed_together(serve: Services) -> None:
+def test_worker_and_shim_killed_together(service: Service) -> None:
     """The next worker keeps a silent process, says what is lost, and ends its whole tree when asked to."""
-    service = serve()
     service.start(WITH_LEFTOVER)
     orphan = int(service.wait_for_output("ready").split("\n")[0])
     status = service.status()
@@ -71,9 +70,8 @@ def test_worker_and_shim_killed_together(serve: Services) -> None:
     service.start("true")
 
 
-def test_worker_and_shim_killed_under_output(serve: Services) -> None:
+def test_worker_and_shim_killed_under_output(service: Service) -> None:
     """A process that prints then gets SIGPIPE, as nobody is left to read: that is told, its code never invented."""
-    service = serve()
     start_counter(service, interval=0.001)
     with stopped(service.pid):
         status = service.status()

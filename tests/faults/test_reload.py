@@ -28,9 +28,8 @@ def reload(service: Service) -> int:
     return wait_until(lambda: now[0] if len(now := workers_of(service)) == 1 and now != [old] else 0, 30)
 
 
-def test_a_reload_leaves_process_and_output_alone(serve: Services) -> None:
+def test_a_reload_leaves_process_and_output_alone(service: Service) -> None:
     """Across reloads the same process goes on, its output has no hole, and it can be ended."""
-    service = serve()
     pid = start_counter(service, interval=0.001)
     for _ in range(2):
         reload(service)
@@ -40,9 +39,8 @@ def test_a_reload_leaves_process_and_output_alone(serve: Services) -> None:
     assert_whole(service.content())
 
 
-def test_no_request_is_dropped_by_a_reload(serve: Services) -> None:
+def test_no_request_is_dropped_by_a_reload(service: Service) -> None:
     """Every request is answered, those under way at the reload and those that come during it."""
-    service = serve()
     start_counter(service, stubborn=True, interval=0.001)
     slow = Request(lambda: service.post("/kill?timeout=1"))
     wait_until(lambda: service.status()["reason"])
@@ -102,9 +100,8 @@ def callers(service: Service, paths: list[str]) -> Iterator[list[Answer]]:
     assert not broken
 
 
-def test_overlapping_workers_never_start_two_runs(serve: Services) -> None:
+def test_overlapping_workers_never_start_two_runs(service: Service) -> None:
     """Of two starts that reach the old and the new worker of a reload at the same time one is refused."""
-    service = serve()
     old = worker_of(service)
     held = HeldStart(service)
     os.kill(service.pid, signal.SIGHUP)
@@ -212,9 +209,8 @@ def test_a_reload_never_takes_the_token_from_an_open_address(serve: Services, tm
     assert service.get("/status").status == 401
 
 
-def test_a_second_worker_is_refused(serve: Services) -> None:
+def test_a_second_worker_is_refused(service: Service) -> None:
     """SIGTTIN gives no second worker and hurts nothing; the log says why."""
-    service = serve()
     pid = start_counter(service)
     worker = worker_of(service)
     os.kill(service.pid, signal.SIGTTIN)
@@ -224,9 +220,8 @@ def test_a_second_worker_is_refused(serve: Services) -> None:
     assert workers_of(service) == [worker]
 
 
-def test_a_second_master_is_refused(serve: Services) -> None:
+def test_a_second_master_is_refused(service: Service) -> None:
     """SIGUSR2 gives no second master and hurts nothing; the log says why, each time."""
-    service = serve()
     pid = start_counter(service)
     before = descendants(service.pid).keys()
     for _ in range(2):

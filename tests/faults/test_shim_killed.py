@@ -20,7 +20,6 @@ from tests.faults.actors import (
     worker_of,
     workers_of,
 )
-from tests.service.conftest import Services
 from tests.service.harness import PROGRAMS, Service
 from tests.support import descendants, wait_until
 
@@ -39,9 +38,8 @@ def start_with_orphans(service: Service) -> tuple[int, list[int]]:
     return pid, [int(orphan) for orphan in orphans]
 
 
-def test_another_shim_takes_over_and_the_output_is_whole(serve: Services) -> None:
+def test_another_shim_takes_over_and_the_output_is_whole(service: Service) -> None:
     """Within 2 s another shim keeps the same process; only what was in flight can be lost, and the status says so."""
-    service = serve()
     pid = start_counter(service, pause_at=1000, count=2000, exit_code=7)
     for times in (1, 2):
         kill_shim(service)
@@ -55,9 +53,8 @@ def test_another_shim_takes_over_and_the_output_is_whole(serve: Services) -> Non
     assert_whole(service.content(), 2000)
 
 
-def test_under_a_flood_one_stretch_is_missing_at_the_most(serve: Services) -> None:
+def test_under_a_flood_one_stretch_is_missing_at_the_most(service: Service) -> None:
     """Before and after the lines that a shim killed under a flood had not yet written, all are there and in order."""
-    service = serve()
     start_counter(service)
     kill_shim(service)
     before = service.get("/logs?lines=1").body["total_lines"]
@@ -69,9 +66,8 @@ def test_under_a_flood_one_stretch_is_missing_at_the_most(serve: Services) -> No
     assert len(breaks) <= 1 or breaks == [breaks[0], breaks[0] + 1]
 
 
-def test_an_end_before_another_shim_is_there(serve: Services) -> None:
+def test_an_end_before_another_shim_is_there(service: Service) -> None:
     """What a process prints while it has no shim, and how it ends, is known all the same; it gets no SIGPIPE."""
-    service = serve()
     pid = start_counter(service, pause_at=1000, count=2000, exit_code=7)
     shim = shim_of(service.status())
     with stopped(worker_of(service)):  # it lives, but makes no other shim
@@ -84,9 +80,8 @@ def test_an_end_before_another_shim_is_there(serve: Services) -> None:
     assert_whole(service.content(), 2000)
 
 
-def test_orphans_stay_in_the_tree(serve: Services) -> None:
+def test_orphans_stay_in_the_tree(service: Service) -> None:
     """What had escaped from the process before its shim died is still named as left over, and still ended."""
-    service = serve()
     pid, orphans = start_with_orphans(service)
     kill_shim(service)
     os.kill(pid, signal.SIGUSR1)
@@ -101,9 +96,8 @@ def test_orphans_stay_in_the_tree(serve: Services) -> None:
     assert not any(runs(orphan) for orphan in orphans)
 
 
-def test_orphans_that_end_after_the_shim_leave_no_zombies(serve: Services) -> None:
+def test_orphans_that_end_after_the_shim_leave_no_zombies(service: Service) -> None:
     """What goes on ending in a tree whose first shim died is reaped, although no shim is its parent any more."""
-    service = serve()
     pid, orphans = start_with_orphans(service)
     kill_shim(service)
     for orphan in orphans:
@@ -113,9 +107,8 @@ def test_orphans_that_end_after_the_shim_leave_no_zombies(serve: Services) -> No
     assert runs(pid)
 
 
-def test_orphans_of_a_retiring_workers_shim_stay_in_the_tree(serve: Services) -> None:
+def test_orphans_of_a_retiring_workers_shim_stay_in_the_tree(service: Service) -> None:
     """A shim may die while the worker that started it retires at a reload: its orphans are found there too."""
-    service = serve()
     pid, orphans = start_with_orphans(service)
     shim = shim_of(service.status())
     old = worker_of(service)
@@ -129,9 +122,8 @@ def test_orphans_of_a_retiring_workers_shim_stay_in_the_tree(serve: Services) ->
         assert not any(runs(member) for member in (pid, *orphans))
 
 
-def test_a_kill_is_finished_by_the_next_shim(serve: Services) -> None:
+def test_a_kill_is_finished_by_the_next_shim(service: Service) -> None:
     """When the shim dies during the grace of a /kill, the next one keeps to its deadline, and the caller is told."""
-    service = serve()
     pid = start_counter(service, stubborn=True, pause_at=1000)
     shim = shim_of(service.status())
     request = Request(lambda: service.post("/kill?timeout=2"))
@@ -145,9 +137,8 @@ def test_a_kill_is_finished_by_the_next_shim(serve: Services) -> None:
     assert_whole(service.content(), 1000)
 
 
-def test_a_kill_that_the_shim_never_heard_is_done_by_the_next(serve: Services) -> None:
+def test_a_kill_that_the_shim_never_heard_is_done_by_the_next(service: Service) -> None:
     """A /kill on its way to a shim that dies is carried out by the next one, and the caller is answered."""
-    service = serve()
     pid = start_counter(service, stubborn=True, pause_at=1000)
     shim = shim_of(service.status())
     send(signal.SIGSTOP, shim)
@@ -160,9 +151,8 @@ def test_a_kill_that_the_shim_never_heard_is_done_by_the_next(serve: Services) -
     assert_whole(service.content(), 1000)
 
 
-def test_a_kill_that_worked_is_no_error_because_the_shim_died(serve: Services) -> None:
+def test_a_kill_that_worked_is_no_error_because_the_shim_died(service: Service) -> None:
     """A /kill that has ended the process is answered as such, although the shim died before it could say so."""
-    service = serve()
     pid = service.start(["exec", sys.executable, PROGRAMS / "stubborn.py"])["process_pid"]
     service.wait_for_output("ready")
     shim = shim_of(service.status())

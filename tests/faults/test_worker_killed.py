@@ -21,13 +21,12 @@ from tests.faults.actors import (
     stopped,
     worker_of,
 )
-from tests.service.conftest import Services
+from tests.service.harness import Service
 from tests.support import wait_until
 
 
-def test_ten_kills_in_a_row_leave_no_hole(serve: Services) -> None:
+def test_ten_kills_in_a_row_leave_no_hole(service: Service) -> None:
     """After each of ten kills the next worker answers for the same process within 3 s, and no line is missing."""
-    service = serve()
     pid = start_counter(service, interval=0.001)
     for _ in range(10):
         send(signal.SIGKILL, worker_of(service))
@@ -40,9 +39,8 @@ def test_ten_kills_in_a_row_leave_no_hole(serve: Services) -> None:
     assert_whole(service.content())
 
 
-def test_an_end_while_no_worker_lives_is_known_to_the_next(serve: Services) -> None:
+def test_an_end_while_no_worker_lives_is_known_to_the_next(service: Service) -> None:
     """The exit code and the last lines of a process that ended while there was no worker are told by the next one."""
-    service = serve()
     pid = start_counter(service, pause_at=1000, count=2000, exit_code=7)
     shim = shim_of(service.status())
     with stopped(service.pid):  # or the master would make a new worker
@@ -55,9 +53,8 @@ def test_an_end_while_no_worker_lives_is_known_to_the_next(serve: Services) -> N
 
 
 @pytest.mark.parametrize(("call", "reason"), [("/kill", "Ended by /kill."), ("/restart", "Ended by /restart.")])
-def test_an_operation_cut_short_is_finished(serve: Services, call: str, reason: str) -> None:
+def test_an_operation_cut_short_is_finished(service: Service, call: str, reason: str) -> None:
     """When the worker dies during the grace the tree gets its SIGKILL in time all the same, and nothing is started."""
-    service = serve()
     pid = start_counter(service, stubborn=True, interval=0.001)
     run_id = service.status()["run_id"]
     request = Request(lambda: service.post(f"{call}?timeout=0.5"))
@@ -74,9 +71,8 @@ def test_an_operation_cut_short_is_finished(serve: Services, call: str, reason: 
     service.start("true")
 
 
-def test_a_replace_cut_short_keeps_the_grace(serve: Services) -> None:
+def test_a_replace_cut_short_keeps_the_grace(service: Service) -> None:
     """When the worker dies during a replace the old process has its whole grace, and nothing is started after it."""
-    service = serve()
     pid = start_counter(service, stubborn=True, pause_at=100, count=200, exit_code=5)
     request = Request(lambda: service.post("/start", {"command": "echo never", "replace": True}))
     wait_until(lambda: service.status()["reason"])
@@ -89,9 +85,8 @@ def test_a_replace_cut_short_keeps_the_grace(serve: Services) -> None:
     assert_whole(service.content(), 200)
 
 
-def test_a_start_cut_short_leaves_one_run_or_none(serve: Services) -> None:
+def test_a_start_cut_short_leaves_one_run_or_none(service: Service) -> None:
     """Whenever in the course of a start the worker dies: what was started is answered for, and can be replaced."""
-    service = serve()
     for delay in (0.0, 0.005, 0.01, 0.02, 0.04):  # no state to wait for: the moments themselves are under test
         request = Request(lambda: service.post("/start", {"command": "exec sleep 1000", "replace": True}))
         time.sleep(delay)

@@ -20,6 +20,7 @@ from tests.service.harness import (
     nothing_left_behind,
     service_environment,
 )
+from tests.support import assert_none_left, descendants
 
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 WSGI_APP = (*GUNICORN, "wsgi:app")
@@ -100,9 +101,23 @@ def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service
         yield services()
 
 
+@contextmanager
+def lent(service: Service) -> Iterator[Service]:
+    """Lend a running service on which nothing is alive; end afterwards what was started there, and see that it is gone.
+
+    Whatever escapes ends up below this process, a subreaper while services run; so does what nobody has reaped.
+    """
+    service.end_run()
+    service.wait_until_alone()
+    others = descendants().keys() - descendants(service.pid).keys()
+    yield service
+    service.end_run()
+    service.wait_until_alone()
+    assert_none_left(others | {service.pid, *service.workers})
+
+
 @pytest.fixture
 def service(shared_service: Service) -> Iterator[Service]:
     """Return a running service on which nothing is alive, and end afterwards what the test has started there."""
-    shared_service.end_run()
-    yield shared_service
-    shared_service.end_run()
+    with lent(shared_service) as service:
+        yield service

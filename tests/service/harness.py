@@ -180,6 +180,10 @@ class Service:
         """End whatever the current run has left alive, so that the next test finds a free service."""
         assert self.post("/kill?type=SIGKILL").status in {200, 400, 404}
 
+    def wait_until_alone(self) -> None:
+        """Wait until it has no process but master and one worker, not even one to be reaped."""
+        wait_until(lambda: len(workers := self.workers) == 1 and descendants(self.pid).keys() == set(workers))
+
     def answers(self) -> bool:
         """Tell whether /health is answered; it is not for a moment after the worker has ended."""
         with suppress(OSError, http.client.HTTPException):

@@ -113,7 +113,6 @@ def test_bind_stays_at_a_reload(serve: Services) -> None:
     ],
     ids=["scheme", "prefix"],
 )
-def test_a_local_program_is_no_proxy(serve: Services, headers: dict[str, str], status: int) -> None:
+def test_a_local_program_is_no_proxy(service: Service, headers: dict[str, str], status: int) -> None:
     """What gunicorn would believe of any program on this machine is not believed."""
-    service = serve()
     assert service.get("/health", headers={"Host": "localhost", **headers}).status == status
