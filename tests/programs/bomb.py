@@ -9,18 +9,19 @@ import signal
 import sys
 import time
 
-NOBODY = 65534
+# Who has no other process on this machine, all of which RLIMIT_NPROC would count (setrlimit(2)).
+LONELY_USER = 100_000 + os.getpid()
 FORKS_AT_MOST = 200_000
 
 
 def main() -> None:
-    """Become nobody, then a bomb."""
+    """Become a user of its own, then a bomb."""
     limit = int(sys.argv[1])
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if os.geteuid() == 0:
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
+        os.setgid(LONELY_USER)
+        os.setuid(LONELY_USER)
     resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
     print("ready", flush=True)
     deadline = time.monotonic() + 60

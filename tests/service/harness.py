@@ -31,6 +31,7 @@ STOP_TIMEOUT = 15.0
 _LISTENING = re.compile(r"Listening at: http://\S+:(\d+) ")
 _GUNICORN_INFO = re.compile(r"\[[^]]*\] \[\d+\] \[INFO\] ")
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
 # What would be understood as an order to gunicorn, whoever runs the tests.
 _GUNICORN_NAMES = frozenset({"WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "PORT"})
 
@@ -251,11 +252,13 @@ def notable_lines(text: str) -> list[str]:
 def nothing_left_behind() -> Iterator[None]:
     """Fail when what was started inside is alive at the end, however it detached itself.
 
-    This process becomes a subreaper (prctl(2)) for the time: whoever calls setsid or double-forks stays its
-    descendant, so no session can leave its sight.
+    This process becomes a subreaper (prctl(2)) for the time, if something around this has not made it one: whoever
+    calls setsid or double-forks stays its descendant, so no session can leave its sight.
     """
     before = set(descendants())
     prctl = ctypes.CDLL(None).prctl
+    was_subreaper = ctypes.c_int()
+    assert prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(was_subreaper), 0, 0, 0) == 0
     assert prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     try:
         yield
@@ -265,7 +268,7 @@ def nothing_left_behind() -> Iterator[None]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         _left_after(before, 5.0)
-        prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        prctl(_PR_SET_CHILD_SUBREAPER, was_subreaper.value, 0, 0, 0)
     assert not left, f"left behind: {left}"
 
 

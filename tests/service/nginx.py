@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -173,9 +174,12 @@ def substitute(text: str, changes: Mapping[str, str]) -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """Return a TCP port that nobody uses now, below those that the system gives away until it is used (ip(7))."""
+    lowest_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = lowest_given // 2 + secrets.randbelow(lowest_given // 2)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

@@ -6,7 +6,6 @@ import http.client
 import json
 import re
 import shutil
-import socket
 import sys
 import time
 from array import array
@@ -21,6 +20,7 @@ import pytest
 
 from tests.service.conftest import services_in
 from tests.service.harness import PROGRAMS, Service, alive, children, listens
+from tests.service.nginx import free_port
 from tests.support import require, wait_until
 
 NODE_SERVER = """\
@@ -37,13 +37,6 @@ def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service
     """Return the one service that all these programs run through."""
     with services_in(tmp_path_factory.mktemp("shared")) as services:
         yield services(settings={"LLM_SHELL_LOG_MAX_BYTES": str(LOG_MAX_BYTES)})
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def fetch(port: int) -> str:
