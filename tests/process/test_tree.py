@@ -18,9 +18,7 @@ PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 def nest(pm: ProcessManager, *arguments: str) -> list[int]:
     """Start a tree with every kind of escapee and return the members' pids."""
     pm.start(f"{sys.executable} {PROGRAMS / 'nest.py'} {' '.join(arguments)} & wait")
-    printed(pm, "ready")
-    wait_until(lambda: content(pm).count("\n") >= 7)
-    return [int(line) for line in content(pm).split() if line.isdigit()]
+    return [int(line) for line in printed(pm, "ready").split() if line.isdigit()]
 
 
 def test_escapees_end_with_the_tree(pm: ProcessManager) -> None:

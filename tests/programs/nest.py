@@ -1,4 +1,4 @@
-"""Print "ready" after forking children in every way in which one escapes a kill of the process group.
+"""Print "ready" after starting children in every way in which one escapes a kill of the process group.
 
 Each ignores SIGTERM and SIGHUP if the first argument is "stubborn"; each prints its pid.
 """
@@ -8,16 +8,30 @@ import signal
 import sys
 import time
 
+FAMILY: tuple[tuple[str, ...], ...] = (
+    (),
+    ("setpgid",),
+    ("setsid",),
+    ("fork",),
+    ("setsid", "fork"),
+    ("fork", "setsid", "fork"),
+)
+
+
+def tell(what: object) -> None:
+    """Print a line in one piece, which print() does not promise: the others print too."""
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
+
 
 def wait_for_ever() -> None:
-    """Tell the pid and stay."""
-    os.write(1, b"%d\n" % os.getpid())  # in one call: an unbuffered print writes its newline separately
+    """Stay."""
     while True:
         time.sleep(100)
 
 
-def spawn(*steps: str) -> None:
-    """Fork a child that takes these steps and stays."""
+def spawn(steps: tuple[str, ...], settled: int) -> None:
+    """Fork a child that takes these steps, tells its pid and that it has settled, and stays."""
     if os.fork():
         return
     for step in steps:
@@ -25,9 +39,20 @@ def spawn(*steps: str) -> None:
             os.setsid()
         elif step == "setpgid":
             os.setpgid(0, 0)
-        elif step == "fork" and os.fork():
-            os._exit(0)
+        elif step == "fork":
+            lose_parent()
+    tell(os.getpid())
+    os.write(settled, b".")
     wait_for_ever()
+
+
+def lose_parent() -> None:
+    """Go on in a child whose parent has ended."""
+    parent = os.getpid()
+    if os.fork():
+        os._exit(0)
+    while os.getppid() == parent:
+        time.sleep(0.001)
 
 
 def main() -> None:
@@ -35,13 +60,13 @@ def main() -> None:
     if sys.argv[1:] == ["stubborn"]:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-    spawn()
-    spawn("setpgid")
-    spawn("setsid")
-    spawn("fork")
-    spawn("setsid", "fork")
-    spawn("fork", "setsid", "fork")
-    print("ready", flush=True)
+    heard, settled = os.pipe()
+    for steps in FAMILY:
+        spawn(steps, settled)
+    for _ in FAMILY:
+        os.read(heard, 1)
+    tell(os.getpid())
+    tell("ready")
     wait_for_ever()
 
 

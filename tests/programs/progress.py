@@ -1,20 +1,24 @@
-"""Draw a progress bar the way tqdm does: redrawn with carriage returns, coloured, one newline at the very end."""
+"""Draw a progress bar the way tqdm does: redrawn with carriage returns, coloured, one newline at the very end.
 
+Half-way it waits for SIGUSR1.
+"""
+
+import signal
 import sys
-import time
 
 STEPS = 4
-INTERVAL = 0.4  # longer than the 200 ms after which an unfinished line is shown
 
 
 def main() -> None:
     """Print "ready", then the bar."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     print("ready", flush=True)
     for step in range(STEPS + 1):
         done = "#" * step + "." * (STEPS - step)
         sys.stderr.write(f"\r\x1b[32m{step * 100 // STEPS:3d}%\x1b[0m |{done}| {step}/{STEPS}")
         sys.stderr.flush()
-        time.sleep(INTERVAL)
+        if step == STEPS // 2:
+            signal.sigwait([signal.SIGUSR1])
     sys.stderr.write("\n")
 
 

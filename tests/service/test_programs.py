@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import shutil
+import signal
 import sys
 import time
 from array import array
@@ -83,7 +85,8 @@ def pip_download(service: Service, folder: Path) -> None:
 def failing_tests(service: Service, folder: Path) -> None:
     """Run pytest on a file with a failure: exit code 1, and the log names the failed test."""
     shutil.copy(PROGRAMS / "failing_tests.py", folder / "test_theirs.py")
-    service.start([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_theirs.py"], cwd=str(folder))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_theirs.py"]
+    service.start(command, cwd=str(folder), env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
     outcome = service.wait_for_exit(timeout=60)
     assert (outcome["status"], outcome["exit_code"]) == ("exited", 1)
     output = service.content()
@@ -143,10 +146,11 @@ def flood(service: Service, _folder: Path) -> None:
 
 def progress_bar(service: Service, _folder: Path) -> None:
     """Run a progress bar: seen while it grows, and in the end one line with its carriage returns and escapes."""
-    service.start([sys.executable, PROGRAMS / "progress.py"])
+    pid = service.start(["exec", sys.executable, PROGRAMS / "progress.py"])["process_pid"]
     seen = service.wait_for_output("|##..| 2/4")
-    assert "4/4" not in seen
+    assert "3/4" not in seen
     assert service.get("/status").body["status"] == "running"
+    os.kill(pid, signal.SIGUSR1)
     service.wait_for_exit()
     bar = "".join(f"\r\x1b[32m{n * 25:3d}%\x1b[0m |{'#' * n}{'.' * (4 - n)}| {n}/4" for n in range(5))
     body = service.get("/logs").body
