@@ -126,7 +126,7 @@ def test_a_kill_is_finished_by_the_next_shim(service: Service) -> None:
     """When the shim dies during the grace of a /kill, the next one keeps to its deadline, and the caller is told."""
     pid = start_counter(service, stubborn=True, pause_at=1000)
     shim = shim_of(service.status())
-    request = Request(lambda: service.post("/kill?timeout=2"))
+    request = Request(lambda: service.post("/kill?timeout=1"))
     wait_until(lambda: service.status()["reason"])
     send(signal.SIGKILL, shim)
     answer = request.answer()

@@ -16,6 +16,7 @@ from tests.support import wait_until
 
 CALLERS = 20
 AT_ONCE = 1.0
+THREADS = 16  # the default
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_restart_goes_through_after_the_grace(service: Service, pool: ThreadPool
 def test_half_a_request_line_holds_no_thread_for_long(service: Service) -> None:
     """Clients that fall silent inside a request, more than there are threads, delay the others by seconds only."""
     with ExitStack() as clients:
-        for _ in range(40):
+        for _ in range(THREADS + 4):
             client = clients.enter_context(socket.create_connection(("127.0.0.1", service.port)))
             client.sendall(b"GET /he")
         assert service.get("/health", timeout=20.0).status == 200

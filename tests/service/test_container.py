@@ -90,7 +90,7 @@ class Image:
         assert re.fullmatch(r"python:3\.\d+-slim-\w+", argument)
         subprocess.run([interpreter(), "-m", "venv", "--without-pip", self.root / "python"], check=True)
         [packages] = (self.root / "python").glob("lib/*/site-packages")
-        shutil.copytree(Path(pip.__file__).parent, packages / "pip", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(Path(pip.__file__).parent, packages / "pip")
         for path in (self.root, *self.root.rglob("*")):
             os.chown(path, OWNER, -1, follow_symlinks=False)
 
