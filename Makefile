@@ -13,7 +13,7 @@ endif
 
 help:
 	@echo 'make run    start the service on http://127.0.0.1:8000; Ctrl-C stops it (settings: README)'
-	@echo 'make test   run every check and every test'
+	@echo 'make test   run every check and every test (TESTS=tests/faults for a part)'
 	@echo 'make lint   run the checks only'
 	@echo 'make bench  measure it beside conmon, s6-log and others (BENCH="capture --rounds 3" for a part)'
 	@echo 'make soak   use the service for long and look for growth (SOAK="--cycles 100 --minutes 0.5" shortens it)'
@@ -22,9 +22,13 @@ help:
 run: $(VENV)/.runtime
 	@exec $(BIN)/python -m gunicorn wsgi:app
 
+# Two at a time where there are two processors. The tests of one file share a service, so they stay together, and the
+# files keep their order, in which the longest does not come last. Where Python may write no byte code
+# (PYTHONDONTWRITEBYTECODE), each service that a test starts would compile its own.
 test: lint
 	@scripts/test-packages
-	$(BIN)/python -m pytest
+	@$(BIN)/python -m compileall -q app
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check

@@ -10,8 +10,8 @@ from typing import Literal, TypeVar
 
 import pytest
 
-# Taken out of the environment, because the service refuses LLM_SHELL_ names that it does not know.
-REQUIRE_ALL = os.environ.pop("LLM_SHELL_TEST_REQUIRE_ALL", "0") == "1"
+# It stays in the environment, for pytest-xdist's workers; no service gets it, which would refuse a name unknown to it.
+REQUIRE_ALL = os.environ.get("LLM_SHELL_TEST_REQUIRE_ALL", "0") == "1"
 
 Value = TypeVar("Value")
 
