@@ -9,7 +9,7 @@ ifneq ($(shell $(BIN)/python -c 'print("works")' 2>/dev/null),works)
 $(VENV)/.made: rebuild
 endif
 
-.PHONY: help run test lint bench soak clean rebuild
+.PHONY: help run test lint bench soak compiled clean rebuild
 
 help:
 	@echo 'make run    start the service on http://127.0.0.1:8000; Ctrl-C stops it (settings: README)'
@@ -19,15 +19,13 @@ help:
 	@echo 'make soak   use the service for long and look for growth (SOAK="--cycles 100 --minutes 0.5" shortens it)'
 	@echo 'make clean  remove what make and the tests have made'
 
-run: $(VENV)/.runtime
+run: compiled
 	@exec $(BIN)/python -m gunicorn wsgi:app
 
 # Two at a time where there are two processors. The tests of one file share a service, so they stay together, and the
-# files keep their order, in which the longest does not come last. Where Python may write no byte code
-# (PYTHONDONTWRITEBYTECODE), each service that a test starts would compile its own.
-test: lint
+# files keep their order, in which the longest does not come last.
+test: lint compiled
 	@scripts/test-packages
-	@$(BIN)/python -m compileall -q app
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(VENV)/.dev
@@ -35,11 +33,15 @@ lint: $(VENV)/.dev
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
 
-bench: $(VENV)/.runtime
+bench: compiled
 	$(BIN)/python -m bench $(BENCH)
 
-soak: $(VENV)/.runtime
+soak: compiled
 	$(BIN)/python -m bench.soak $(SOAK)
+
+# Where Python itself may write no byte code (PYTHONDONTWRITEBYTECODE), each shim would compile its own.
+compiled: $(VENV)/.runtime
+	@$(BIN)/python -m compileall -q app
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .coverage
