@@ -24,6 +24,8 @@ from app.process.tree import Identity, boot_id, open_pidfd, read_member
 logger = logging.getLogger(__name__)
 # Beyond /kill's own bounds: how long the supervisor waits for a dead shim's successor before it gives up.
 RECOVERY_TIMEOUT = 10.0
+# A shim writes its record within milliseconds; one that does not is asked again by the next call.
+HAIL_TIMEOUT = 1.0
 # An overlapping worker needs about this long to make a successor listen.
 RETRY_INTERVAL = 0.02
 # At the most one new shim for a run in this time.
@@ -106,10 +108,9 @@ class Custody:
         if self._pidfd is None and self.record.process is not None:
             self._pidfd = open_pidfd(self.record.process)
 
-    def restore_record(self) -> None:
-        """Write the record again where somebody removed it, for a worker that may have to take the run over."""
-        self.record.state = self.state
-        self._write_record()
+    def restore_record(self) -> bool:
+        """Have the shim write its record again, as nobody else may while it lives; False when it can't now."""
+        return control.hail(self.record.control, HAIL_TIMEOUT)
 
     def close(self) -> None:
         """Let go of the run: the shim goes on alone."""

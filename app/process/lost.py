@@ -7,10 +7,7 @@ import secrets
 import time
 from pathlib import Path
 
-import msgspec
-
 from app.process import control
-from app.process.control import State
 from app.process.run import read_record
 
 logger = logging.getLogger(__name__)
@@ -32,7 +29,9 @@ def find_records(log_dir: Path) -> list[str]:
     directory makes the run ours. The same path may mean another directory to a shim in another mount namespace.
     """
     deadline = time.monotonic() + GREETING_TIMEOUT
-    alive = {name for name in _listening(_prefix(log_dir)) if _greets(name, deadline)}
+    alive = {
+        name for name in _listening(_prefix(log_dir)) if control.hail(name, max(0.01, deadline - time.monotonic()))
+    }
     if not alive:
         return []
     records = [(path, read_record(str(path))) for path in log_dir.glob("*.json")]
@@ -55,19 +54,3 @@ def _listening(prefix: str) -> set[str]:
         return set()
     rows = (line.split(maxsplit=7) for line in table.splitlines()[1:] if f" @{prefix}" in line)
     return {row[7][1:] for row in rows if int(row[3], 16) & _LISTENS and row[7].startswith(f"@{prefix}")}
-
-
-def _greets(name: str, deadline: float) -> bool:
-    """Tell whether a shim of ours answers there in time; it has written its record by then."""
-    link = control.connect(name)
-    if link is None:
-        return False
-    with link:
-        link.settimeout(max(0.01, deadline - time.monotonic()))
-        try:
-            packet, fds = control.receive(link)
-            for fd in fds:
-                os.close(fd)
-            return isinstance(control.decode_from_shim(packet), State)
-        except (OSError, msgspec.MsgspecError):
-            return False

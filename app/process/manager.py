@@ -213,8 +213,8 @@ class ProcessManager:
         if self._run is not None and self._run.live and self._starter.launching is None:
             with contextlib.suppress(OSError, InternalError):
                 self.logs.make_directory()
-                self._run.restore_record()
-                self._pointer.set(record_path(self._run.record.log_file))
+                if self._run.restore_record():
+                    self._pointer.set(record_path(self._run.record.log_file))
 
     def _replace_run(self, run: Run) -> None:
         if self._run is not None:

@@ -94,9 +94,9 @@ class Run:
         overtaken = self.state.killed_by in OVERTAKING and cause not in OVERTAKING
         return Killed(0, found=True, escalated=self.state.escalated, overtaken=overtaken)
 
-    def restore_record(self) -> None:
-        """Write the record again where somebody removed it, for a worker that may have to take the run over."""
-        self._custody.restore_record()
+    def restore_record(self) -> bool:
+        """Have the record written again where somebody removed it; False when that does not work now."""
+        return self._custody.restore_record()
 
     def wait_for_shim(self, timeout: float) -> None:
         """Wait until the shim has gone too, which it does by itself when the run has ended."""
