@@ -63,7 +63,7 @@ def test_a_worker_finds_a_run_whose_directory_was_removed(service: Service) -> N
 
 def test_a_worker_ends_a_run_whose_directory_was_removed(service: Service) -> None:
     """The found run is ended by /kill like any other, and the next one has the directory to itself."""
-    pid = start_counter(service, stubborn=True)
+    pid = start_counter(service, stubborn=True, pause_at=10)
     shutil.rmtree(service.log_dir)
     send(signal.SIGKILL, worker_of(service))
     status, killed = service.post("/kill?timeout=0.2")
@@ -77,7 +77,7 @@ def test_a_worker_ends_a_run_whose_directory_was_removed(service: Service) -> No
 def test_a_stop_ends_a_run_whose_directory_was_removed(serve: Services, number: signal.Signals) -> None:
     """A service that is stopped when neither the files nor a worker tell of the run ends it, and its shim."""
     service = serve()
-    pid = start_counter(service, interval=0.001)
+    pid = start_counter(service, pause_at=10)
     shim = shim_of(service.status())
     worker = worker_of(service)
     with stopped(service.pid):  # no new worker takes the run over before the stop
