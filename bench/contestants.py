@@ -39,15 +39,15 @@ def llm_shell(service: Service, command: str) -> Result:
     shim = parent(process)
     cpu, peak = 0.0, 0
     for _ in looks(0.01):
-        with contextlib.suppress(OSError, IndexError):  # the shim goes with its run
+        if not alive(process) and service.status()["status"] != "running":
+            break
+        with contextlib.suppress(OSError, IndexError):
             cpu, peak = cpu_seconds(shim), memory_kib(shim, "VmHWM")
-        if not alive(process):
-            break
-    for _ in looks(0.002):
-        if service.status()["status"] != "running":
-            break
     lines = service.total_lines()
     seconds = time.perf_counter() - began
+    with contextlib.suppress(OSError, IndexError):  # when the rest of the pipe is drained, the shim goes
+        for _ in looks(0.001):
+            cpu, peak = cpu_seconds(shim) or cpu, memory_kib(shim, "VmHWM") or peak
     log = Path(service.status()["log_file"])
     log.unlink()
     return Result(seconds, cpu + cpu_seconds(worker) - before, peak, lines)

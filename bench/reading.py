@@ -85,14 +85,16 @@ def _freshness(service: Service) -> Row:
     ages: list[float] = []
     seen = 0
     for _ in looks(0.001):
-        answer = json.loads(service.call("GET", "/logs?lines=1"))
-        if answer["total_lines"] > seen:
-            seen = answer["total_lines"]
-            ages.append(time.time() - float(answer["content"]))
+        answer = json.loads(service.call("GET", "/logs?lines=100"))
+        now = time.time()
+        lines = answer["content"].split("\n")
+        new = answer["total_lines"] - seen
+        ages += [now - float(line) for line in lines[len(lines) - new :]]
+        seen += new
         if seen == PRINTED:
             break
     p99 = quantiles(ages, n=100)[98]
-    return Row("a line each 5 ms", "printed to readable, p99", f"{p99 * 1000:.1f} ms", f"{len(ages)} lines seen")
+    return Row("a line each 5 ms", "printed to readable, p99", f"{p99 * 1000:.1f} ms", f"{len(ages)} lines")
 
 
 def _p50(service: Service, call: Callable[[], bytes]) -> float:

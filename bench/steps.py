@@ -15,13 +15,14 @@ from app.log.manager import LogManager
 from app.log.page import LogPage
 from app.log.record import decode_block, encode_lines, show
 from app.log.snapshot import Snapshot
-from app.log.writer import LogWriter
+from app.log.writer import BATCH_SIZE, WRITE_SIZE, LogWriter
 from app.process.pump import PIPE_SIZE, READ_SIZE
 from bench.table import Row
 
 LINE = b"x" * 107 + b"\n"
 LINES = READ_SIZE // len(LINE)
 BLOCK = LINE * LINES
+BATCH = LINE * (BATCH_SIZE // len(LINE))
 STDIO = 4096
 REPEATS = 50
 
@@ -47,20 +48,30 @@ def _writing(folder: Path) -> dict[str, float]:
     fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     appender = Appender(str(folder / "appended"), mode=0o600, max_bytes=0)
     now = format_time(RunClock.start().now_ns())
-    records = [block for block, _count in encode_lines(1, now, BLOCK)]
-    decoding = _best(lambda: show(BLOCK))
+    batches = len(BLOCK) / len(BATCH)
+    records = b"".join(block for block, _count in encode_lines(1, now, BLOCK))
+    writer = LogWriter(str(folder / "fed"), RunClock.start())
 
     def through_the_pipe() -> None:
         for start in range(0, len(BLOCK), STDIO):
             os.write(writing, BLOCK[start : start + STDIO])
         os.read(reading, READ_SIZE)
 
+    def append() -> None:
+        for start in range(0, len(records), WRITE_SIZE):
+            appender.append(records[start : start + WRITE_SIZE])
+
+    decoding = _best(lambda: show(BATCH)) * batches
+    encoding = _best(lambda: list(encode_lines(1, now, BATCH))) * batches
+    appending = _best(append)
     costs = {
         f"write(2) by {STDIO // 1024} KiB into the pipe, one read(2)": _best(through_the_pipe),
         "bytes become text": decoding,
-        "escaped, cut, numbered, joined": _best(lambda: list(encode_lines(1, now, BLOCK))) - decoding,
-        "write(2) into the page cache": _best(lambda: appender.append(b"".join(records))),
+        "escaped, cut, numbered, joined": encoding - decoding,
+        "write(2) into the page cache": appending,
+        "the rest of what the writer does": _best(lambda: writer.feed(BLOCK)) - encoding - appending,
     }
+    writer.close()
     appender.close()
     os.close(reading)
     os.close(writing)

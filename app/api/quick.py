@@ -43,11 +43,12 @@ class QuickStatus:
 
 
 def _is_plain_status(environ: WSGIEnvironment) -> bool:
-    """Tell whether this is GET /status without parameters or a body."""
+    """Tell whether this is GET /status without parameters, a body or the wish to go over to another protocol."""
     return (
         environ["PATH_INFO"] == "/status"
         and environ["REQUEST_METHOD"] == "GET"
         and not environ.get("QUERY_STRING")
         and not environ.get("CONTENT_LENGTH")
         and "HTTP_TRANSFER_ENCODING" not in environ
+        and "HTTP_UPGRADE" not in environ
     )

@@ -1,7 +1,8 @@
 """The log format: one JSON record a line. The one place that knows it."""
 
 from codecs import utf_8_decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from io import BytesIO
 from typing import Annotated
 
@@ -29,7 +30,7 @@ class Record(Struct, omit_defaults=True, gc=False):
 
 
 _MUCH = 16 * 1024
-_STAND_IN = b"\x7f"
+_STAND_INS = (b"\x7f", b"~", b"`", b"^", b"|", b"$")
 _END = b'"}\n'
 _NUMBERS = [b"%d" % number for number in range(1000)]
 _DIGITS = [b"%03d" % number for number in range(1000)]
@@ -82,12 +83,14 @@ def encode_lines(first_seq: int, timestamp: str, output: bytes) -> Iterator[tupl
 def _escape_lines(output: bytes) -> list[bytes]:
     """Return each line's record from the inside of its JSON string to its end.
 
-    Escaped, a newline could not be told from a backslash and an n, so another character takes its place that JSON does
-    not escape. The cutting is left to `readlines`, which searches with memchr(3) where `split` looks at each byte.
+    Escaped, a newline could not be told from a backslash and an n, so a character takes its place that JSON does not
+    escape and the output does not hold. The cutting is left to `readlines`, which searches with memchr(3) where `split`
+    looks at each byte.
     """
-    if _STAND_IN in output:
+    stand_in = next((character for character in _STAND_INS if character not in output), None)
+    if stand_in is None:
         return [encode_text(show(line)) + _END for line in output.split(b"\n")[:-1]]
-    escaped = BytesIO(_quote(show(output.replace(b"\n", _STAND_IN))).replace(_STAND_IN, _END))
+    escaped = BytesIO(_quote(show(output.replace(b"\n", stand_in))).replace(stand_in, _END))
     escaped.seek(1)  # behind the quote that opens the whole
     return escaped.readlines()[:-1]  # and without the one that closes it
 
@@ -107,11 +110,17 @@ def _quote(text: str) -> bytes:
 
     orjson is many times as quick on much text, but its import costs a shim more than all that most commands print.
     """
-    if len(text) < _MUCH:
-        return _encoder.encode(text)
-    import orjson  # noqa: PLC0415  see above
+    return _encoder.encode(text) if len(text) < _MUCH else _quick_quote()(text)
 
-    return orjson.dumps(text)
+
+@cache
+def _quick_quote() -> Callable[[str], bytes]:
+    """Return orjson's encoder; msgspec's where it is gone, as after an upgrade that a kept shim has outlived."""
+    try:
+        import orjson  # noqa: PLC0415  see where it is used
+    except ImportError:
+        return _encoder.encode
+    return orjson.dumps
 
 
 def decode(raw: bytes) -> Record | None:

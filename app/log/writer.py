@@ -11,10 +11,10 @@ from app.log.snapshot import Snapshot
 UNFINISHED_TIMEOUT = 0.2
 """Seconds after which an unfinished line is shown."""
 
-_BATCH = 64 * 1024  # bytes of output that are escaped at once: they fit the processor's cache
+BATCH_SIZE = 64 * 1024  # bytes of output that are escaped at once: they fit the processor's cache
 # Bytes of records that are written at once. A file system that keeps large folios in the page cache takes them in one
 # piece, which costs it about half of what as many small writes do (mapping_set_large_folios, since Linux 6.16 in ext4).
-_WRITE_SIZE = 256 * 1024
+WRITE_SIZE = 256 * 1024
 
 
 class LogWriter:
@@ -126,7 +126,7 @@ class LogWriter:
     def _gather(self, records: bytes) -> None:
         """Take records that are to be written; those gathered are numbered one by one up to `seq`."""
         self._gathered.append(records)
-        if sum(map(len, self._gathered)) >= _WRITE_SIZE:
+        if sum(map(len, self._gathered)) >= WRITE_SIZE:
             self._write_gathered()
 
     def _write_gathered(self) -> None:
@@ -143,5 +143,5 @@ class LogWriter:
 
 def _end_of_lines(output: bytes, start: int) -> int:
     """Return where a batch of complete lines that are not too long ends, or -1 when none begins at `start`."""
-    end = output.rfind(b"\n", start, start + _BATCH)
-    return end if end >= 0 else output.find(b"\n", start + _BATCH, start + LINE_LIMIT + 1)
+    end = output.rfind(b"\n", start, start + BATCH_SIZE)
+    return end if end >= 0 else output.find(b"\n", start + BATCH_SIZE, start + LINE_LIMIT + 1)

@@ -20,6 +20,7 @@ from app.log.record import (
 )
 
 AT = "2026-11-22T06:08:00.123456Z"
+STAND_INS = "\x7f~`^|$"
 lines = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))
 
 
@@ -44,6 +45,14 @@ def test_any_lines_survive_the_log(first: int, texts: list[str]) -> None:
     assert raw.count(b"\n") == sum(count for _records, count in blocks) == len(texts)
     assert decode_block(raw) == [Record(first + i, AT, text) for i, text in enumerate(texts)]
     assert [json.loads(line)["line"] for line in raw.split(b"\n")[:-1]] == texts
+
+
+@pytest.mark.parametrize("held", [STAND_INS[:length] for length in range(len(STAND_INS) + 1)])
+def test_lines_that_hold_what_stands_in_for_a_newline(held: str) -> None:
+    """Whichever of the characters that could stand in for a newline the output holds, its lines come out whole."""
+    texts = [held, "", held * 2, "plain"]
+    blocks = encode_lines(1, AT, "".join(f"{text}\n" for text in texts).encode())
+    assert [record.line for block, _count in blocks for record in decode_block(block)] == texts
 
 
 @given(lines)
