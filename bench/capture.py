@@ -12,14 +12,13 @@ from bench.service import serving
 from bench.table import Row
 
 OURS = "LLM Shell"
-FRUGAL = "conmon --no-sync-log"
 RICH = '\x1b[32mok\x1b[0m "quoted" back\\slash \U0001f680 done in 12 ms: src/components/App.tsx, 42 modules, ünïcödé!!!'
 
 
 def cases(scale: float) -> dict[str, tuple[str, int, list[str]]]:
     """Return each case's command, number of lines, and contestants beside ours."""
     everybody = list(PEERS)
-    short = ["plain file", "conmon", FRUGAL]
+    short = ["plain file", "conmon", "conmon --no-sync-log"]
 
     def lines(text: str, count: int, who: list[str]) -> tuple[str, int, list[str]]:
         wanted = max(1000, int(count * scale))
@@ -68,9 +67,10 @@ def _rows(case: str, lines: int, results: dict[str, list[Result]]) -> list[Row]:
         if who != OURS
     ]
     cpu = {who: median(result.cpu for result in found if result.cpu) for who, found in results.items() if found[0].cpu}
-    if (ours := cpu.get(OURS)) and (theirs := cpu.get(FRUGAL)):
+    ours = cpu.pop(OURS)
+    for who, theirs in cpu.items():
         readings = f"{ours:.2f} s / {theirs:.2f} s"
-        rows.append(Row(case, f"CPU of shim and worker / {FRUGAL}", f"{ours / theirs:.2f}", readings))
+        rows.append(Row(case, f"CPU of shim and worker / {who}", f"{ours / theirs:.2f}", readings))
     peak = max(result.peak_kib or 0 for result in results[OURS])
     rows.append(Row(case, "shim's peak memory", f"{peak / 1024:.1f} MB", "VmHWM"))
     return rows
