@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+from functools import cache
 from typing import NamedTuple
 
 DEAD_STATES = frozenset("ZXx")
@@ -172,6 +173,7 @@ def command_line(pid: int) -> str:
     return ""
 
 
+@cache
 def boot_id() -> str:
     """Return the kernel's name for this boot (random(4)): start times of another boot mean nothing."""
     with open("/proc/sys/kernel/random/boot_id") as file:
