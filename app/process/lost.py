@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 import secrets
 import time
 from pathlib import Path
@@ -13,8 +14,10 @@ from app.process.run import read_record
 logger = logging.getLogger(__name__)
 # How long all the shims of a directory together may take to write their records and greet.
 GREETING_TIMEOUT = 10.0
-# __SO_ACCEPTCON (include/uapi/linux/net.h): it listens. The connections made to it appear under the same name.
-_LISTENS = 1 << 16
+# A line of /proc/net/unix (unix_seq_show(), net/unix/af_unix.c) with a name of ours; 00010000, __SO_ACCEPTCON, means that
+# it listens: the connections made to it appear under the same name. The kernel prints any byte of an abstract name but
+# NUL as it is, a newline too, so anybody can put lines of any form there: they may only ever lead to a refusal.
+_LISTENER = rb"(?m)^\S+: [0-9A-F]{8} [0-9A-F]{8} 00010000 [0-9A-F]{4} [0-9A-F]{2} +[0-9]+ @(%b[0-9a-f]{32})$"
 
 
 def new_control_name(log_dir: Path) -> str:
@@ -47,10 +50,9 @@ def _prefix(log_dir: Path) -> str:
 
 
 def _listening(prefix: str) -> set[str]:
-    """Return the abstract names with this prefix on which somebody listens (proc_pid_net(5))."""
+    """Return the abstract names with this prefix on which somebody seems to listen (proc_pid_net(5))."""
     try:
-        table = Path("/proc/self/net/unix").read_text(errors="replace")
+        table = Path("/proc/self/net/unix").read_bytes()
     except OSError:
         return set()
-    rows = (line.split(maxsplit=7) for line in table.splitlines()[1:] if f" @{prefix}" in line)
-    return {row[7][1:] for row in rows if int(row[3], 16) & _LISTENS and row[7].startswith(f"@{prefix}")}
+    return {name.decode() for name in re.findall(_LISTENER % prefix.encode(), table)}

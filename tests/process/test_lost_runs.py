@@ -78,6 +78,21 @@ def test_a_socket_that_nobody_serves_holds_nothing_up(tmp_path: Path) -> None:
         assert time.monotonic() - began < 1
 
 
+@pytest.mark.parametrize("forged", ["\n @{}", "\n0: 00000002 00000000 00010000 0005 01 1 @{}"])
+@pytest.mark.parametrize("number", ["", "0" * 32, "x" * 32])
+def test_a_name_with_a_newline_hides_no_run(tmp_path: Path, forged: str, number: str) -> None:
+    """Whatever lines the name of a stranger's socket adds to the kernel's table, a run is found and nothing else."""
+    pid = start_and_forget(tmp_path / "logs")
+    prefix = new_control_name(tmp_path / "logs")[:-32]
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.bind("\0x" + forged.format(prefix + number))
+        manager = ProcessManager(tmp_path / "logs")
+        manager.adopt()
+        assert manager.get_status()["process_pid"] == pid
+        manager.shut_down(0.0)
+        manager.close()
+
+
 def test_a_name_fits_whatever_the_directory(tmp_path: Path) -> None:
     """The name of a control socket is within unix(7)'s 107 bytes for the longest of paths."""
     assert len(new_control_name(tmp_path / "/".join(["x" * 255] * 15))) <= 107
