@@ -105,53 +105,33 @@ def decode_from_supervisor(packet: bytes) -> Kill:
 
 
 def listen(name: str) -> socket.socket:
-    """Open the listening end under an abstract name; raises `OSError` when somebody has it."""
+    """Open the listening end under an abstract name; raises `OSError` when somebody has it.
+
+    The shim that it is passed to makes room there for more connections.
+    """
     with contextlib.ExitStack() as on_failure:
         listener = on_failure.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         listener.bind(f"\0{name}")
-        listener.listen(16)
+        listener.listen()
         on_failure.pop_all()
     return listener
 
 
-def connect(name: str) -> socket.socket | None:
-    """Connect to a shim by its name; None when nobody of ours listens there."""
-    link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # connect(2) would wait for room in the queue, which a stranger who never accepts could make for ever.
-    link.setblocking(False)
-    try:
-        link.connect(f"\0{name}")
-    except OSError:
-        link.close()
-        return None
-    if not peer_is_ours(link):
-        link.close()
-        return None
-    link.setblocking(True)
-    return link
-
-
-def hail(name: str, timeout: float) -> bool:
-    """Have the shim there write its record anew, as it does before it greets; False when none of ours does in time."""
-    link = connect(name)
-    if link is None:
-        return False
-    with link:
-        link.settimeout(timeout)
-        try:
-            packet, fds = receive(link)
-            for fd in fds:
-                os.close(fd)
-            return isinstance(decode_from_shim(packet), State)
-        except (OSError, msgspec.MsgspecError):
-            return False
-
-
 def peer_is_ours(link: socket.socket) -> bool:
-    """Tell whether the other end belongs to our user or to root (SO_PEERCRED, unix(7))."""
+    """Tell whether the other end belongs to our user or to root."""
+    return _credentials(link)[1] in (0, os.geteuid())
+
+
+def peer_pid(link: socket.socket) -> int:
+    """Return the pid of the other end: of who connected, or of who called listen(2) last; 0 for one out of sight."""
+    return _credentials(link)[0]
+
+
+def _credentials(link: socket.socket) -> tuple[int, int, int]:
+    """Return pid, user and group of the other end (SO_PEERCRED, unix(7))."""
     raw = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _pid, uid, _gid = _CREDENTIALS.unpack(raw)
-    return uid in (0, os.geteuid())
+    pid, uid, gid = _CREDENTIALS.unpack(raw)
+    return pid, uid, gid
 
 
 def send_with_fd(link: socket.socket, message: FromShim, fd: int) -> None:

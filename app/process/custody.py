@@ -14,6 +14,7 @@ import msgspec
 from app.exceptions import InternalError
 from app.log.clock import format_time
 from app.process import control
+from app.process.contact import connect, hail, wake
 from app.process.control import State
 from app.process.launch import LaunchError, abandon, launch, launch_takeover
 from app.process.link import ShimLink
@@ -28,6 +29,8 @@ RECOVERY_TIMEOUT = 10.0
 HAIL_TIMEOUT = 1.0
 # An overlapping worker needs about this long to make a successor listen.
 RETRY_INTERVAL = 0.02
+# How long to stand in line with strangers before the next look at whether the shim is still there.
+CONNECT_TIMEOUT = 1.0
 # At the most one new shim for a run in this time.
 SUCCESSION_INTERVAL = 1.0
 # A fostered tree's dead are no shim's children: they wait for us at most this long.
@@ -108,9 +111,14 @@ class Custody:
         if self._pidfd is None and self.record.process is not None:
             self._pidfd = open_pidfd(self.record.process)
 
+    def wake_shim(self) -> None:
+        """Have the shim go on if somebody stopped it."""
+        if self.shim is not None:
+            wake(self.shim)
+
     def restore_record(self) -> bool:
         """Have the shim write its record again, as nobody else may while it lives; False when it can't now."""
-        return control.hail(self.record.control, HAIL_TIMEOUT)
+        return hail(self.record.control, HAIL_TIMEOUT)
 
     def close(self) -> None:
         """Let go of the run: the shim goes on alone."""
@@ -163,7 +171,7 @@ class Custody:
 
     def _connect_or_succeed(self) -> bool:
         """Follow the run's shim or a new one; False when neither can be had now. Raises `OSError` and `LaunchError`."""
-        connection = control.connect(self.record.control) or self._succeed()
+        connection = connect(self.record.control, CONNECT_TIMEOUT) or self._succeed()
         if connection is None:
             return False
         try:

@@ -9,14 +9,13 @@ import time
 from pathlib import Path
 
 from app.process import control
+from app.process.contact import connect, greets
 from app.process.run import read_record
 
 logger = logging.getLogger(__name__)
-# How long all the shims of a directory together may take to write their records and greet.
-GREETING_TIMEOUT = 10.0
-# A line of /proc/net/unix (unix_seq_show(), net/unix/af_unix.c) with a name of ours; 00010000, __SO_ACCEPTCON, means that
-# it listens: the connections made to it appear under the same name. The kernel prints any byte of an abstract name but
-# NUL as it is, a newline too, so anybody can put lines of any form there: they may only ever lead to a refusal.
+# A line of /proc/net/unix (unix_seq_show(), net/unix/af_unix.c) with a name of ours; 00010000, __SO_ACCEPTCON, means
+# that it listens: the connections made to it appear under the same name. The kernel prints any byte of an abstract name
+# but NUL as it is, a newline too, so anybody can put lines of any form there: they may only ever lead to a refusal.
 _LISTENER = rb"(?m)^\S+: [0-9A-F]{8} [0-9A-F]{8} 00010000 [0-9A-F]{4} [0-9A-F]{2} +[0-9]+ @(%b[0-9a-f]{32})$"
 
 
@@ -25,16 +24,18 @@ def new_control_name(log_dir: Path) -> str:
     return f"{_prefix(log_dir)}{secrets.token_hex(16)}"
 
 
-def find_records(log_dir: Path) -> list[str]:
+def find_records(log_dir: Path, timeout: float) -> list[str]:
     """Return the paths of the records of all runs of this directory whose shims live, the newest run first.
 
     A shim that greets has written its record anew, wherever it keeps that: only a record that is then in this very
-    directory makes the run ours. The same path may mean another directory to a shim in another mount namespace.
+    directory makes the run ours. The same path may mean another directory to a shim in another mount namespace. All the
+    shims together have `timeout` seconds for it.
     """
-    deadline = time.monotonic() + GREETING_TIMEOUT
-    alive = {
-        name for name in _listening(_prefix(log_dir)) if control.hail(name, max(0.01, deadline - time.monotonic()))
-    }
+    deadline = time.monotonic() + timeout
+    names = _listening(_prefix(log_dir))
+    # A stranger's socket that never accepts takes its own share of the time and no more.
+    shares = range(len(names), 0, -1)
+    alive = {name for name, left in zip(names, shares, strict=True) if _answers(name, deadline, left)}
     if not alive:
         return []
     records = [(path, read_record(str(path))) for path in log_dir.glob("*.json")]
@@ -42,6 +43,25 @@ def find_records(log_dir: Path) -> list[str]:
     for name in alive - ours.keys():
         logger.warning("The shim that listens on @%s is left alone: it has no record in %s.", name, log_dir)
     return [path for _started_ns, path in sorted((ours[name] for name in alive & ours.keys()), reverse=True)]
+
+
+def _answers(name: str, deadline: float, left: int) -> bool:
+    """Tell whether a shim of ours is there and greets, in its share of the time that `left` names have."""
+    timeout = max(0.001, (deadline - time.monotonic()) / left)
+    link = connect(name, timeout)
+    if link is None:
+        return False
+    with link:
+        try:
+            return greets(link, timeout)
+        except TimeoutError:
+            logger.warning(
+                "The shim %d, which listens on @%s, does not answer: its run may live, and is passed over. Should the "
+                "shim not go on by itself, end what is below it (pstree -p tells), then the shim.",
+                control.peer_pid(link),
+                name,
+            )
+            return False
 
 
 def _prefix(log_dir: Path) -> str:

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 REPLACE_TIMEOUT = 5.0
 # A shim whose run has ended needs milliseconds to write that down and go.
 SHIM_PATIENCE = 2.0
+# A lost run's shim answers within milliseconds; a busy machine has time to start, and less of it to stop.
+SEARCH_TIMEOUT = 5.0
+LAST_SEARCH_TIMEOUT = 1.0
 DEFAULT_POLICY = Policy()
 
 
@@ -62,7 +65,7 @@ class ProcessManager:
     def _adopt_lost(self) -> None:
         """Take over a run that lives although neither pointer nor record told so: the newest, if there are several."""
         with self._exchange:
-            for path in find_records(self.logs.log_dir):
+            for path in find_records(self.logs.log_dir, SEARCH_TIMEOUT):
                 if self._run is not None and self._run.live:
                     logger.warning("The run of %s is alive as well: it will be ended when the service stops.", path)
                 elif (found := Run.load(path)) is not None:
@@ -156,7 +159,7 @@ class ProcessManager:
 
     def _shut_down_lost(self, timeout: float, current: Run | None) -> None:
         """End what lives beside the current run, as it may when files were removed: nothing outlives a stop."""
-        for path in find_records(self.logs.log_dir):
+        for path in find_records(self.logs.log_dir, LAST_SEARCH_TIMEOUT):
             if current is not None and path == record_path(current.record.log_file):
                 continue
             lost = Run.load(path)

@@ -18,6 +18,10 @@ LINK_FD = 3
 LISTENER_FD = 4
 PIPE_FD = 5
 WRITE_END_FD = PIDFD_FD = 6
+NAME = b"llm-shell-shim"
+# Connections that may wait to be accepted; the system's own bound, net.core.somaxconn, is the same since Linux 5.4
+# (listen(2)). Anybody may connect, so a short queue would be full as soon as somebody likes.
+BACKLOG = 4096
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -51,10 +55,12 @@ def _settle() -> None:
     os.closerange(WRITE_END_FD + 1, os.sysconf("SC_OPEN_MAX"))
     for fd in range(LINK_FD, WRITE_END_FD + 1):
         os.set_inheritable(fd, False)
-    _prctl(PR_SET_NAME, b"llm-shell-shim")
+    _prctl(PR_SET_NAME, NAME)
     # What double-forks or calls setsid becomes the shim's child and can be found; inherited by nobody (prctl(2)), and
     # set before the spawn so that no grandchild is ever too early.
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    # Who connects learns the pid of whoever called listen(2) last (unix_listen(), net/unix/af_unix.c): ours, from now.
+    ctypes.CDLL(None).listen(LISTENER_FD, BACKLOG)
 
 
 def _read_request(fd: int) -> bytes:

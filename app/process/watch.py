@@ -81,6 +81,7 @@ class Run:
             link = self._custody.usable_link()
             if link is None:
                 return self._killed_by_the_dead(cause) if asked else None
+            self._custody.wake_shim()
             try:
                 answer = link.kill(signal, timeout, cause)
             except LinkLostError as lost:

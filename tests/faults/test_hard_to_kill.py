@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.faults.actors import runs
+from tests.faults.actors import runs, send, shim_of
 from tests.service.harness import PROGRAMS, Service
 from tests.support import require
 
@@ -49,6 +50,13 @@ def test_a_process_that_hides_ends_by_sigterm(service: Service, command: str, tm
     service.wait_for_output("ready")
     killed = kill(service)
     assert (killed["signal"], killed["escalated"]) == ("SIGTERM", False)
+
+
+def test_a_stopped_shim_does_not_delay_the_end(service: Service) -> None:
+    """A process whose shim was stopped, as by its own `kill -STOP $PPID`, ends like any other."""
+    status = service.start("exec sleep 1000")
+    send(signal.SIGSTOP, shim_of(status))
+    assert kill(service)["signal"] == "SIGTERM"
 
 
 @pytest.mark.parametrize("command", ENDED_BY_KILL.values(), ids=ENDED_BY_KILL)

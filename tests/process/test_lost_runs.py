@@ -1,6 +1,8 @@
 """Which runs a directory's next manager finds by their shims alone, and which are none of its business."""
 
+import os
 import shutil
+import signal
 import socket
 import time
 from pathlib import Path
@@ -8,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import NotFoundError
+from app.process import control
 from app.process.lost import find_records, new_control_name
 from app.process.manager import ProcessManager
+from tests.faults.actors import send
 from tests.process.conftest import alive
+from tests.service.harness import parent
 
 
 def start_and_forget(log_dir: Path, log_file: str | None = None) -> int:
@@ -64,7 +69,7 @@ def test_a_run_that_keeps_its_record_elsewhere_is_left_alone(tmp_path: Path) -> 
 
 
 def test_a_socket_that_nobody_serves_holds_nothing_up(tmp_path: Path) -> None:
-    """A listener of such a name whose queue is full is passed over at once."""
+    """A listener of such a name whose queue is full is passed over when the time of the search is over."""
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as waiting,
@@ -74,8 +79,36 @@ def test_a_socket_that_nobody_serves_holds_nothing_up(tmp_path: Path) -> None:
         listener.listen(0)
         waiting.connect(name)
         began = time.monotonic()
-        assert find_records(tmp_path) == []
+        assert find_records(tmp_path, 0.2) == []
         assert time.monotonic() - began < 1
+
+
+def test_a_stopped_shim_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A run whose shim was stopped, as by SIGSTOP, is found at once, and the log tells that the shim was continued."""
+    pid = start_and_forget(tmp_path / "logs")
+    shim = parent(pid)
+    send(signal.SIGSTOP, shim)
+    manager = ProcessManager(tmp_path / "logs")
+    began = time.monotonic()
+    manager.adopt()
+    assert time.monotonic() - began < 2
+    assert manager.get_status()["process_pid"] == pid
+    assert f"The shim {shim} had been stopped" in caplog.text
+    manager.shut_down(0.0)
+    manager.close()
+
+
+def test_a_silent_shim_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One that listens under our user's rights and never greets is named in the log, and hides no other run."""
+    pid = start_and_forget(tmp_path / "logs")
+    with control.listen(new_control_name(tmp_path / "logs")):
+        assert len(find_records(tmp_path / "logs", 1.0)) == 1
+    assert f"The shim {os.getpid()}, which listens on @llm-shell-" in caplog.text
+    manager = ProcessManager(tmp_path / "logs")
+    manager.adopt()
+    assert manager.get_status()["process_pid"] == pid
+    manager.shut_down(0.0)
+    manager.close()
 
 
 @pytest.mark.parametrize("forged", ["\n @{}", "\n0: 00000002 00000000 00010000 0005 01 1 @{}"])

@@ -1,11 +1,15 @@
 """The shim is small, quick and discreet."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from app.process.manager import ProcessManager
+from tests.faults.actors import send
 from tests.process.conftest import ended, printed
+from tests.service.harness import parent
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,6 +40,18 @@ def test_the_shim_ends_with_its_run(pm: ProcessManager) -> None:
     for _ in range(3):
         pm.start("true")
         ended(pm)
+
+
+def test_a_stopped_shim_holds_no_successor_up(pm: ProcessManager, tmp_path: Path) -> None:
+    """The next supervisor of a run whose shim was stopped has it go on, and takes the run over without a wait."""
+    pid = pm.start("exec sleep 100")["process_pid"]
+    send(signal.SIGSTOP, parent(pid))
+    heir = ProcessManager(tmp_path / "logs")
+    began = time.monotonic()
+    heir.adopt()
+    assert time.monotonic() - began < 2
+    assert heir.get_status()["process_pid"] == pid
+    heir.close()
 
 
 def test_the_shim_shows_no_secret(pm: ProcessManager) -> None:

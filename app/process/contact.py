@@ -1,0 +1,85 @@
+"""The way in to a shim by its name: connect to it, see that it is ours, and have it go on where it was stopped."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import struct
+from pathlib import Path
+
+import msgspec
+
+from app.process import control
+from app.process.control import State
+from app.process.shim import NAME
+from app.process.tree import read_member, send
+
+logger = logging.getLogger(__name__)
+_TIMEVAL = struct.Struct("@ll")
+_NO_TIMEOUT = _TIMEVAL.pack(0, 0)
+
+
+def connect(name: str, timeout: float) -> socket.socket | None:
+    """Connect to a shim, which goes on if it was stopped; None when nobody of ours listens there.
+
+    A queue full of strangers is waited for, `timeout` seconds at the most.
+    """
+    with contextlib.ExitStack() as on_failure:
+        link = on_failure.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        # connect(2) waits for room in the queue, in line with others, for as long as it might send
+        # (unix_stream_connect(), net/unix/af_unix.c); a non-blocking one would fail at once, and again, in a flood.
+        seconds, rest = divmod(timeout, 1)
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(seconds), int(rest * 1e6) or 1))
+        try:
+            link.connect(f"\0{name}")
+        except OSError:
+            return None
+        if not control.peer_is_ours(link):
+            return None
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _NO_TIMEOUT)
+        wake(control.peer_pid(link))
+        on_failure.pop_all()
+    return link
+
+
+def greets(link: socket.socket, timeout: float) -> bool:
+    """Have a shim write its record anew, as it does before it greets; False when it has gone.
+
+    Raises `TimeoutError` when it stays silent.
+    """
+    link.settimeout(timeout)
+    try:
+        packet, fds = control.receive(link)
+        for fd in fds:
+            os.close(fd)
+        return isinstance(control.decode_from_shim(packet), State)
+    except TimeoutError:
+        raise
+    except (OSError, msgspec.MsgspecError):
+        return False
+
+
+def hail(name: str, timeout: float) -> bool:
+    """Connect to a shim only to have it write its record anew; False when none of ours does in time."""
+    link = connect(name, timeout)
+    if link is None:
+        return False
+    with link, contextlib.suppress(TimeoutError):
+        return greets(link, timeout)
+    return False
+
+
+def wake(pid: int) -> None:
+    """Have a shim go on that somebody stopped, as a command does by `kill -STOP $PPID`; nobody else is touched."""
+    member = read_member(pid)
+    if member is None or member.state != "T" or _name(pid) != NAME:
+        return
+    if send(member.identity, signal.SIGCONT):
+        logger.warning("The shim %d had been stopped (SIGSTOP); it was told to go on, since its run needs it.", pid)
+
+
+def _name(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_bytes().rstrip(b"\n")
+    return b""
