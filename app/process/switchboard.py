@@ -10,6 +10,9 @@ import msgspec
 from app.process import control
 from app.process.control import Kill, Killed, State
 
+# Some milliseconds' worth.
+ACCEPTED_AT_ONCE = 512
+
 
 class Switchboard:
     """Serve the supervisors that connect: greet them, hear their requests, tell them things.
@@ -24,6 +27,7 @@ class Switchboard:
         on_kill: Callable[[socket.socket, Kill], None],
         greet: Callable[[], tuple[State, int | None]],
     ) -> None:
+        listener.setblocking(False)
         self._listener = listener
         self._on_kill = on_kill
         self._greet = greet
@@ -85,12 +89,14 @@ class Switchboard:
         self._listener.close()
 
     def _accept(self) -> None:
+        """Accept all that wait, so that a flood of strangers keeps no supervisor out; not for ever, as output waits."""
         with contextlib.suppress(OSError):
-            link, _address = self._listener.accept()
-            if control.peer_is_ours(link):
-                self.add(link)
-            else:
-                link.close()
+            for _ in range(ACCEPTED_AT_ONCE):
+                link, _address = self._listener.accept()
+                if control.peer_is_ours(link):
+                    self.add(link)
+                else:
+                    link.close()
 
     def _hear(self, link: socket.socket) -> None:
         try:

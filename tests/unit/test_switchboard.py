@@ -1,8 +1,10 @@
 """The shim's connections come and go in any order."""
 
 import socket
+import threading
 
 from app.process import control
+from app.process.contact import connect, greets
 from app.process.control import Kill, State
 from app.process.switchboard import Switchboard
 
@@ -28,3 +30,33 @@ def test_two_that_go_at_once_are_dropped_once_each() -> None:
     board.serve()
     assert not board.busy
     board.close()
+
+
+def test_all_that_wait_are_greeted_at_once() -> None:
+    """One event is enough for everybody in the queue: a supervisor need not wait for as many as came before it."""
+    listener = control.listen("llm-shell-test-of-a-queue")
+    board = Switchboard(listener, lambda _link, _request: None, lambda: (State(), None))
+    links = [connect("llm-shell-test-of-a-queue", 1.0) for _ in range(50)]
+    board.serve()
+    for link in links:
+        assert link is not None
+        with link:
+            assert greets(link, 1.0)
+    board.close()
+
+
+def test_a_full_queue_is_waited_for() -> None:
+    """Who connects while strangers fill the queue has the connection as soon as there is room."""
+    name = "llm-shell-test-of-a-full-queue"
+    found: list[socket.socket | None] = []
+    with control.listen(name) as listener:
+        listener.listen(0)  # room for one
+        first = connect(name, 1.0)
+        assert connect(name, 0.05) is None
+        waiting = threading.Thread(target=lambda: found.append(connect(name, 10.0)))
+        waiting.start()
+        accepted, _address = listener.accept()
+        waiting.join()
+    for link in (first, accepted, *found):
+        assert link is not None
+        link.close()
