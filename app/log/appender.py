@@ -7,7 +7,8 @@ from stat import S_ISREG
 
 from app.log.snapshot import older_segment
 
-_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+# No link is followed that somebody put in the log's place: the service may be root's, and the command another user's.
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
 
 class Appender:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from errno import ELOOP
 from io import FileIO
 from stat import S_ISREG
 
@@ -185,8 +186,13 @@ class Snapshot:
 
 
 def _open_regular(path: str) -> FileIO:
-    """Open a log; what somebody put in its place, a FIFO say, must not hold the reader up and counts as no log."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    """Open a log; what somebody put in its place must not hold the reader up, nor show another file: it is no log."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno != ELOOP:  # a link (open(2))
+            raise
+        raise FileNotFoundError(path) from error
     file = FileIO(fd)
     if not S_ISREG(os.fstat(fd).st_mode):
         file.close()

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.exceptions import NotFoundError
 from app.log.clock import RunClock
 from app.log.manager import LogManager
 from app.log.record import Record, decode_block, encode
@@ -103,6 +104,21 @@ def test_a_log_that_can_not_be_made_yet_is_made_later(tmp_path: Path) -> None:
     log.parent.unlink()
     writer.feed(b"b\n")
     assert [(r.seq, r.line) for r in records(log)] == [(2, "b")]
+
+
+def test_a_link_in_the_logs_place_is_not_followed(log: Path, tmp_path: Path) -> None:
+    """A link that somebody put where a log is to be is neither written through nor read through."""
+    another = tmp_path / "another"
+    another.write_bytes(encode(Record(1, "t", "secret")))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    log.symlink_to(another)
+    writer = writer_on(log)
+    writer.feed(b"a\n")
+    assert (writer.seq, writer.dropped_lines) == (1, 1)
+    assert another.read_bytes() == encode(Record(1, "t", "secret"))
+    with pytest.raises(NotFoundError):
+        LogManager(log.parent).open_page(str(log))
 
 
 def test_a_log_truncated_by_a_stranger_goes_on_at_its_new_end(log: Path) -> None:
