@@ -155,7 +155,7 @@ def _warn_of_reach(user: str) -> None:
     No refusal: that user's own directory is a natural place to start the service in, and nothing is lost before a start
     or a reload reads what was put there.
     """
-    code = [ROOT / "wsgi.py", ROOT / "gunicorn.conf.py", *(ROOT / "app").rglob("*.py")]
+    code = [ROOT / "wsgi.py", ROOT / "gunicorn.conf.py", *(ROOT / "app").rglob("*")]  # compiled code among it
     found = changeable_by(look_up(user)[0], [Path.cwd(), ENV_FILE, Path(sys.executable), Path(SITE_PACKAGES), *code])
     if found:
         _log.warning(

@@ -10,21 +10,19 @@ from app.process.account import Account
 
 
 def changeable_by(account: Account, paths: Iterable[Path]) -> list[Path]:
-    """Return those of the paths, and of the directories above them, that this user may write to; sorted.
+    """Return what this user may write to or owns, of the paths and of all that leads to them; sorted.
 
-    Asked in a child that has become that user, so that whatever decides, access lists included, has its say. In a
-    directory above that is sticky, as /tmp is, nobody can put something else in the place of what is another's.
+    Asked in a child that has become that user, so that whatever decides, access lists included, has its say. Who owns a
+    thing may give himself any right to it (chmod(2)).
     """
-    asked = {path.absolute() for path in paths}
-    above = {parent for path in asked for parent in path.parents if not _is_sticky(parent)}
-    candidates = sorted(asked | above)
+    candidates = sorted(_way_to(paths))
     answer, told = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
         try:
             account.become(ctypes.CDLL(None))
             with open(told, "wb") as stream:  # noqa: PTH123  a descriptor
-                stream.write(bytes(os.access(path, os.W_OK) for path in candidates))
+                stream.write(bytes(_may_change(path) for path in candidates))
         finally:
             os._exit(0)
     os.close(told)
@@ -34,8 +32,39 @@ def changeable_by(account: Account, paths: Iterable[Path]) -> list[Path]:
     return [path for path, right in zip(candidates, rights, strict=False) if right]
 
 
-def _is_sticky(directory: Path) -> bool:
+def _way_to(paths: Iterable[Path]) -> set[Path]:
+    """Return the paths, the directories above, and the same for all that symbolic links on the way lead to."""
+    ends = {path.absolute() for path in paths}
+    way = set(ends)
+    seen: set[Path] = set()
+    queue = list(ends)
+    while queue:
+        path = queue.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        if not _shields(path.parent, path):
+            way.add(path.parent)
+        queue.append(path.parent)
+        if path.is_symlink():
+            queue.append(path.parent / path.readlink())
+    return way
+
+
+def _shields(directory: Path, entry: Path) -> bool:
+    """Tell whether what is another's is safe there although everybody may write, as in /tmp: sticky, and root's own."""
     try:
-        return bool(directory.stat().st_mode & stat.S_ISVTX)
+        above = directory.stat()
+        entry.lstat()  # what is not there yet is whose who comes first
     except OSError:
         return False
+    return above.st_uid == 0 and bool(above.st_mode & stat.S_ISVTX)
+
+
+def _may_change(path: Path) -> bool:
+    """Tell whether this process's user has any power over what is there, or over a link in its place."""
+    try:
+        owners = {path.stat().st_uid, path.lstat().st_uid}
+    except OSError:
+        return False
+    return os.getuid() in owners or os.access(path, os.W_OK)
