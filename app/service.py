@@ -87,6 +87,7 @@ def on_starting(server: "Arbiter") -> None:
     _addresses.extend(_inherited_addresses() or server.cfg.address)
     try:
         require_token_for(_addresses, settings)
+        _require_logs_out_of_reach(settings)
         supervisor.claim(settings)
     except (SettingsError, LLMShellError) as error:
         _refuse(str(error))
@@ -147,6 +148,22 @@ def _bound_the_reading_of_heads() -> None:
         connection.sock.settimeout(HEAD_TIMEOUT)
 
     TConn.init = init  # type: ignore[method-assign, assignment]  # gunicorn has no hook there
+
+
+def _require_logs_out_of_reach(settings: Settings) -> None:
+    """Refuse a log directory where the commands' user could put links, which root would follow, or other records."""
+    if settings.run_as is None:
+        return
+    found = changeable_by(look_up(settings.run_as)[0], [settings.log_dir])
+    if found:
+        raise SettingsError(
+            [
+                f"LLM_SHELL_LOG_DIR: can't be {settings.log_dir.absolute()} together with LLM_SHELL_RUN_AS: "
+                f"{settings.run_as} may change {', '.join(map(str, found))}, and so what this service, as root, writes "
+                "there. Make a directory of root's below directories of root's, for instance with "
+                "`install -d -m 0700 /var/lib/llm-shell/logs`, and set LLM_SHELL_LOG_DIR to it."
+            ]
+        )
 
 
 def _warn_of_reach(user: str) -> None:

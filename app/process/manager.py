@@ -253,7 +253,8 @@ class ProcessManager:
     def _lock_file(self) -> Iterator[None]:
         self.logs.make_directory()
         try:
-            fd = os.open(self.logs.log_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            fd = os.open(self.logs.log_dir / ".lock", flags, 0o600)
         except OSError as error:
             raise InternalError(f"The log directory can't be used: {error.strerror}.") from error
         try:

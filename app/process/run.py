@@ -11,6 +11,8 @@ from app.process.control import Cause, State
 from app.process.tree import Identity
 
 RESERVE = 4096
+# Neither through a link nor waiting for the reader of a FIFO, should somebody have put one there.
+_IN_PLACE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -123,8 +125,8 @@ class RecordFile:
         """Replace the record on disk; raises `OSError` when neither way of doing so works."""
         data = encode_record(record)
         try:
-            fd = os.open(self._spare, os.O_WRONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+            fd = os.open(self._spare, os.O_WRONLY | _IN_PLACE)
+        except OSError:  # gone, or something in its place that is no file of ours: then a file replaces it
             self._create(data)
             return
         try:
@@ -152,7 +154,9 @@ class RecordFile:
         padded = data.ljust(capacity - 1) + b"\n"
         fresh = f"{self.path}.new"
         for target in (self.path, self._spare):
-            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, self._mode)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fresh)
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self._mode)
             try:
                 _write_all(fd, padded)
             finally:

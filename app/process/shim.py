@@ -92,7 +92,8 @@ def _write_down(path: bytes, last_field: bytes, offset: int) -> None:
     written its first record. A record that cannot be written is no reason not to go on; a torn one has its spare.
     """
     try:
-        record = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        # Neither through a link nor waiting for the reader of a FIFO, should somebody have put one there.
+        record = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.exceptions import BadRequestError
+from app.exceptions import BadRequestError, InternalError
 from app.process.manager import Policy, ProcessManager
 from tests.process.conftest import alive, content, ended, printed
 from tests.support import require, wait_until
@@ -78,6 +78,15 @@ def test_what_the_service_keeps_is_out_of_reach(pm: ProcessManager, tmp_path: Pa
     )
     assert "s3cr3t" not in told
     assert told.count("Permission denied") + told.count("not permitted") >= 3
+
+
+def test_no_planted_link_is_followed(pm: ProcessManager, tmp_path: Path) -> None:
+    """A link in the place of the lock leads the service nowhere: nothing is started, and its target not made."""
+    (tmp_path / "logs" / ".lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(InternalError, match="symbolic links"):
+        pm.start("true", cwd="/")
+    assert not (tmp_path / "victim").exists()
+    (tmp_path / "logs" / ".lock").unlink()
 
 
 def test_a_directory_that_the_user_may_not_enter_is_refused(pm: ProcessManager, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A service that runs commands as another user warns where that user could change the service itself."""
+"""A service that runs commands as another user says where that user could change the service itself, or its logs."""
 
 from __future__ import annotations
 
@@ -59,3 +59,18 @@ def test_a_directory_above_is_named(serve: Services, place: Path) -> None:
     (place / "inside").mkdir()
     place.chmod(0o777)
     assert warnings_at(serve, place / "inside") == [str(place)]
+
+
+@pytest.mark.parametrize(("owner", "mode"), [(USER, 0o755), ("root", 0o777)], ids=["owned", "open"])
+@pytest.mark.parametrize("below", [".", "logs"])
+def test_a_log_directory_within_reach_is_refused(
+    serve: Services, place: Path, owner: str, mode: int, below: str
+) -> None:
+    """Nothing is made or changed where the user could put links, in the log directory or above, and that is said."""
+    place.chmod(mode)
+    shutil.chown(place, owner)
+    refusal = serve.refused(settings={"LLM_SHELL_RUN_AS": USER, "LLM_SHELL_LOG_DIR": str(place / below)})
+    assert refusal.code == 1
+    assert f"{USER} may change {place}, and so what this service" in "".join(refusal.lines)
+    assert place.stat().st_mode & 0o777 == mode
+    assert not list(place.iterdir())

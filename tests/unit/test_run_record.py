@@ -117,3 +117,34 @@ def test_a_broken_record_is_read_from_its_spare(tmp_path: Path, garbage: bytes) 
     assert read_record(path) == make_record()
     Path(spare_path(path)).write_bytes(garbage)
     assert read_record(path) is None
+
+
+@pytest.mark.parametrize("name", ["run.json", "run.json.spare", "run.json.new"])
+@pytest.mark.parametrize("grown", [False, True])
+def test_a_link_in_place_of_a_file_is_replaced(tmp_path: Path, name: str, *, grown: bool) -> None:
+    """Whatever file a planted link leads to is left as it is, and the record is written."""
+    (tmp_path / "logs").mkdir()
+    path = str(tmp_path / "logs" / "run.json")
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"v" * 65536)
+    RecordFile(path).write(make_record())
+    planted = tmp_path / "logs" / name
+    planted.unlink(missing_ok=True)
+    planted.symlink_to(victim)
+    record = make_record(process=Identity(7, 7), members=[Identity(pid, pid) for pid in range(5000 if grown else 0)])
+    RecordFile(path).write(record)
+    RecordFile(path).write(record)
+    assert read_record(path) == record
+    assert victim.read_bytes() == b"v" * 65536
+
+
+def test_a_fifo_in_place_of_a_file_holds_nobody_up(tmp_path: Path) -> None:
+    """A FIFO that nobody reads is replaced by the record instead of being waited for."""
+    path = str(tmp_path / "run.json")
+    RecordFile(path).write(make_record())
+    Path(spare_path(path)).unlink()
+    os.mkfifo(spare_path(path))
+    RecordFile(path).write(make_record(process=Identity(7, 7)))
+    found = read_record(path)
+    assert found is not None
+    assert found.process == Identity(7, 7)
