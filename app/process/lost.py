@@ -65,8 +65,8 @@ def _answers(name: str, deadline: float, left: int) -> bool:
 
 
 def _prefix(log_dir: Path) -> str:
-    """Return what the names of a directory's control sockets begin with, whatever the length of its path (unix(7))."""
-    return f"llm-shell-{hashlib.sha256(os.fsencode(log_dir)).hexdigest()[:16]}-"
+    """Return what the names of a directory's control sockets begin with, however it is spelt or long (unix(7))."""
+    return f"llm-shell-{hashlib.sha256(os.fsencode(os.path.realpath(log_dir))).hexdigest()[:16]}-"
 
 
 def _listening(prefix: str) -> set[str]:

@@ -165,7 +165,7 @@ class ProcessManager:
             lost = Run.load(path)
             if lost is not None:
                 with contextlib.closing(lost):
-                    _shut_down(lost, timeout)
+                    _shut_down_if_possible(lost, timeout)
 
     def close(self) -> None:
         """Let go of the current run without ending it."""
@@ -286,3 +286,11 @@ def _shut_down(run: Run, timeout: float) -> None:
     """End a run's tree because the service stops, and wait until its shim has gone too."""
     run.kill("SIGTERM", timeout, "shutdown")
     run.wait_for_shim(SHIM_PATIENCE)
+
+
+def _shut_down_if_possible(run: Run, timeout: float) -> None:
+    """End a run's tree as above, or tell why that can't be, so that the next one has its turn."""
+    try:
+        _shut_down(run, timeout)
+    except InternalError as error:
+        logger.error("Run %s could not be ended: %s", run.record.run_id, error)  # noqa: TRY400  its sentence says it all

@@ -1,21 +1,51 @@
 """Which runs a directory's next manager finds by their shims alone, and which are none of its business."""
 
 import os
+import select
 import shutil
 import signal
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from app.exceptions import NotFoundError
 from app.process import control
+from app.process.control import State
 from app.process.lost import find_records, new_control_name
 from app.process.manager import ProcessManager
+from app.process.run import RecordFile
+from app.process.switchboard import Switchboard
+from app.process.tree import boot_id
 from tests.faults.actors import send
 from tests.process.conftest import alive
 from tests.service.harness import parent
+from tests.unit.test_run_record import make_record
+
+
+@contextmanager
+def deaf_shim(log_dir: Path) -> Iterator[None]:
+    """Be the shim of the newest run in this directory, one that greets and does nothing else."""
+    name, over = new_control_name(log_dir), threading.Event()
+    record = make_record(started_ns=2**62, boot_id=boot_id(), control=name, log_file=str(log_dir / "deaf.log"))
+    board = Switchboard(control.listen(name), lambda _link, _request: None, lambda: (State(), None))
+    RecordFile(str(log_dir / "deaf.json")).write(record)
+
+    def serve() -> None:
+        while not over.is_set():
+            select.select([board.fd], [], [], 0.02)
+            board.serve()
+
+    server = threading.Thread(target=serve)
+    server.start()
+    yield
+    over.set()
+    server.join()
+    board.close()
 
 
 def start_and_forget(log_dir: Path, log_file: str | None = None) -> int:
@@ -81,6 +111,34 @@ def test_a_socket_that_nobody_serves_holds_nothing_up(tmp_path: Path) -> None:
         began = time.monotonic()
         assert find_records(tmp_path, 0.2) == []
         assert time.monotonic() - began < 1
+
+
+def test_one_that_can_t_be_ended_does_not_save_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stop ends what else lives when a lost run's shim does not do as it is told, and the log names that run."""
+    monkeypatch.setattr("app.process.link.ANSWER_MARGIN", 0.1)
+    monkeypatch.setattr("app.process.watch.RECOVERY_TIMEOUT", 0.1)
+    pid = start_and_forget(tmp_path / "logs")
+    manager = ProcessManager(tmp_path / "logs")
+    with deaf_shim(tmp_path / "logs"):
+        manager.shut_down(0.0)
+    manager.close()
+    assert not alive(pid)
+    assert "could not be ended: The process could not be ended: its shim does not answer" in caplog.text
+
+
+@pytest.mark.parametrize("spelling", ["link", "logs/../logs", "link/../logs"])
+def test_a_directory_may_be_spelt_otherwise(tmp_path: Path, spelling: str) -> None:
+    """A run is found by a manager that names the same directory by a symbolic link or a detour."""
+    pid = start_and_forget(tmp_path / "logs")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "link").symlink_to("logs")
+    manager = ProcessManager(tmp_path / spelling)
+    manager.adopt()
+    assert manager.get_status()["process_pid"] == pid
+    manager.shut_down(0.0)
+    manager.close()
 
 
 def test_a_stopped_shim_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
