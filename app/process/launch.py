@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from app.process import control
+from app.process.contact import wake
 from app.process.control import Failed, Kill, Started
 from app.process.run import RunRecord, Takeover, encode_record, record_path
 from app.process.shim import LINK_FD
@@ -25,6 +27,7 @@ SITE_PACKAGES = str(Path(msgspec.__file__).resolve().parents[1])
 BOOT = "import sys; sys.path[:0] = sys.argv[1:3]; from app.process.shim import {0}; {0}()"
 # A shim answers within a fraction of a second; a machine that swaps may need longer, and then the caller is told.
 START_TIMEOUT = 30.0
+WAKE_INTERVAL = 0.5
 # What the interpreter itself may need to come up.
 SHIM_ENVIRONMENT = frozenset({"LD_LIBRARY_PATH", "PATH"})
 
@@ -79,7 +82,7 @@ def launch(record: RunRecord, environment: Mapping[bytes, bytes], listener: sock
         finally:
             os.close(write_end)
         on_failure.callback(link.close)
-        answer = _first_answer(link)
+        answer = _first_answer(link, shim)
         if not isinstance(answer, Started):
             _put_down(shim)
             raise LaunchError(answer.step, answer.errno)
@@ -137,15 +140,21 @@ def _spawn_shim(entry: str, run_id: str, request: bytes, fds: list[int]) -> tupl
     return shim, ours
 
 
-def _first_answer(link: socket.socket) -> Started | Failed:
-    link.settimeout(START_TIMEOUT)
-    try:
-        packet, _fds = control.receive(link)
-        answer = control.decode_from_shim(packet)
-    except (OSError, msgspec.MsgspecError):
-        return Failed("spawn", 0)
-    link.settimeout(None)
-    return answer if isinstance(answer, Started | Failed) else Failed("spawn", 0)
+def _first_answer(link: socket.socket, shim: int) -> Started | Failed:
+    """Wait for what a shim says first; its command may have stopped it before it could."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while (left := deadline - time.monotonic()) > 0:
+        link.settimeout(min(left, WAKE_INTERVAL))
+        try:
+            answer = control.decode_from_shim(control.receive(link)[0])
+        except TimeoutError:
+            wake(shim)
+            continue
+        except (OSError, msgspec.MsgspecError):
+            break
+        link.settimeout(None)
+        return answer if isinstance(answer, Started | Failed) else Failed("spawn", 0)
+    return Failed("spawn", 0)
 
 
 def _put_down(shim: int) -> None:

@@ -6,7 +6,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from app.process import launch
 from app.process.manager import ProcessManager
+from app.process.shim import NAME
 from tests.faults.actors import send
 from tests.process.conftest import ended, printed
 from tests.service.harness import parent
@@ -40,6 +44,15 @@ def test_the_shim_ends_with_its_run(pm: ProcessManager) -> None:
     for _ in range(3):
         pm.start("true")
         ended(pm)
+
+
+def test_a_shim_that_is_stopped_too_soon_starts_its_command(
+    pm: ProcessManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shim that was stopped before it could answer /start, as by a quick command, is told to go on."""
+    stop = f"import os; open('/proc/self/comm', 'wb').write({NAME!r}); os.kill(os.getpid(), {signal.SIGSTOP:d}); "
+    monkeypatch.setattr(launch, "BOOT", stop + launch.BOOT)
+    assert pm.start("exec sleep 100")["status"] == "running"
 
 
 def test_a_stopped_shim_holds_no_successor_up(pm: ProcessManager, tmp_path: Path) -> None:
