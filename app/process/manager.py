@@ -31,7 +31,7 @@ REPLACE_TIMEOUT = 5.0
 SHIM_PATIENCE = 2.0
 # A lost run's shim answers within milliseconds; a busy machine has time to start, and less of it to stop.
 SEARCH_TIMEOUT = 5.0
-LAST_SEARCH_TIMEOUT = 1.0
+LAST_SEARCH_TIMEOUT = 2.0
 DEFAULT_POLICY = Policy()
 
 

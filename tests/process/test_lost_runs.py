@@ -160,7 +160,7 @@ def test_a_silent_shim_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture
     """One that listens under our user's rights and never greets is named in the log, and hides no other run."""
     pid = start_and_forget(tmp_path / "logs")
     with control.listen(new_control_name(tmp_path / "logs")):
-        assert len(find_records(tmp_path / "logs", 1.0)) == 1
+        assert len(find_records(tmp_path / "logs", 3.0)) == 1
     assert f"The shim {os.getpid()}, which listens on @llm-shell-" in caplog.text
     manager = ProcessManager(tmp_path / "logs")
     manager.adopt()
