@@ -140,9 +140,21 @@ def send_with_fd(link: socket.socket, message: FromShim, fd: int) -> None:
     link.sendmsg([encode(message)], rights, socket.MSG_NOSIGNAL)
 
 
-def receive(link: socket.socket) -> tuple[bytes, list[int]]:
-    """Wait for one packet and the descriptors that came with it; `b""` at the end of the connection."""
+def _receive(link: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
     packet, ancillary, _flags, _address = link.recvmsg(PACKET_SIZE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+    return packet, ancillary
+
+
+def receive(link: socket.socket) -> tuple[bytes, list[int]]:
+    """Wait for one packet and the descriptors that came with it; `b""` at the end of the connection.
+
+    A peer that closed without reading everything is reported first, once, though packets of its own still wait here
+    (unix_release_sock(), net/unix/af_unix.c; sock_error() in __skb_try_recv_datagram(), net/core/datagram.c).
+    """
+    try:
+        packet, ancillary = _receive(link)
+    except ConnectionResetError:
+        packet, ancillary = _receive(link)
     fds = array.array("i")
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

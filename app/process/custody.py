@@ -135,7 +135,6 @@ class Custody:
         if link.state.ended:
             self._settle(link.state)
             self._reap_shim()
-            reap_orphans()
         elif not self._closed:
             logger.warning("The shim of run %s is gone before its run: taking over.", self.record.run_id)
             self._recover_or_go_on_trying()
@@ -261,8 +260,10 @@ class Custody:
         self._settle(state)
 
     def _settle(self, final: State) -> None:
+        """Keep the outcome, and let go of the dead: nobody has to read an exit code from them any more."""
         self._final = final
         self._drop_pipe()
+        reap_orphans()
 
     def _drop_pipe(self) -> None:
         with self._recovering:

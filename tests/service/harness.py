@@ -183,7 +183,10 @@ class Service:
 
     def wait_until_alone(self) -> None:
         """Wait until it has no process but master and one worker, not even one to be reaped."""
-        wait_until(lambda: len(workers := self.workers) == 1 and descendants(self.pid).keys() == set(workers))
+        deadline = time.monotonic() + 10
+        while len(workers := self.workers) != 1 or descendants(self.pid).keys() != set(workers):
+            assert time.monotonic() < deadline, f"below the master is not one worker alone: {descendants(self.pid)}"
+            time.sleep(0.01)
 
     def answers(self) -> bool:
         """Tell whether /health is answered; it is not for a moment after the worker has ended."""
