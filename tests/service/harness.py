@@ -241,9 +241,23 @@ def alive(pid: int) -> bool:
 
 
 def listens(port: int) -> bool:
-    """Tell whether any socket of this machine listens on the IPv4 port: state 0A of /proc/net/tcp (proc(5))."""
+    """Tell whether a process below this one listens on the IPv4 port: state 0A of /proc/net/tcp (proc(5)).
+
+    Another's may have been given the number meanwhile: tests run beside each other.
+    """
     sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return any(fields[1].endswith(f":{port:04X}") and fields[3] == "0A" for fields in sockets)
+    listening = {f"socket:[{row[9]}]" for row in sockets if row[1].endswith(f":{port:04X}") and row[3] == "0A"}
+    return bool(listening) and any(listening & open_files(pid) for pid in descendants())
+
+
+def open_files(pid: int) -> set[str]:
+    """Return what the descriptors of a process lead to."""
+    found = set()
+    with suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                found.add(str(entry.readlink()))
+    return found
 
 
 def notable_lines(text: str) -> list[str]:
