@@ -76,6 +76,7 @@ class Keeper:
         if self._state.output_open and not self._pump.open:
             self._count("output_lost")
             self._writer.finish()
+            self._notice_end_of_output()  # whoever is greeted with the one must not miss the other
         intent = self._record.intent
         if intent is not None:
             left = (intent.kill_at_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9
