@@ -13,7 +13,7 @@ UNFINISHED_TIMEOUT = 0.2
 
 BATCH_SIZE = 64 * 1024  # bytes of output that are escaped at once: they fit the processor's cache
 # Bytes of records that are written at once. A file system that keeps large folios in the page cache takes them in one
-# piece, which costs it about half of what as many small writes do (mapping_set_large_folios, since Linux 6.16 in ext4).
+# piece, which costs it far less than as many small writes do (mapping_set_large_folios, since Linux 6.16 in ext4).
 WRITE_SIZE = 256 * 1024
 
 
