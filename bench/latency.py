@@ -10,6 +10,7 @@ from statistics import median, quantiles
 
 from bench.service import Service, memory_kib, parent, serving, wait_until
 from bench.table import Row
+from bench.timing import timed
 
 PAST_RUNS = 10_000
 
@@ -25,10 +26,10 @@ def measure(rounds: int) -> list[Row]:
 def _starts_and_kills(service: Service, repeats: int) -> list[Row]:
     bare, starts, kills = [], [], []
     for _ in range(repeats):
-        bare.append(_timed(lambda: subprocess.run([sys.executable, "-I", "-c", "pass"], check=True)))
-        starts.append(_timed(lambda: service.start("exec sleep 1000")))
+        bare.append(timed(lambda: subprocess.run([sys.executable, "-I", "-c", "pass"], check=True)))
+        starts.append(timed(lambda: service.start("exec sleep 1000")))
         _wait_for_shim(service)
-        kills.append(_timed(lambda: service.call("POST", "/kill")))
+        kills.append(timed(lambda: service.call("POST", "/kill")))
     base = median(bare)
     return [
         Row("POST /start", "p50 / a bare `python -I -c pass`", f"{median(starts) / base:.2f}", _ms(starts, bare)),
@@ -44,9 +45,9 @@ def _wait_for_shim(service: Service) -> None:
 
 def _at_rest_and_flooded(service: Service) -> Row:
     service.start("exec sleep 1000")
-    rest = [_timed(lambda: service.call("GET", "/status")) for _ in range(1000)]
+    rest = [timed(lambda: service.call("GET", "/status")) for _ in range(1000)]
     service.start("exec yes")
-    flooded = [_timed(lambda: service.call("GET", "/status")) for _ in range(1000)]
+    flooded = [timed(lambda: service.call("GET", "/status")) for _ in range(1000)]
     service.call("POST", "/kill?type=SIGKILL")
     p99 = quantiles(flooded, n=100)[98], quantiles(rest, n=100)[98]
     readings = f"{p99[0] * 1000:.1f} ms / {p99[1] * 1000:.1f} ms"
@@ -79,8 +80,8 @@ def _start_and_status(service: Service, repeats: int) -> tuple[float, float]:
     for _ in range(repeats):
         service.start("exec sleep 1000")
         service.call("POST", "/kill?type=SIGKILL")
-        starts.append(_timed(lambda: service.start("exec sleep 1000")))
-        statuses += [_timed(lambda: service.call("GET", "/status")) for _ in range(20)]
+        starts.append(timed(lambda: service.start("exec sleep 1000")))
+        statuses += [timed(lambda: service.call("GET", "/status")) for _ in range(20)]
     return median(starts), median(statuses)
 
 
@@ -106,12 +107,6 @@ def _wrk(service: Service, path: str) -> float:
     if found is None or "Non-2xx" in output:
         raise RuntimeError(output)
     return float(found[1])
-
-
-def _timed(call: object) -> float:
-    began = time.perf_counter()
-    call()  # type: ignore[operator]  # any callable will do
-    return time.perf_counter() - began
 
 
 def _ms(ours: list[float], bare: list[float]) -> str:

@@ -14,11 +14,13 @@ from statistics import median, quantiles
 
 from bench.service import Service, looks, memory_kib, serving, wait_until
 from bench.table import Row
+from bench.timing import timed
 
 LINE = "x" * 107
 RECORD = 173  # about what such a line takes in the log
 REPEATS = 300
 PRINTED = 1200
+# Asleep between its lines: the measured program's rhythm, not a wait of ours.
 CODE = f"import time\nfor _ in range({PRINTED}): print(time.time(), flush=True); time.sleep(0.005)"
 CLOCK = shlex.join([sys.executable, "-c", CODE])
 
@@ -31,8 +33,8 @@ def measure(scale: float) -> list[Row]:
         for name, size in (("1 MB", 10**6), ("100 MB", 10**8), ("1 GB", 10**9)):
             lines = max(1000, int(size * scale / RECORD))
             began = _flood(service, lines)
-            health = _p50(service, lambda: service.call("GET", "/health"))
-            tails[name] = _p50(service, lambda: service.call("GET", "/logs?lines=100")) / health
+            health = _p50(lambda: service.call("GET", "/health"))
+            tails[name] = _p50(lambda: service.call("GET", "/logs?lines=100")) / health
             rows.append(Row(f"log of {name}", "/logs?lines=100 / /health, p50", f"{tails[name]:.2f}", _ms(health)))
         rows.append(Row("1 MB to 1 GB", "lines=100, slowest / quickest", _spread(tails), "of the ratios above"))
         rows += [_last_seconds(service, began), *_whole(service)]
@@ -52,8 +54,8 @@ def _last_seconds(service: Service, began: float) -> Row:
         return service.call("GET", f"/logs?seconds={time.monotonic() - began + 0.6:.3f}")
 
     returned = json.loads(read())["lines_returned"]
-    health = _p50(service, lambda: service.call("GET", "/health"))
-    ratio = _p50(service, read) / health
+    health = _p50(lambda: service.call("GET", "/health"))
+    ratio = _p50(read) / health
     return Row("log of 1 GB", f"/logs?seconds=S ({returned} lines) / /health, p50", f"{ratio:.2f}", _ms(health))
 
 
@@ -129,14 +131,8 @@ def _tail_after_a_call(service: Service, plain: Path) -> str:
     return "\n".join(plain.read_text().splitlines()[-100:])
 
 
-def _p50(service: Service, call: Callable[[], bytes]) -> float:
-    del service
-    times = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return median(times)
+def _p50(call: Callable[[], bytes]) -> float:
+    return median(timed(call) for _ in range(REPEATS))
 
 
 def _spread(tails: dict[str, float]) -> str:

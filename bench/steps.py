@@ -4,7 +4,6 @@ import fcntl
 import os
 import socket
 import tempfile
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ from app.log.snapshot import Snapshot
 from app.log.writer import BATCH_SIZE, WRITE_SIZE, LogWriter
 from app.process.pump import PIPE_SIZE, READ_SIZE
 from bench.table import Row
+from bench.timing import timed
 
 LINE = b"x" * 107 + b"\n"
 LINES = READ_SIZE // len(LINE)
@@ -82,8 +82,6 @@ def _reading(log: Path) -> dict[str, float]:
     """Return the seconds that each step from the log to the caller takes."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    with Snapshot.open(str(log)) as snapshot:
-        raw = snapshot.read(0, snapshot.size)
 
     def page() -> list[bytes]:
         with LogPage(str(log), Snapshot.open(str(log)), 0, reaches_back=False) as whole:
@@ -96,7 +94,7 @@ def _reading(log: Path) -> dict[str, float]:
         theirs.recv(len(answer))
 
     # What each adds to the one before.
-    upto = [0.0, _best(lambda: _read(log)), _best(lambda: (_read(log), decode_block(raw))), _best(page)]
+    upto = [0.0, _best(lambda: _read(log, len)), _best(lambda: _read(log, decode_block)), _best(page)]
     read, decoded, escaped = (after - before for before, after in pairwise(upto))
     costs = {
         "pread(2) from the page cache": read,
@@ -109,16 +107,13 @@ def _reading(log: Path) -> dict[str, float]:
     return costs
 
 
-def _read(log: Path) -> bytes:
+def _read(log: Path, take: Callable[[bytes], object]) -> None:
+    """Do something with each block of the log, as a reader does."""
     with Snapshot.open(str(log)) as snapshot:
-        return b"".join(block for _offset, block in snapshot.blocks(0))
+        for _offset, block in snapshot.blocks(0):
+            take(block)
 
 
 def _best(step: Callable[[], object]) -> float:
     """Return the least time of many: what comes on top of it is the machine's."""
-    times = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - began)
-    return min(times)
+    return min(timed(step) for _ in range(REPEATS))
