@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.service import Service, children, memory_kib, serving
+from bench.service import Service, children, looks, memory_kib, serving, wait_until
 from bench.table import Row, machine, render
 
 Call = tuple[str, str, object]
@@ -124,12 +124,16 @@ def settle(service: Service) -> Size:
     caller.call("POST", "/kill?type=SIGKILL", None)
     caller.close()
     service.connection.close()
-    # Connections are closed, and shims reaped, a moment after their end.
-    deadline = time.monotonic() + SETTLING_TIMEOUT
-    while strays_of(service) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(1)
-    return size_of(service.worker)
+    # Connections are closed, and shims reaped, a moment after their end; who stays longer is told as left over.
+    with contextlib.suppress(TimeoutError):
+        wait_until(lambda: not strays_of(service), SETTLING_TIMEOUT)
+    return steady_size_of(service.worker)
+
+
+def steady_size_of(pid: int) -> Size:
+    """Measure a process once it has opened, closed, begun and ended nothing for a second; raises `TimeoutError`."""
+    sizes = (size_of(pid) for _ in looks(1.0, SETTLING_TIMEOUT))
+    return next(now for before, now in itertools.pairwise(sizes) if before[:2] == now[:2])
 
 
 def strays_of(service: Service) -> int:
