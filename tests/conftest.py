@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.config import PREFIX, Settings
 from app.supervisor import supervisor
-from tests.support import assert_none_left, descendants
+from tests.support import assert_none_left, descendants, require
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +26,16 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.upper().startswith(PREFIX):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Return a directory that other users can reach, unlike pytest's own."""
+    require(os.geteuid() == 0, "root, to give things to another user")
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,18 @@ def send(number: signal.Signals, *pids: int) -> None:
         os.kill(pid, number)
     for pid in pids:
         if number == signal.SIGKILL:
-            wait_until(lambda pid=pid: not runs(pid))  # type: ignore[misc]
+            wait_until(partial(_is_gone, pid))
         elif number == signal.SIGSTOP:
-            wait_until(lambda pid=pid: (member := read_member(pid)) and member.state == "T")  # type: ignore[misc]
+            wait_until(partial(_is_stopped, pid))
+
+
+def _is_gone(pid: int) -> bool:
+    return not runs(pid)
+
+
+def _is_stopped(pid: int) -> bool:
+    member = read_member(pid)
+    return member is not None and member.state == "T"
 
 
 def kill_shim(service: Service) -> None:

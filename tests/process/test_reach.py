@@ -1,28 +1,15 @@
 """What another user may change is known, in whatever way the right came to that user."""
 
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.process.account import look_up
 from app.process.reach import changeable_by
-from tests.support import require
 
 USER = "nobody"
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """Return a directory that other users can reach, unlike pytest's own."""
-    require(os.geteuid() == 0, "root, to give things to another user")
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 def found(path: Path) -> list[Path]:

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.service.conftest import Services
-from tests.support import require
 
 USER = "nobody"
 WARNING = f"LLM_SHELL_RUN_AS does not hold {USER} back for long: that user may write to "
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """Return a directory that other users can reach, unlike pytest's own."""
-    require(os.geteuid() == 0, "root, to start commands as another user")
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 def warnings_at(serve: Services, cwd: Path) -> list[str]:
