@@ -14,7 +14,7 @@ from app.log.manager import LogManager
 from app.log.page import LogPage
 from app.log.record import decode_block, encode_lines, show
 from app.log.snapshot import Snapshot
-from app.log.writer import BATCH_SIZE, WRITE_SIZE, LogWriter
+from app.log.writer import LogWriter
 from app.process.pump import PIPE_SIZE, READ_SIZE
 from bench.table import Row
 from bench.timing import timed
@@ -22,7 +22,7 @@ from bench.timing import timed
 LINE = b"x" * 107 + b"\n"
 LINES = READ_SIZE // len(LINE)
 BLOCK = LINE * LINES
-BATCH = LINE * (BATCH_SIZE // len(LINE))
+BATCH = LINE * (64 * 1024 // len(LINE))  # about what is escaped at once
 STDIO = 4096
 REPEATS = 50
 
@@ -49,7 +49,7 @@ def _writing(folder: Path) -> dict[str, float]:
     appender = Appender(str(folder / "appended"), mode=0o600, max_bytes=0)
     now = format_time(RunClock.start().now_ns())
     batches = len(BLOCK) / len(BATCH)
-    records = b"".join(block for block, _count in encode_lines(1, now, BLOCK))
+    records = [block for block, _count in encode_lines(1, now, BLOCK, 0, len(BLOCK))]
     writer = LogWriter(str(folder / "fed"), RunClock.start())
 
     def through_the_pipe() -> None:
@@ -57,13 +57,9 @@ def _writing(folder: Path) -> dict[str, float]:
             os.write(writing, BLOCK[start : start + STDIO])
         os.read(reading, READ_SIZE)
 
-    def append() -> None:
-        for start in range(0, len(records), WRITE_SIZE):
-            appender.append(records[start : start + WRITE_SIZE])
-
     decoding = _best(lambda: show(BATCH)) * batches
-    encoding = _best(lambda: list(encode_lines(1, now, BATCH))) * batches
-    appending = _best(append)
+    encoding = _best(lambda: list(encode_lines(1, now, BLOCK, 0, len(BLOCK))))
+    appending = _best(lambda: appender.append(records))
     costs = {
         f"write(2) by {STDIO // 1024} KiB into the pipe, one read(2)": _best(through_the_pipe),
         "bytes become text": decoding,

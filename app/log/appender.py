@@ -9,6 +9,7 @@ from app.log.snapshot import older_segment
 
 # No link is followed that somebody put in the log's place: the service may be root's, and the command another user's.
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+_MOST_BLOCKS = os.sysconf("SC_IOV_MAX")  # that one writev(2) takes
 
 
 class Appender:
@@ -27,25 +28,26 @@ class Appender:
         self._fd = -1
         self._torn = False
 
-    def append(self, records: bytes) -> int:
-        """Append records, each with its newline; return how many of them, counted from the end, were lost."""
-        start = 0
-        while start < len(records):
+    def append(self, blocks: list[bytes]) -> int:
+        """Append blocks of records, each with its newline; return how many records, counted from the end, were lost."""
+        left = blocks
+        while left:
             try:
                 size = self._writable_size()
-                end = self._fitting(records, start, size)
-                if end == start and self._rotate():
+                fitting, rest = self._split(left, size)
+                if not fitting and self._rotate():
                     continue
             except OSError as error:
                 self._note(error)
                 break
-            end = end if end > start else len(records)  # no room to rotate either: go on in the old file
-            start += self._write(records[start:end], size)
-            if start < end:
+            if not fitting:  # no room to rotate either: go on in the old file
+                fitting, rest = left, []
+            unwritten = self._write(fitting, size)
+            left = unwritten + rest
+            if unwritten:
                 break
-        lost = records.count(b"\n", start)
-        self.failed_writes += lost > 0
-        return lost
+        self.failed_writes += bool(left)
+        return sum(block.count(b"\n") for block in left)
 
     def close(self) -> None:
         """Close the file; a later append opens it again."""
@@ -88,17 +90,23 @@ class Appender:
         os.fchmod(fd, self._mode)  # whatever the umask
         return fd
 
-    def _write(self, records: bytes, size: int) -> int:
-        """Append to a file of `size` bytes; return how many bytes of whole records are in it."""
-        done = 0
+    def _write(self, blocks: list[bytes], size: int) -> list[bytes]:
+        """Append to a file of `size` bytes; return what could not be written, whole records."""
+        records, done = b"", 0
         try:
+            done = os.writev(self._fd, blocks[:_MOST_BLOCKS])
+            if done == sum(map(len, blocks)):
+                return []
+            records = b"".join(blocks)
             while done < len(records):
                 done += os.write(self._fd, records[done:])
         except OSError as error:
             self._note(error)
+            records = records or b"".join(blocks)
             done = records.rfind(b"\n", 0, done) + 1
             self._cut_back(size + done)
-        return done
+            return [records[done:]]
+        return []
 
     def _cut_back(self, size: int) -> None:
         try:
@@ -106,15 +114,16 @@ class Appender:
         except OSError:
             self._torn = True
 
-    def _fitting(self, records: bytes, start: int, size: int) -> int:
-        """Return the end of the records that fit into the segment: `start` when it is full and must be rotated."""
-        if not self._segment_bytes:
-            return len(records)
-        limit = start + self._segment_bytes - size
-        end = records.rfind(b"\n", start, limit) + 1 if limit > start else 0
-        if end or size:
-            return end or start
-        return records.index(b"\n", start) + 1  # one record larger than a segment has one to itself
+    def _split(self, blocks: list[bytes], size: int) -> tuple[list[bytes], list[bytes]]:
+        """Return the records that fit into the segment, none when it is full and must be rotated, and the others."""
+        room = self._segment_bytes - size
+        if not self._segment_bytes or sum(map(len, blocks)) <= room:
+            return blocks, []
+        records = b"".join(blocks)
+        end = records.rfind(b"\n", 0, room) + 1 if room > 0 else 0
+        if not end and not size:
+            end = records.index(b"\n") + 1  # one record larger than a segment has one to itself
+        return [part for part in (records[:end],) if part], [part for part in (records[end:],) if part]
 
     def _rotate(self) -> bool:
         """Make the file the older segment and put a fresh one in its place; return whether that worked.

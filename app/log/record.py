@@ -3,7 +3,6 @@
 from codecs import utf_8_decode
 from collections.abc import Callable, Iterator
 from functools import cache
-from io import BytesIO
 from typing import Annotated
 
 from msgspec import DecodeError, Meta, Struct
@@ -30,10 +29,11 @@ class Record(Struct, omit_defaults=True, gc=False):
 
 
 _MUCH = 16 * 1024
+_BLOCK = 64 * 1024  # of output: with what becomes of it, it fits the processor's cache
+# What takes the place of a newline: not escaped in JSON, and part of no record's frame.
 _STAND_INS = (b"\x7f", b"~", b"`", b"^", b"|", b"$")
-_END = b'"}\n'
-_NUMBERS = [b"%d" % number for number in range(1000)]
-_DIGITS = [b"%03d" % number for number in range(1000)]
+_NUMBERS = tuple(b"%d" % number for number in range(1000))
+_DIGITS = tuple(b"%03d" % number for number in range(1000))
 _encoder = Encoder()
 _decoder = Decoder(Record)
 _UNREADABLE = (DecodeError, UnicodeDecodeError, RecursionError)
@@ -59,40 +59,57 @@ def whole_characters(output: bytes) -> int:
     return utf_8_decode(output, "surrogateescape", False)[1]  # not final
 
 
-def encode_lines(first_seq: int, timestamp: str, output: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield the records of lines that each end with a newline, numbered from `first_seq` on, in counted blocks.
+def encode_lines(first_seq: int, timestamp: str, output: bytes, start: int, end: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the records of the lines in `output[start:end]`, which ends with a newline, in counted blocks.
 
-    This is where the time of a flood goes, so no Python runs for each line: the output is escaped as one string and cut
-    afterwards, and the records are interleaved by slice assignment out of lists that are built in C. A block holds up
-    to a thousand of them, so that a flood of empty lines, each of which takes sixty bytes here, is bounded as well.
+    This is where the time of a flood goes, so no Python runs for each line. A block has a thousand records at most:
+    those of empty lines take sixty times the room of the lines.
     """
-    tails = _escape_lines(output)
-    middle = b',"timestamp":"%b","line":"' % timestamp.encode()
-    done = 0
-    while done < len(tails):
-        thousands, rest = divmod(first_seq + done, 1000)
-        count = min(1000 - rest, len(tails) - done)
-        parts = [b'{"seq":%d' % thousands if thousands else b'{"seq":'] * (4 * count)
-        parts[1::4] = (_DIGITS if thousands else _NUMBERS)[rest : rest + count]
-        parts[2::4] = [middle] * count
-        parts[3::4] = tails[done : done + count]
-        yield b"".join(parts), count
-        done += count
+    seq = first_seq
+    while start < end:
+        stop = _end_of_block(output, start, min(start + _BLOCK, end))
+        for records, count in _encode_block(seq, timestamp.encode(), output[start : stop - 1]):
+            yield records, count
+            seq += count
+        start = stop
 
 
-def _escape_lines(output: bytes) -> list[bytes]:
-    """Return each line's record from the inside of its JSON string to its end.
+def _end_of_block(output: bytes, start: int, wanted: int) -> int:
+    """Return the end of the last line that ends before `wanted`, or of the first where that is longer."""
+    return output.rfind(b"\n", start, wanted) + 1 or output.index(b"\n", wanted) + 1
 
-    Escaped, a newline could not be told from a backslash and an n, so a character takes its place that JSON does not
-    escape and the output does not hold. The cutting is left to `readlines`, which searches with memchr(3) where `split`
-    looks at each byte.
+
+def _encode_block(seq: int, timestamp: bytes, lines: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield the records of lines, of which the last lacks its newline, and how many they are.
+
+    The lines are escaped as one string. Where one ended, the end of a record and the head of the next are put in; a
+    thousand heads share all but the last three digits of `seq`, which the `%` of bytes fills in.
     """
-    stand_in = next((character for character in _STAND_INS if character not in output), None)
+    quoted, stand_in = _quote_lines(lines)
+    left = quoted.replace(b"%", b"%%")
+    while left:
+        thousands, rest = divmod(seq, 1000)
+        head = b'{"seq":%b%%b,"timestamp":"%b","line":' % (b"%d" % thousands if thousands else b"", timestamp)
+        text, frame = head + left, b'"}\n%b"' % head
+        framed = text.replace(stand_in, frame, 999 - rest)
+        count = (len(framed) - len(text)) // (len(frame) - len(stand_in)) + 1
+        end = framed.find(stand_in) if rest + count == 1000 else -1  # noqa: PLR2004  as in divmod
+        left = b'"' + framed[end + 1 :] if end >= 0 else b""
+        template = framed[:end] + b'"}\n' if end >= 0 else framed + b"}\n"
+        yield template % (_DIGITS if thousands else _NUMBERS)[rest : rest + count], count
+        seq += count
+
+
+def _quote_lines(lines: bytes) -> tuple[bytes, bytes]:
+    """Return lines as one JSON string, and what stands in it where a newline stood.
+
+    Escaped, a newline could not be told from a backslash and an n: before that, a character takes its place that the
+    lines do not hold. In lines that hold each of those it is NUL, which no JSON holds as it is.
+    """
+    stand_in = next((character for character in _STAND_INS if character not in lines), None)
     if stand_in is None:
-        return [encode_text(show(line)) + _END for line in output.split(b"\n")[:-1]]
-    escaped = BytesIO(_quote(show(output.replace(b"\n", stand_in))).replace(stand_in, _END))
-    escaped.seek(1)  # behind the quote that opens the whole
-    return escaped.readlines()[:-1]  # and without the one that closes it
+        return b'"%b"' % b"\0".join(encode_text(show(line)) for line in lines.split(b"\n")), b"\0"
+    return _quote(show(lines.replace(b"\n", stand_in))), stand_in
 
 
 def encode(record: Record) -> bytes:

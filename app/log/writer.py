@@ -11,10 +11,10 @@ from app.log.snapshot import Snapshot
 UNFINISHED_TIMEOUT = 0.2
 """Seconds after which an unfinished line is shown."""
 
-BATCH_SIZE = 64 * 1024  # bytes of output that are escaped at once: they fit the processor's cache
-# Bytes of records that are written at once. A file system that keeps large folios in the page cache takes them in one
-# piece, which costs it far less than as many small writes do (mapping_set_large_folios, since Linux 6.16 in ext4).
-WRITE_SIZE = 256 * 1024
+# Bytes of records that are written at once, about what becomes of one read. A file system that keeps large folios in
+# the page cache takes them in one piece, which costs it far less than as many small writes do
+# (mapping_set_large_folios, since Linux 6.16 in ext4).
+WRITE_SIZE = 1024 * 1024
 
 
 class LogWriter:
@@ -51,19 +51,19 @@ class LogWriter:
     def feed(self, data: bytes) -> None:
         """Write the complete lines of what one read gave, under one timestamp, and hold the rest."""
         timestamp = self._timestamp()
-        output = self._pending + data
-        start = 0
-        while (end := _end_of_lines(output, start)) >= 0 or len(output) - start > LINE_LIMIT:
-            if end >= 0:
-                self._write_lines(output[start : end + 1], timestamp)
-                start = end + 1
-            else:
-                start += self._write_piece(output[start : start + LINE_LIMIT], timestamp)
+        # Only the line that was begun is put together: to copy all that was read would cost as much as its writing.
+        begun = (data.find(b"\n") + 1 or len(data)) if self._pending else 0
+        line = self._pending + data[:begun]
+        taken = self._take(line, 0, timestamp)
+        self._pending = line[taken:]
+        if begun < len(data):
+            unfinished = self._take(data, begun, timestamp)
+            taken += unfinished
+            self._pending = data[unfinished:]
         self._write_gathered()
-        self._pending = output[start:]
         if not self._pending:
             self.deadline = None
-        elif start or self.deadline is None:
+        elif taken or self.deadline is None:
             self.deadline = time.monotonic() + UNFINISHED_TIMEOUT
 
     def flush_due(self, now: float) -> None:
@@ -79,7 +79,7 @@ class LogWriter:
     def finish(self) -> None:
         """Write what is left once the output has ended; harmless when nothing is."""
         if self._pending or self._part:
-            self._write_lines(self._pending + b"\n", self._timestamp())
+            self._write_lines(self._pending + b"\n", 0, len(self._pending) + 1, self._timestamp())
             self._write_gathered()
         self._pending = b""
         self.deadline = None
@@ -100,13 +100,25 @@ class LogWriter:
         self._last_ns = max(self._last_ns, self._clock.now_ns())
         return format_time(self._last_ns)
 
-    def _write_lines(self, block: bytes, timestamp: str) -> None:
-        """Write whole lines, of which the first may be the last piece of the current one."""
+    def _take(self, output: bytes, start: int, timestamp: str) -> int:
+        """Write what can be written of the output from `start` on; return where the unfinished line begins."""
+        while True:
+            if (end := _end_of_lines(output, start)) > start:
+                self._write_lines(output, start, end, timestamp)
+                start = end
+            elif len(output) - start > LINE_LIMIT:
+                start += self._write_piece(output[start : start + LINE_LIMIT], timestamp)
+            else:
+                return start
+
+    def _write_lines(self, output: bytes, start: int, end: int, timestamp: str) -> None:
+        """Write the whole lines in `output[start:end]`, of which the first may be the last piece of the current one."""
         if self._part:
-            piece, _, block = block.partition(b"\n")
-            self._gather(encode(Record(self.seq, timestamp, show(piece), self._part + 1)))
+            newline = output.index(b"\n", start)
+            self._gather(encode(Record(self.seq, timestamp, show(output[start:newline]), self._part + 1)))
             self._part = 0
-        for records, count in encode_lines(self.seq + 1, timestamp, block):
+            start = newline + 1
+        for records, count in encode_lines(self.seq + 1, timestamp, output, start, end):
             self.seq += count
             self._gather(records)
 
@@ -133,7 +145,7 @@ class LogWriter:
         """Write what is gathered; a line counts as dropped once, however many its pieces."""
         if not self._gathered:
             return
-        lost = self._file.append(b"".join(self._gathered))
+        lost = self._file.append(self._gathered)
         self._gathered.clear()
         if lost:
             first = max(self.seq - lost, self._dropped_through)
@@ -142,6 +154,7 @@ class LogWriter:
 
 
 def _end_of_lines(output: bytes, start: int) -> int:
-    """Return where a batch of complete lines that are not too long ends, or -1 when none begins at `start`."""
-    end = output.rfind(b"\n", start, start + BATCH_SIZE)
-    return end if end >= 0 else output.find(b"\n", start + BATCH_SIZE, start + LINE_LIMIT + 1)
+    """Return where the complete lines from `start` on end, before one that is too long; `start` when there are none."""
+    while (newline := output.rfind(b"\n", start, start + LINE_LIMIT + 1)) >= 0:
+        start = newline + 1
+    return start

@@ -48,7 +48,8 @@ def clock_at(second: float) -> RunClock:
 
 def whole(first: int, timestamp: str, lines: list[str]) -> bytes:
     """Return the records of whole lines."""
-    blocks = encode_lines(first, timestamp, "".join(f"{line}\n" for line in lines).encode())
+    output = "".join(f"{line}\n" for line in lines).encode()
+    blocks = encode_lines(first, timestamp, output, 0, len(output))
     return b"".join(records for records, _count in blocks)
 
 

@@ -24,6 +24,12 @@ STAND_INS = "\x7f~`^|$"
 lines = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))
 
 
+def blocks_of(first: int, texts: list[str]) -> list[tuple[bytes, int]]:
+    """Return the blocks of records of these lines, which stand between others."""
+    output = "".join(f"{text}\n" for text in ["before", *texts, "behind"]).encode()
+    return list(encode_lines(first, AT, output, len("before\n"), len(output) - len("behind\n")))
+
+
 def test_a_record_is_one_json_line_with_the_fields_of_the_contract() -> None:
     """A whole line carries seq, timestamp and line, and nothing more."""
     raw = encode(Record(1, AT, "text"))
@@ -40,7 +46,7 @@ def test_pieces_are_numbered_and_all_but_the_last_are_partial() -> None:
 @given(st.integers(1, 10**12), st.lists(lines, min_size=1))
 def test_any_lines_survive_the_log(first: int, texts: list[str]) -> None:
     """What is encoded is decoded again, numbered one by one, by us and by any JSON parser."""
-    blocks = list(encode_lines(first, AT, "".join(f"{text}\n" for text in texts).encode()))
+    blocks = blocks_of(first, texts)
     raw = b"".join(records for records, _count in blocks)
     assert raw.count(b"\n") == sum(count for _records, count in blocks) == len(texts)
     assert decode_block(raw) == [Record(first + i, AT, text) for i, text in enumerate(texts)]
@@ -51,8 +57,19 @@ def test_any_lines_survive_the_log(first: int, texts: list[str]) -> None:
 def test_lines_that_hold_what_stands_in_for_a_newline(held: str) -> None:
     """Whichever of the characters that could stand in for a newline the output holds, its lines come out whole."""
     texts = [held, "", held * 2, "plain"]
-    blocks = encode_lines(1, AT, "".join(f"{text}\n" for text in texts).encode())
-    assert [record.line for block, _count in blocks for record in decode_block(block)] == texts
+    assert [record.line for block, _count in blocks_of(1, texts) for record in decode_block(block)] == texts
+
+
+@pytest.mark.parametrize("held", ["", STAND_INS])
+@pytest.mark.parametrize("text", ["", "x", "50% %b %% %d", "x" * 300, "\U0001f680" * 40_000])
+@pytest.mark.parametrize("first", [1, 2, 999, 1000, 1001, 1_000_999, 10**12 - 1])
+def test_numbers_go_on_over_every_thousand(first: int, text: str, held: str) -> None:
+    """Many lines are numbered one by one, whatever they hold, and no block has more than a thousand of them."""
+    texts = [text + held] * (20 if len(text) > 10_000 else 3001)
+    blocks = blocks_of(first, texts)
+    records = [record for block, _count in blocks for record in decode_block(block)]
+    assert records == [Record(first + i, AT, line) for i, line in enumerate(texts)]
+    assert all(block.count(b"\n") == count <= 1000 for block, count in blocks)
 
 
 @given(lines)
