@@ -14,9 +14,9 @@ from gunicorn.workers.gthread import TConn
 from app.config import ENV_FILE, Settings, SettingsError, load_settings, require_token_for
 from app.exceptions import LLMShellError
 from app.process.account import look_up
-from app.process.launch import SITE_PACKAGES
+from app.process.boot import SITE_PACKAGES
 from app.process.reach import changeable_by
-from app.process.reaper import become_subreaper
+from app.process.reaper import await_servants, become_subreaper
 from app.supervisor import supervisor
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Seconds that a client may stay silent in the middle of a request's head.
 HEAD_TIMEOUT = 5.0
+# Seconds that a dead worker's shim that stood by may take to notice, on a busy machine.
+SERVANTS_TIMEOUT = 2.0
 ROOT = Path(__file__).resolve().parents[1]
 _log = logging.getLogger("gunicorn.error")
 ONE_WORKER = (
@@ -209,6 +211,7 @@ def pre_exec(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
 def on_exit(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
     """End what is left of the tree, in the master, after the worker has gone."""
     supervisor.stop()
+    await_servants(SERVANTS_TIMEOUT)
 
 
 def _check_workers(config: "Config") -> None:

@@ -60,12 +60,15 @@ class Supervisor:
 
     def init_app(self, settings: Settings) -> None:
         """Serve this log directory from now on, and take over the run that is live there."""
-        if not self.claimed:
+        a_workers = self.claimed
+        if not a_workers:
             self.claim(settings)
             self._stop_with_the_interpreter()
         self.settings = settings
         self._manager = _new_manager(settings)
         self._manager.adopt()
+        if a_workers:
+            self._manager.keep_standby()
 
     def stop(self) -> None:
         """End the tree (with ON_SHUTDOWN=keep, let it run) and give the log directory up; harmless when repeated."""

@@ -1,15 +1,16 @@
 """Capture: how long until everything that a command printed can be read, beside the peers."""
 
 import shlex
-import shutil
 import tempfile
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from bench.contestants import PEERS, Result, llm_shell
-from bench.service import serving
+from bench.service import Service, serving
 from bench.table import Row
+from bench.timing import undisturbed
 
 OURS = "LLM Shell"
 RICH = '\x1b[32mok\x1b[0m "quoted" back\\slash \U0001f680 done in 12 ms: src/components/App.tsx, 42 modules, ünïcödé!!!'
@@ -43,15 +44,19 @@ def measure(rounds: int, scale: float, absent: set[str]) -> list[Row]:
             for number in range(rounds):
                 order = who[number % len(who) :] + who[: number % len(who)]
                 for contestant in order:
-                    folder = Path(tempfile.mkdtemp(prefix="llm-shell-bench-"))
-                    ours = contestant == OURS
-                    result = llm_shell(service, command) if ours else PEERS[contestant](folder, command)
-                    shutil.rmtree(folder, ignore_errors=True)
-                    if ours and result.lines != lines:
-                        raise RuntimeError(f"{contestant} kept {result.lines} of {lines} lines: {case}")
-                    results[contestant].append(result)
+                    run = partial(_run, contestant, service, command)
+                    results[contestant].append(undisturbed(run))
+            if any(result.lines != lines for result in results[OURS]):
+                raise RuntimeError(f"we kept {[result.lines for result in results[OURS]]} of {lines} lines: {case}")
             rows += _rows(case, lines, results)
     return rows
+
+
+def _run(contestant: str, service: Service, command: str) -> Result:
+    if contestant == OURS:
+        return llm_shell(service, command)
+    with tempfile.TemporaryDirectory(prefix="llm-shell-bench-", ignore_cleanup_errors=True) as folder:
+        return PEERS[contestant](Path(folder), command)
 
 
 def _rows(case: str, lines: int, results: dict[str, list[Result]]) -> list[Row]:

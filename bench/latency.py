@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from statistics import median, quantiles
 
-from bench.service import Service, memory_kib, parent, serving, wait_until
+from bench.service import Service, children, memory_kib, name, parent, serving, stands_by, wait_until
 from bench.table import Row
-from bench.timing import timed
+from bench.timing import timed, undisturbed
 
 PAST_RUNS = 10_000
 
@@ -18,7 +18,8 @@ PAST_RUNS = 10_000
 def measure(rounds: int) -> list[Row]:
     """Measure everything that is about one small call."""
     with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base)) as service:
-        rows = [*_starts_and_kills(service, 20 * rounds), _at_rest_and_flooded(service), _weight(service)]
+        rows = undisturbed(lambda: _starts_and_kills(service, 20 * rounds))
+        rows += [undisturbed(lambda: _at_rest_and_flooded(service)), _weight(service)]
         rows += _past_runs(service, Path(base) / "logs", 10 * rounds)
     return [*rows, _requests_per_second(rounds)]
 
@@ -30,11 +31,30 @@ def _starts_and_kills(service: Service, repeats: int) -> list[Row]:
         starts.append(timed(lambda: service.start("exec sleep 1000")))
         _wait_for_shim(service)
         kills.append(timed(lambda: service.call("POST", "/kill")))
+    quick = [_start_after_a_pause(service) for _ in range(repeats // 4)]
     base = median(bare)
+    in_a_row, paused = "starts in a row, p50 / a bare `python -I -c pass`", "a shim stands by, p50 / the same"
     return [
-        Row("POST /start", "p50 / a bare `python -I -c pass`", f"{median(starts) / base:.2f}", _ms(starts, bare)),
+        Row("POST /start", in_a_row, f"{median(starts) / base:.2f}", _ms(starts, bare)),
+        Row("POST /start", paused, f"{median(quick) / base:.2f}", _ms(quick, bare)),
         Row("POST /kill", "p50 / a bare `python -I -c pass`", f"{median(kills) / base:.2f}", _ms(kills, bare)),
     ]
+
+
+def _start_after_a_pause(service: Service) -> float:
+    _ready_shim(service)
+    return timed(lambda: service.start("exec sleep 1000"))
+
+
+def _ready_shim(service: Service) -> int:
+    """Wait until a shim stands by, and return its pid; once it is ready, it bears that name."""
+    worker = service.worker
+
+    def ready() -> list[int]:
+        return [pid for pid in children(worker) if stands_by(pid, worker) and "shim" in name(pid)]
+
+    wait_until(ready)
+    return ready()[0]
 
 
 def _wait_for_shim(service: Service) -> None:
@@ -56,19 +76,18 @@ def _at_rest_and_flooded(service: Service) -> Row:
 
 def _weight(service: Service) -> Row:
     service.start("exec sleep 1000")
-    _wait_for_shim(service)
     shim = parent(service.status()["process_pid"])
-    parts = [memory_kib(pid, "VmRSS") / 1024 for pid in (service.pid, service.worker, shim)]
-    readings = "master {:.0f}, worker {:.0f}, shim {:.0f} MB".format(*parts)
+    parts = [memory_kib(pid, "VmRSS") / 1024 for pid in (service.pid, service.worker, shim, _ready_shim(service))]
+    readings = "master {:.0f}, worker {:.0f}, shim {:.0f}, shim that stands by {:.0f} MB".format(*parts)
     return Row("service at rest", "resident memory, added up", f"{sum(parts):.0f} MB", readings)
 
 
 def _past_runs(service: Service, logs: Path, repeats: int) -> list[Row]:
-    before = _start_and_status(service, repeats)
+    before = undisturbed(lambda: _start_and_status(service, repeats))
     for number in range(PAST_RUNS):
         stem = time.strftime("%Y-%m-%d_%H-%M-%S", time.gmtime(10**9 + number))
         (logs / f"{stem}.log").touch()
-    after = _start_and_status(service, repeats)
+    after = undisturbed(lambda: _start_and_status(service, repeats))
     return [
         Row(call, f"p50 with {PAST_RUNS} past runs / with few", f"{with_many / with_few:.2f}", "")
         for call, with_few, with_many in zip(("POST /start", "GET /status"), before, after, strict=True)
@@ -90,10 +109,10 @@ def _requests_per_second(rounds: int) -> Row:
     ratios, readings = [], []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as base, serving(Path(base), "bench.empty_app:app") as empty:
-            limit = _wrk(empty, "/")
+            limit = undisturbed(lambda service=empty: _wrk(service, "/"))
         with tempfile.TemporaryDirectory() as base, serving(Path(base)) as service:
             service.start("exec sleep 1000")
-            ours = _wrk(service, "/status")
+            ours = undisturbed(lambda service=service: _wrk(service, "/status"))
         ratios.append(ours / limit)
         readings.append(f"{ours:.0f}/{limit:.0f}")
     what = "requests/s of a live run / of an empty WSGI app"

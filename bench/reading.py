@@ -14,7 +14,7 @@ from statistics import median, quantiles
 
 from bench.service import Service, looks, memory_kib, serving, wait_until
 from bench.table import Row
-from bench.timing import timed
+from bench.timing import timed, undisturbed
 
 LINE = "x" * 107
 RECORD = 173  # about what such a line takes in the log
@@ -33,11 +33,10 @@ def measure(scale: float) -> list[Row]:
         for name, size in (("1 MB", 10**6), ("100 MB", 10**8), ("1 GB", 10**9)):
             lines = max(1000, int(size * scale / RECORD))
             began = _flood(service, lines)
-            health = _p50(lambda: service.call("GET", "/health"))
-            tails[name] = _p50(lambda: service.call("GET", "/logs?lines=100")) / health
+            tails[name], health = _beside_health(service, lambda: service.call("GET", "/logs?lines=100"))
             rows.append(Row(f"log of {name}", "/logs?lines=100 / /health, p50", f"{tails[name]:.2f}", _ms(health)))
         rows.append(Row("1 MB to 1 GB", "lines=100, slowest / quickest", _spread(tails), "of the ratios above"))
-        rows += [_last_seconds(service, began), *_whole(service)]
+        rows += [_last_seconds(service, began), *undisturbed(lambda: _whole(service))]
         rows.append(_freshness(service, Path(base)))
     return rows
 
@@ -54,8 +53,7 @@ def _last_seconds(service: Service, began: float) -> Row:
         return service.call("GET", f"/logs?seconds={time.monotonic() - began + 0.6:.3f}")
 
     returned = json.loads(read())["lines_returned"]
-    health = _p50(lambda: service.call("GET", "/health"))
-    ratio = _p50(read) / health
+    ratio, health = _beside_health(service, read)
     return Row("log of 1 GB", f"/logs?seconds=S ({returned} lines) / /health, p50", f"{ratio:.2f}", _ms(health))
 
 
@@ -99,16 +97,23 @@ def _freshness(service: Service, folder: Path) -> Row:
 
     The same is done without us, in the same rhythm: what a plain file shows late, the machine has delayed.
     """
-    service.start(f"exec {CLOCK}")
-    ages = _ages(lambda: str(json.loads(service.call("GET", "/logs?lines=100"))["content"]))
-    plain = folder / "plain"
-    with plain.open("w") as output, subprocess.Popen(shlex.split(CLOCK), stdout=output):
-        limit = _ages(lambda: _tail_after_a_call(service, plain))
+    ages = undisturbed(lambda: _ages_in_logs(service))
+    limit = undisturbed(lambda: _ages_in_a_file(service, folder / "plain"))
     p99, floor = quantiles(ages, n=100)[98] * 1000, quantiles(limit, n=100)[98] * 1000
     readings = (
         f"p50 {median(ages) * 1000:.1f} ms; in a plain file p99 {floor:.1f} ms, p50 {median(limit) * 1000:.1f} ms"
     )
     return Row("a line each 5 ms", "printed to readable, p99", f"{p99:.1f} ms", readings)
+
+
+def _ages_in_logs(service: Service) -> list[float]:
+    service.start(f"exec {CLOCK}")
+    return _ages(lambda: str(json.loads(service.call("GET", "/logs?lines=100"))["content"]))
+
+
+def _ages_in_a_file(service: Service, plain: Path) -> list[float]:
+    with plain.open("w") as output, subprocess.Popen(shlex.split(CLOCK), stdout=output):
+        return _ages(lambda: _tail_after_a_call(service, plain))
 
 
 def _ages(read_tail: Callable[[], str]) -> list[float]:
@@ -129,6 +134,12 @@ def _ages(read_tail: Callable[[], str]) -> list[float]:
 def _tail_after_a_call(service: Service, plain: Path) -> str:
     service.call("GET", "/health")
     return "\n".join(plain.read_text().splitlines()[-100:])
+
+
+def _beside_health(service: Service, call: Callable[[], bytes]) -> tuple[float, float]:
+    """Return how many times as long a call takes as /health does, and how long that takes."""
+    health, seconds = undisturbed(lambda: (_p50(lambda: service.call("GET", "/health")), _p50(call)))
+    return seconds / health, health
 
 
 def _p50(call: Callable[[], bytes]) -> float:

@@ -143,6 +143,11 @@ def parent(pid: int) -> int:
     return int(_stat(pid)[1])
 
 
+def stands_by(pid: int, worker: int) -> bool:
+    """Tell whether this is the worker's shim that waits for a run: it has not left the service's session yet."""
+    return _stat(pid)[3] == _stat(worker)[3]
+
+
 def cpu_seconds(pid: int) -> float:
     """Return user plus system time of a process so far."""
     fields = _stat(pid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -60,11 +61,30 @@ def descendants(pid: int | None = None) -> dict[int, str]:
     return found
 
 
+def stand_by(workers: Collection[int]) -> set[int]:
+    """Return the shims that wait for a run below these processes: their workers keep one each, another in time."""
+    found = set()
+    for pid in descendants():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            parent = int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+            if parent in workers and os.getsid(pid) == os.getsid(parent) and b"stands-by" in _command_line(pid):
+                found.add(pid)
+    return found
+
+
+def _command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def strangers(before: Collection[int]) -> dict[int, str]:
+    """Return this process's descendants that are neither of `before` nor stand by for one of those."""
+    expected = {*before, *stand_by(before)}
+    return {pid: name for pid, name in descendants().items() if pid not in expected}
+
+
 def assert_none_left(before: Collection[int], timeout: float = 5.0) -> None:
     """Fail unless, within `timeout` seconds, this process has no descendant but those of `before`."""
     deadline = time.monotonic() + timeout
-    while (left := {pid: name for pid, name in descendants().items() if pid not in before}) and (
-        time.monotonic() < deadline
-    ):
+    while (left := strangers(before)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not left, f"left behind: {left}"

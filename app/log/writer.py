@@ -11,10 +11,9 @@ from app.log.snapshot import Snapshot
 UNFINISHED_TIMEOUT = 0.2
 """Seconds after which an unfinished line is shown."""
 
-# Bytes of records that are written at once, about what becomes of one read. A file system that keeps large folios in
-# the page cache takes them in one piece, which costs it far less than as many small writes do
-# (mapping_set_large_folios, since Linux 6.16 in ext4).
-WRITE_SIZE = 1024 * 1024
+# Bytes of records that are written at once. A file system that keeps large folios in the page cache takes them in one
+# piece, which costs it far less than as many small writes do (mapping_set_large_folios, since Linux 6.16 in ext4).
+WRITE_SIZE = 512 * 1024
 
 
 class LogWriter:

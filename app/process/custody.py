@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
 
 import msgspec
 
@@ -16,7 +15,7 @@ from app.log.clock import format_time
 from app.process import control
 from app.process.contact import connect, hail, wake
 from app.process.control import State
-from app.process.launch import LaunchError, abandon, launch, launch_takeover
+from app.process.launch import Launched, LaunchError, abandon, launch_takeover
 from app.process.link import ShimLink
 from app.process.reaper import reap_orphans, subreapers
 from app.process.run import RecordFile, RunRecord, Takeover, read_record, record_path
@@ -59,9 +58,8 @@ class Custody:
         self._pidfd = open_pidfd(record.process) if record.process else None
 
     @classmethod
-    def launch(cls, record: RunRecord, environment: Mapping[bytes, bytes], listener: socket.socket) -> "Custody":
-        """Start the record's command; raises what `launch.launch` raises, and nothing is left then."""
-        launched = launch(record, environment, listener)
+    def begin(cls, record: RunRecord, launched: Launched) -> "Custody":
+        """Care for what was just launched; raises `OSError` where that can't be, and nothing is left then."""
         record.process = launched.process
         shim = read_member(launched.shim)
         record.shim = shim.identity if shim is not None else None

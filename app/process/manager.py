@@ -17,6 +17,7 @@ from app.process.lost import find_records
 from app.process.pointer import Pointer
 from app.process.refusals import already_ended, busy, cancelled, outlived, said_before, still_alive
 from app.process.run import read_record, record_path
+from app.process.standby import Standby
 from app.process.starter import Order, Policy, Starter
 from app.process.status import describe, reason_of, signal_name, status_of
 from app.process.tree import boot_id
@@ -54,6 +55,11 @@ class ProcessManager:
         self._kills = 0
         # Held while the current run is being exchanged for another: /kill waits for that, reads do not.
         self._exchange = threading.RLock()
+
+    def keep_standby(self) -> None:
+        """Keep a shim ready from now on, so that a start takes milliseconds."""
+        self._starter.standby = Standby()
+        self._starter.standby.prepare()
 
     def adopt(self) -> None:
         """Take over the run that an earlier worker or service left behind, if there is one."""
@@ -171,6 +177,8 @@ class ProcessManager:
         """Let go of the current run without ending it."""
         if self._run is not None:
             self._run.close()
+        if self._starter.standby is not None:
+            self._starter.standby.close()
 
     def log_of(self, run_id: str | None) -> tuple[str, RunClock | None]:
         """Return log file and clock of a run, the current one for None; raises `NotFoundError`."""

@@ -1,11 +1,12 @@
 """The shim, a program: it starts one command and stays its parent, keeper of its pipe and witness of its end.
 
-`launch.py` starts it as `python -I -S -c BOOT ROOT SITE_PACKAGES RUN_ID` with the request on descriptor 0 (the run
+`boot.py` starts it as `python -I -S -c BOOT ROOT SITE_PACKAGES RUN_ID` with the request on descriptor 0 (the run
 record as JSON, then its path, shell, command, working directory, account and environment, NUL-separated: none of them
 can hold a NUL), one end of a socket pair on 3, the listening control socket on 4 and the two ends of the output pipe on
 5 and 6. Up to the answer on 3 it imports next to nothing, since that is what a caller of `/start` waits for; the
-command itself never stands on its command line. A shim that replaces a dead one gets a `Takeover` as its request, the
-read end on 5 and the process's pidfd on 6.
+command itself never stands on its command line. One that stands by has imported everything before it gets all that, in
+one packet on 3. A shim that replaces a dead one gets a `Takeover` as its request, the read end on 5 and the process's
+pidfd on 6.
 """
 
 import ctypes
@@ -40,6 +41,30 @@ def main() -> None:
     life.keep(request[0], (pid, start_ticks), PIPE_FD, LINK_FD, LISTENER_FD)
 
 
+def stand_by() -> None:
+    """Import everything, wait for a run, and keep it; end when the service hangs up instead."""
+    import fcntl  # noqa: PLC0415  as above
+    import socket  # noqa: PLC0415
+
+    from app.process import life  # noqa: F401, PLC0415
+
+    _prctl(PR_SET_NAME, NAME)
+    _tell(b"\0")
+    with socket.socket(fileno=os.dup(LINK_FD)) as link:
+        try:
+            packet, fds, _flags, _address = socket.recv_fds(link, 1, 4)
+        except ConnectionResetError:  # it hung up, and never read that we are ready
+            packet = b""
+    if not packet:
+        os._exit(0)
+    _tell(b"\0")  # from here on the run is this one's
+    # Out of the way of the numbers they are to have, which some of them may have already.
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, WRITE_END_FD + 1) for fd in fds]
+    for fd, place in zip(high, (0, LISTENER_FD, PIPE_FD, WRITE_END_FD), strict=True):
+        os.dup2(fd, place)
+    main()
+
+
 def take_over() -> None:
     """Keep a run whose shim died, until nothing of it is left."""
     request = _read_request(0)
@@ -51,7 +76,8 @@ def take_over() -> None:
 
 
 def _settle() -> None:
-    """Close what was inherited by accident, and become the one to whom every orphan of the tree comes."""
+    """Leave the service's session, close what was inherited by accident, and become the one to whom orphans come."""
+    os.setsid()
     os.closerange(WRITE_END_FD + 1, os.sysconf("SC_OPEN_MAX"))
     for fd in range(LINK_FD, WRITE_END_FD + 1):
         os.set_inheritable(fd, False)

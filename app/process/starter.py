@@ -12,11 +12,12 @@ from app.log.clock import RunClock, format_time
 from app.log.manager import LogManager
 from app.process import control
 from app.process.account import look_up
-from app.process.launch import LaunchError, process_environment
+from app.process.launch import LaunchError, launch, process_environment
 from app.process.lost import new_control_name
 from app.process.pointer import Pointer
 from app.process.refusals import environment_too_large, launch_failure
 from app.process.run import RecordFile, RunRecord, record_path
+from app.process.standby import Standby
 from app.process.tree import boot_id
 from app.process.watch import Run
 
@@ -53,11 +54,13 @@ class Order:
 class Starter:
     """Start runs in one log directory; one at a time, which its caller sees to.
 
-    `launching` is the path of the record of a run that is being started and not yet anybody's.
+    `launching` is the path of the record of a run that is being started and not yet anybody's, `standby` what makes a
+    start quick.
     """
 
     def __init__(self, logs: LogManager, pointer: Pointer, policy: Policy) -> None:
         self.launching: str | None = None
+        self.standby: Standby | None = None
         self._logs = logs
         self._pointer = pointer
         self._policy = policy
@@ -93,13 +96,15 @@ class Starter:
             with control.listen(record.control) as listener, self._undone_on_failure(record, before):
                 RecordFile(path, record.log_mode).write(record)
                 self._pointer.set(path)
-                run = Run.launch(record, order.environment, listener)
+                run = Run.begin(record, launch(record, order.environment, listener, self.standby))
         except LaunchError as error:
             raise launch_failure(error, record) from error
         except OSError as error:
             raise InternalError(f"The command could not be started: {error.strerror}.") from error
         finally:
             self.launching = None
+            if self.standby is not None:
+                self.standby.prepare_soon()
         self._prune(record.run_id)
         return run
 

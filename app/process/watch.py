@@ -2,9 +2,7 @@
 
 import os
 import select
-import socket
 import time
-from collections.abc import Mapping
 from typing import Literal
 
 from app.exceptions import InternalError
@@ -12,6 +10,7 @@ from app.log.clock import RunClock
 from app.process.control import OVERTAKING, Cause, Killed, State
 from app.process.custody import RECOVERY_TIMEOUT, Custody
 from app.process.foster import find_members
+from app.process.launch import Launched
 from app.process.link import LinkLostError
 from app.process.reaper import subreapers
 from app.process.run import RunRecord, read_record, record_path
@@ -25,9 +24,9 @@ class Run:
         self._custody = custody
 
     @classmethod
-    def launch(cls, record: RunRecord, environment: Mapping[bytes, bytes], listener: socket.socket) -> "Run":
-        """Start the record's command; raises what `launch.launch` raises, and nothing is left then."""
-        return cls(Custody.launch(record, environment, listener))
+    def begin(cls, record: RunRecord, launched: Launched) -> "Run":
+        """Answer for what was just launched; raises `OSError` where that can't be, and nothing is left then."""
+        return cls(Custody.begin(record, launched))
 
     @classmethod
     def load(cls, path: str) -> "Run | None":

@@ -54,9 +54,9 @@ def assert_no_larger(service: Service, before: Size) -> None:
 
 
 def settled_size(service: Service) -> Size:
-    """Return the worker's size once it does nothing."""
+    """Return the worker's size once it does nothing, and a shim stands by as it does in the end."""
     service.wait_until_alone()
-    wait_until(lambda: not connections_to(service.port))
+    wait_until(lambda: service.standing_by and not connections_to(service.port))
     return size_of(worker_of(service))
 
 

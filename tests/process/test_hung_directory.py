@@ -51,7 +51,7 @@ def test_a_start_that_was_given_up_starts_nothing_later(
     record = make_record(cwd=str(hung), account=look_up("nobody")[0].pack(), command="sleep 100")
     before = descendants()
     with pytest.raises(LaunchError):
-        launch.launch(record, {}, listener)
+        launch.launch(record, {}, listener, None)
     (orphan,) = descendants().keys() - before.keys()
     wait_until(lambda: not alive(orphan))
     assert os.waitstatus_to_exitcode(os.waitpid(orphan, 0)[1]) == -9

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.process import launch
+from app.process import boot
 from app.process.manager import ProcessManager
 from app.process.shim import NAME
 from tests.faults.actors import send
@@ -51,7 +51,7 @@ def test_a_shim_that_is_stopped_too_soon_starts_its_command(
 ) -> None:
     """A shim that was stopped before it could answer /start, as by a quick command, is told to go on."""
     stop = f"import os; open('/proc/self/comm', 'wb').write({NAME!r}); os.kill(os.getpid(), {signal.SIGSTOP:d}); "
-    monkeypatch.setattr(launch, "BOOT", stop + launch.BOOT)
+    monkeypatch.setattr(boot, "BOOT", stop + boot.BOOT)
     assert pm.start("exec sleep 100")["status"] == "running"
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.service.calling import ANSWER_TIMEOUT, NO_HEADERS, exchange
-from tests.support import descendants, wait_until
+from tests.support import descendants, stand_by, strangers, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "tests" / "programs"
@@ -103,6 +103,11 @@ class Service:
         own = _command_line(self.pid)
         return [pid for pid in children(self.pid) if _command_line(pid) == own]
 
+    @property
+    def standing_by(self) -> set[int]:
+        """Return the pids of the shims that wait for a run."""
+        return stand_by(self.workers)
+
     def wait_until_healthy(self) -> None:
         """Wait for the first answer of /health; fail with the service's own words when it ends before."""
         wait_until(self._healthy, START_TIMEOUT)
@@ -182,9 +187,9 @@ class Service:
         assert self.post("/kill?type=SIGKILL").status in {200, 400, 404}
 
     def wait_until_alone(self) -> None:
-        """Wait until it has no process but master and one worker, not even one to be reaped."""
+        """Wait until it has no process but master, one worker and what stands by, not even one to be reaped."""
         deadline = time.monotonic() + 10
-        while len(workers := self.workers) != 1 or descendants(self.pid).keys() != set(workers):
+        while len(workers := self.workers) != 1 or descendants(self.pid).keys() - self.standing_by != set(workers):
             assert time.monotonic() < deadline, f"below the master is not one worker alone: {descendants(self.pid)}"
             time.sleep(0.01)
 
@@ -293,7 +298,7 @@ def _left_after(before: set[int], timeout: float) -> dict[int, str]:
     """Reap the orphans that came here; return who else is left, at the latest after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
-        left = {pid: f"{name} {_command_line(pid)!r}" for pid, name in descendants().items() if pid not in before}
+        left = {pid: f"{name} {_command_line(pid)!r}" for pid, name in strangers(before).items()}
         for pid in left:
             with suppress(ChildProcessError):  # not ours yet
                 os.waitpid(pid, os.WNOHANG)

@@ -121,6 +121,7 @@ def many_lines(service: Service, _folder: Path) -> None:
 
 def flood(service: Service, _folder: Path) -> None:
     """Run `yes` for two seconds: it answers meanwhile, memory and log stay bounded, the lines kept have no hole."""
+    wait_until(lambda: service.standing_by)  # as it is again after a second
     before = memory(service)
     run = service.start("exec yes")
     ends = time.monotonic() + FLOOD_SECONDS
@@ -164,7 +165,7 @@ def seq_of(record: bytes) -> int:
 
 
 def memory(service: Service) -> int:
-    """Return what master, worker and shim hold in memory, in KiB."""
+    """Return what master, worker and shims hold in memory, in KiB."""
     shims = [pid for worker in service.workers for pid in children(worker)]
     return sum(resident(pid) for pid in (service.pid, *service.workers, *shims))
 

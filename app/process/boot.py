@@ -1,0 +1,72 @@
+"""How a shim comes up: its interpreter, its descriptors, its request; and how one is put down."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from io import FileIO
+from pathlib import Path
+
+import msgspec
+
+from app.process.shim import LINK_FD
+
+ROOT = str(Path(__file__).resolve().parents[2])
+SITE_PACKAGES = str(Path(msgspec.__file__).resolve().parents[1])
+# -S and two directories given by name spare the shim the search for site-packages: half of a bare start. -I keeps the
+# service's PYTHON* variables, which the command must get, from meaning anything to the shim.
+BOOT = "import sys; sys.path[:0] = sys.argv[1:3]; from app.process.shim import {0}; {0}()"
+# What the interpreter itself may need to come up.
+SHIM_ENVIRONMENT = frozenset({"LD_LIBRARY_PATH", "PATH"})
+
+
+def request_file(request: bytes) -> FileIO:
+    """Return a file to read a request from: of any size, unlike a pipe, and without a name (memfd_create(2))."""
+    with contextlib.ExitStack() as on_failure:
+        file = on_failure.enter_context(FileIO(os.memfd_create("llm-shell-request"), "r+"))
+        file.write(request)
+        file.seek(0)
+        on_failure.pop_all()
+    return file
+
+
+def boot(entry: str, what_for: str, fds: Sequence[int]) -> tuple[int, socket.socket]:
+    """Start a shim at one of its entries; return its pid and our end of the connection that is its LINK_FD.
+
+    The first of `fds` becomes its 0, the others follow on LINK_FD. `what_for` is for readers of its command line. It
+    begins in our session, of which no member of a tree is, and leaves it when it has a run. Raises `OSError`.
+    """
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as on_failure:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        on_failure.callback(ours.close)
+        stack.enter_context(theirs)
+        # Out of the way of the numbers they are to have, or one dup2 could overwrite the source of the next.
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (fds[0], theirs.fileno(), *fds[1:])]
+        for fd in high:
+            stack.callback(os.close, fd)
+        places = [0, *range(LINK_FD, LINK_FD + len(fds))]
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", "-c", BOOT.format(entry), ROOT, SITE_PACKAGES, what_for],
+            # None of the service's environment: it may hold the token, and the command's own goes with the request.
+            {name: value for name, value in os.environ.items() if name in SHIM_ENVIRONMENT},
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, place) for fd, place in zip(high, places, strict=True)],
+            # A Ctrl-C that ends the service must not make the interpreter of one that stands by print a traceback.
+            setsigmask=[signal.SIGINT],
+        )
+        on_failure.pop_all()
+    return pid, ours
+
+
+def put_down(shim: int) -> None:
+    """End a shim that has no command, and reap it.
+
+    Once somebody else has reaped it, its number may be a stranger's, who is left alone.
+    """
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        os.waitid(os.P_PID, shim, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        os.kill(shim, signal.SIGKILL)
+        os.waitpid(shim, 0)

@@ -1,0 +1,96 @@
+"""A shim that stands by: started before it is needed, so that no start waits for an interpreter and its imports."""
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Sequence
+
+from app.process.boot import boot, put_down
+
+# The first second of a command is its own: a successor's imports would compete with it for the processors.
+RENEWAL_DELAY = 1.0
+# One that was stopped would never take a run.
+TAKING_TIMEOUT = 0.5
+
+
+class Standby:
+    """Keep a shim ready. Thread-safe.
+
+    Until it is handed a run it belongs to the service: it is in the service's session, and ends when the worker does,
+    which closes the connection to it.
+    """
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        self._shim: tuple[int, socket.socket] | None = None
+        self._renewal: threading.Timer | None = None
+        self._closed = False
+
+    def prepare(self) -> None:
+        """Start one if there is none; where that can't be had now, the next start comes without."""
+        with self._changing:
+            self._renewal = None
+            if self._shim is None and not self._closed:
+                with contextlib.suppress(OSError), open(os.devnull, "rb") as nothing:  # noqa: PTH123  a descriptor
+                    self._shim = boot("stand_by", "stands-by", [nothing.fileno()])
+
+    def prepare_soon(self) -> None:
+        """Start one in a second."""
+        with self._changing, contextlib.suppress(RuntimeError):  # no thread to be had now: the next start tries again
+            if self._renewal is None and not self._closed:
+                timer = threading.Timer(RENEWAL_DELAY, self.prepare)
+                timer.daemon = True
+                timer.start()
+                self._renewal = timer
+
+    def hand_over(self, fds: Sequence[int]) -> tuple[int, socket.socket] | None:
+        """Give a run to the shim that stands by: `fds` become its 0 and what follows its LINK_FD.
+
+        Return its pid and the connection to it; None when there is none that is ready, or when it does not take the
+        run within half a second. It has not begun with it then, and is gone.
+        """
+        with self._changing:
+            if self._shim is None:
+                return None
+            shim, link = self._shim
+            try:
+                ready = bool(link.recv(1, socket.MSG_DONTWAIT))
+            except BlockingIOError:  # it is still importing
+                return None
+            except OSError:
+                ready = False
+            self._shim = None
+        if ready and _takes(link, fds):
+            return shim, link
+        put_down(shim)
+        if ready and _has_taken(link):  # just before it was put down: what became of the run is for the caller to see
+            return shim, link
+        link.close()
+        return None
+
+    def close(self) -> None:
+        """Let it go, and keep none from now on."""
+        with self._changing:
+            self._closed = True
+            shim, self._shim = self._shim, None
+            if self._renewal is not None:
+                self._renewal.cancel()
+        if shim is not None:
+            shim[1].close()
+            put_down(shim[0])
+
+
+def _takes(link: socket.socket, fds: Sequence[int]) -> bool:
+    """Offer a run; tell whether the shim took it, which it says before it begins with it."""
+    link.settimeout(TAKING_TIMEOUT)
+    with contextlib.suppress(OSError):
+        socket.send_fds(link, [b"\0"], list(fds))
+        return bool(link.recv(1))
+    return False
+
+
+def _has_taken(link: socket.socket) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(link.recv(1, socket.MSG_DONTWAIT))
+    return False
