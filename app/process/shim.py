@@ -5,8 +5,8 @@ record as JSON, then its path, shell, command, working directory, account and en
 can hold a NUL), one end of a socket pair on 3, the listening control socket on 4 and the two ends of the output pipe on
 5 and 6. Up to the answer on 3 it imports next to nothing, since that is what a caller of `/start` waits for; the
 command itself never stands on its command line. One that stands by has imported everything before it gets all that, in
-one packet on 3. A shim that replaces a dead one gets a `Takeover` as its request, the read end on 5 and the process's
-pidfd on 6.
+one packet on 3 that follows a question whether it is awake. A shim that replaces a dead one gets a `Takeover` as its
+request, the read end on 5 and the process's pidfd on 6.
 """
 
 import ctypes
@@ -52,12 +52,13 @@ def stand_by() -> None:
     _tell(b"\0")
     with socket.socket(fileno=os.dup(LINK_FD)) as link:
         try:
+            if link.recv(1):
+                _tell(b"\0")  # awake: from here on the service relies on this one
             packet, fds, _flags, _address = socket.recv_fds(link, 1, 4)
-        except ConnectionResetError:  # it hung up, and never read that we are ready
+        except ConnectionResetError:  # it hung up, and never read what we said last
             packet = b""
     if not packet:
         os._exit(0)
-    _tell(b"\0")  # from here on the run is this one's
     # Out of the way of the numbers they are to have, which some of them may have already.
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD, WRITE_END_FD + 1) for fd in fds]
     for fd, place in zip(high, (0, LISTENER_FD, PIPE_FD, WRITE_END_FD), strict=True):

@@ -10,8 +10,8 @@ from app.process.boot import boot, put_down
 
 # The first second of a command is its own: a successor's imports would compete with it for the processors.
 RENEWAL_DELAY = 1.0
-# One that was stopped would never take a run.
-TAKING_TIMEOUT = 0.5
+# One that was stopped would never answer.
+WAKING_TIMEOUT = 0.5
 
 
 class Standby:
@@ -47,8 +47,8 @@ class Standby:
     def hand_over(self, fds: Sequence[int]) -> tuple[int, socket.socket] | None:
         """Give a run to the shim that stands by: `fds` become its 0 and what follows its LINK_FD.
 
-        Return its pid and the connection to it; None when there is none that is ready, or when it does not take the
-        run within half a second. It has not begun with it then, and is gone.
+        Return its pid and the connection to it; None when there is none that is ready, or when it does not say within
+        half a second that it is awake. It never gets the run then, which another shim will be given, and is gone.
         """
         with self._changing:
             if self._shim is None:
@@ -61,11 +61,9 @@ class Standby:
             except OSError:
                 ready = False
             self._shim = None
-        if ready and _takes(link, fds):
+        if ready and _is_awake(link) and _send(link, fds):
             return shim, link
         put_down(shim)
-        if ready and _has_taken(link):  # just before it was put down: what became of the run is for the caller to see
-            return shim, link
         link.close()
         return None
 
@@ -81,16 +79,16 @@ class Standby:
             put_down(shim[0])
 
 
-def _takes(link: socket.socket, fds: Sequence[int]) -> bool:
-    """Offer a run; tell whether the shim took it, which it says before it begins with it."""
-    link.settimeout(TAKING_TIMEOUT)
+def _is_awake(link: socket.socket) -> bool:
+    link.settimeout(WAKING_TIMEOUT)
     with contextlib.suppress(OSError):
-        socket.send_fds(link, [b"\0"], list(fds))
+        link.send(b"\0")
         return bool(link.recv(1))
     return False
 
 
-def _has_taken(link: socket.socket) -> bool:
+def _send(link: socket.socket, fds: Sequence[int]) -> bool:
     with contextlib.suppress(OSError):
-        return bool(link.recv(1, socket.MSG_DONTWAIT))
+        socket.send_fds(link, [b"\0"], list(fds))
+        return True
     return False

@@ -1,0 +1,36 @@
+"""The shim that stands by, where it goes on in the very moment in which it is given up."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from app.process import boot, standby
+from app.process.manager import ProcessManager
+from tests.process.conftest import ended
+from tests.support import stand_by, wait_until
+
+
+@pytest.mark.parametrize("milliseconds", [0, 1, 2, 20])
+def test_one_that_goes_on_too_late_begins_nothing(
+    pm: ProcessManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, milliseconds: int
+) -> None:
+    """A stopped shim that is continued when its time is over gets no run: the command is started once, by another."""
+
+    def put_down_late(shim: int) -> None:
+        os.kill(shim, signal.SIGCONT)
+        time.sleep(milliseconds / 1000)
+        boot.put_down(shim)
+
+    monkeypatch.setattr(standby, "put_down", put_down_late)
+    pm.keep_standby()
+    (ready,) = wait_until(lambda: stand_by([os.getpid()]))
+    wait_until(lambda: Path(f"/proc/{ready}/comm").read_text() == "llm-shell-shim\n")
+    time.sleep(0.05)  # its last word before it waits comes after its name
+    os.kill(ready, signal.SIGSTOP)
+    wait_until(lambda: "State:\tT" in Path(f"/proc/{ready}/status").read_text())
+    pm.start(f"echo begun >> {tmp_path / 'mark'}")
+    assert ended(pm)["exit_code"] == 0
+    assert (tmp_path / "mark").read_text() == "begun\n"
