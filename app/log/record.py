@@ -31,7 +31,8 @@ class Record(Struct, omit_defaults=True, gc=False):
 _MUCH = 16 * 1024
 _BLOCK = 64 * 1024  # of output: with what becomes of it, it fits the processor's cache
 # What takes the place of a newline: not escaped in JSON, and part of no record's frame.
-_STAND_INS = (b"\x7f", b"~", b"`", b"^", b"|", b"$")
+# The last is a noncharacter (U+FDD0), for binary output, which holds each byte there is.
+_STAND_INS = (b"\x7f", b"~", b"`", b"^", b"|", b"$", "\ufdd0".encode())
 _NUMBERS = tuple(b"%d" % number for number in range(1000))
 _DIGITS = tuple(b"%03d" % number for number in range(1000))
 _encoder = Encoder()
@@ -94,7 +95,7 @@ def _encode_block(seq: int, timestamp: bytes, lines: bytes) -> Iterator[tuple[by
         framed = text.replace(stand_in, frame, 999 - rest)
         count = (len(framed) - len(text)) // (len(frame) - len(stand_in)) + 1
         end = framed.find(stand_in) if rest + count == 1000 else -1  # noqa: PLR2004  as in divmod
-        left = b'"' + framed[end + 1 :] if end >= 0 else b""
+        left = b'"' + framed[end + len(stand_in) :] if end >= 0 else b""
         template = framed[:end] + b'"}\n' if end >= 0 else framed + b"}\n"
         yield template % (_DIGITS if thousands else _NUMBERS)[rest : rest + count], count
         seq += count

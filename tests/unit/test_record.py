@@ -20,7 +20,7 @@ from app.log.record import (
 )
 
 AT = "2026-11-22T06:08:00.123456Z"
-STAND_INS = "\x7f~`^|$"
+STAND_INS = "\x7f~`^|$\ufdd0"
 lines = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))
 
 
