@@ -76,7 +76,7 @@ def wake(pid: int) -> None:
     if member is None or member.state != "T" or _name(pid) != NAME:
         return
     if send(member.identity, signal.SIGCONT):
-        logger.warning("The shim %d had been stopped (SIGSTOP); it was told to go on, since its run needs it.", pid)
+        logger.warning("The shim %d had been stopped (SIGSTOP); it was told to go on.", pid)
 
 
 def _name(pid: int) -> bytes:

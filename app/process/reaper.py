@@ -5,6 +5,7 @@ import ctypes
 import os
 import time
 
+from app.process.contact import wake
 from app.process.tree import snapshot
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -38,13 +39,17 @@ def subreapers() -> list[int]:
 def await_servants(timeout: float) -> None:
     """Wait until no live child is left in this process's session: the service's own, which end with their worker.
 
-    What a worker leaves behind comes to the master; nothing tells when, so it is looked for.
+    What a worker leaves behind comes to the master; nothing tells when, so it is looked for. One that was stopped would
+    outlive the service.
     """
     own, session = os.getpid(), os.getsid(0)
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if not any((one.ppid, one.session) == (own, session) and one.alive for one in snapshot().values()):
+        left = [one for one in snapshot().values() if (one.ppid, one.session) == (own, session) and one.alive]
+        if not left:
             return
+        for one in left:
+            wake(one.pid)
         time.sleep(0.005)
 
 

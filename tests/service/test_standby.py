@@ -115,6 +115,16 @@ def test_it_has_gone_when_the_service_has(serve: Services, number: signal.Signal
     assert "Traceback" not in service.text
 
 
+def test_a_stopped_one_does_not_outlive_the_service(serve: Services) -> None:
+    """A shim that stood by, and that somebody stopped, is gone when the master is."""
+    service = serve()
+    ready = standby_of(service)
+    os.kill(ready, signal.SIGSTOP)
+    wait_until(lambda: _state(ready) == "T")
+    assert service.stop() == 0
+    assert not alive(ready)
+
+
 def test_ctrl_c_at_the_terminal_is_quiet(serve: Services) -> None:
     """An interrupt that reaches the whole process group, as a terminal's does, ends the service without a traceback."""
     service = serve()
