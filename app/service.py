@@ -16,7 +16,8 @@ from app.exceptions import LLMShellError
 from app.process.account import look_up
 from app.process.boot import SITE_PACKAGES
 from app.process.reach import changeable_by
-from app.process.reaper import await_servants, become_subreaper
+from app.process.reaper import become_subreaper
+from app.process.standby import await_abandoned
 from app.supervisor import supervisor
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 # Seconds that a client may stay silent in the middle of a request's head.
 HEAD_TIMEOUT = 5.0
 # Seconds that a dead worker's shim that stood by may take to notice, on a busy machine.
-SERVANTS_TIMEOUT = 2.0
+STANDBY_TIMEOUT = 2.0
 ROOT = Path(__file__).resolve().parents[1]
 _log = logging.getLogger("gunicorn.error")
 ONE_WORKER = (
@@ -211,7 +212,7 @@ def pre_exec(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
 def on_exit(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
     """End what is left of the tree, in the master, after the worker has gone."""
     supervisor.stop()
-    await_servants(SERVANTS_TIMEOUT)
+    await_abandoned(STANDBY_TIMEOUT)
 
 
 def _check_workers(config: "Config") -> None:

@@ -13,7 +13,10 @@ from app.process import control
 from app.process.boot import boot, put_down, request_file
 from app.process.contact import wake
 from app.process.control import Failed, Kill, Started
-from app.process.run import RunRecord, Takeover, encode_record, record_path
+from app.process.ending import Ending
+from app.process.foster import find_members
+from app.process.reaper import reap_orphans
+from app.process.run import RunRecord, Takeover, encode_record, read_record, record_path
 from app.process.standby import Standby
 from app.process.tree import Identity
 
@@ -78,6 +81,7 @@ def launch(
         answer = _first_answer(link, shim)
         if not isinstance(answer, Started):
             put_down(shim)
+            _end_what_it_started(record)
             raise LaunchError(answer.step, answer.errno)
         on_failure.pop_all()
     return Launched(Identity(answer.pid, answer.start_ticks), shim, link, read_end)
@@ -92,6 +96,15 @@ def abandon(launched: Launched) -> None:
             while control.receive(launched.link)[0]:
                 pass
     put_down(launched.shim)
+
+
+def _end_what_it_started(record: RunRecord) -> None:
+    """End the command of a shim that was killed between spawn and answer: it had written the process down."""
+    written = read_record(record_path(record.log_file))
+    if written is not None and written.process is not None:
+        process = written.process
+        Ending(lambda: find_members(process, (), (), ())).kill()
+        reap_orphans()
 
 
 def launch_takeover(

@@ -3,9 +3,7 @@
 import contextlib
 import ctypes
 import os
-import time
 
-from app.process.contact import wake
 from app.process.tree import snapshot
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -34,23 +32,6 @@ def subreapers() -> list[int]:
     session = os.getsid(0)
     beside = [member.pid for member in snapshot().values() if (member.ppid, member.session) == (master, session)]
     return [*_subreapers, *beside]
-
-
-def await_servants(timeout: float) -> None:
-    """Wait until no live child is left in this process's session: the service's own, which end with their worker.
-
-    What a worker leaves behind comes to the master; nothing tells when, so it is looked for. One that was stopped would
-    outlive the service.
-    """
-    own, session = os.getpid(), os.getsid(0)
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        left = [one for one in snapshot().values() if (one.ppid, one.session) == (own, session) and one.alive]
-        if not left:
-            return
-        for one in left:
-            wake(one.pid)
-        time.sleep(0.005)
 
 
 def reap_orphans(spare: int | None = None) -> None:

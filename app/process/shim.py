@@ -48,8 +48,8 @@ def stand_by() -> None:
 
     from app.process import life  # noqa: F401, PLC0415
 
-    _prctl(PR_SET_NAME, NAME)
     _tell(b"\0")
+    _prctl(PR_SET_NAME, NAME)
     with socket.socket(fileno=os.dup(LINK_FD)) as link:
         try:
             if link.recv(1):

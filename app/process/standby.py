@@ -4,14 +4,18 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Sequence
 
 from app.process.boot import boot, put_down
+from app.process.contact import wake
+from app.process.tree import command_line, snapshot
 
 # The first second of a command is its own: a successor's imports would compete with it for the processors.
 RENEWAL_DELAY = 1.0
 # One that was stopped would never answer.
 WAKING_TIMEOUT = 0.5
+_WHAT_FOR = "stands-by"
 
 
 class Standby:
@@ -33,7 +37,7 @@ class Standby:
             self._renewal = None
             if self._shim is None and not self._closed:
                 with contextlib.suppress(OSError), open(os.devnull, "rb") as nothing:  # noqa: PTH123  a descriptor
-                    self._shim = boot("stand_by", "stands-by", [nothing.fileno()])
+                    self._shim = boot("stand_by", _WHAT_FOR, [nothing.fileno()])
 
     def prepare_soon(self) -> None:
         """Start one in a second."""
@@ -77,6 +81,23 @@ class Standby:
         if shim is not None:
             shim[1].close()
             put_down(shim[0])
+
+
+def await_abandoned(timeout: float) -> None:
+    """Wait until those have gone that stood by for dead workers of this process, whose children they are now.
+
+    Nothing tells when, so they are looked for. One that was stopped would outlive the service.
+    """
+    own, session = os.getpid(), os.getsid(0)
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        children = [one for one in snapshot().values() if (one.ppid, one.session) == (own, session) and one.alive]
+        left = [child.pid for child in children if command_line(child.pid).endswith(_WHAT_FOR)]
+        if not left:
+            return
+        for pid in left:
+            wake(pid)
+        time.sleep(0.005)
 
 
 def _is_awake(link: socket.socket) -> bool:

@@ -21,14 +21,13 @@ def test_one_that_goes_on_too_late_begins_nothing(
 
     def put_down_late(shim: int) -> None:
         os.kill(shim, signal.SIGCONT)
-        time.sleep(milliseconds / 1000)
+        time.sleep(milliseconds / 1000)  # what it has of life yet, in which it could do harm
         boot.put_down(shim)
 
     monkeypatch.setattr(standby, "put_down", put_down_late)
     pm.keep_standby()
     (ready,) = wait_until(lambda: stand_by([os.getpid()]))
     wait_until(lambda: Path(f"/proc/{ready}/comm").read_text() == "llm-shell-shim\n")
-    time.sleep(0.05)  # its last word before it waits comes after its name
     os.kill(ready, signal.SIGSTOP)
     wait_until(lambda: "State:\tT" in Path(f"/proc/{ready}/status").read_text())
     pm.start(f"echo begun >> {tmp_path / 'mark'}")
