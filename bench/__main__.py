@@ -7,7 +7,7 @@ from bench import capture, contestants, latency, reading, steps
 from bench.table import Row, machine, render
 from bench.timing import ATTEMPTS, undisturbed
 
-PARTS = ("capture", "reading", "latency", "steps")
+PARTS = ("capture", "cpu", "reading", "latency", "steps")
 
 
 def main() -> None:
@@ -20,10 +20,12 @@ def main() -> None:
     parts = arguments.parts or PARTS
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    absent = contestants.install() if {"capture", "latency"} & set(parts) else set()
+    absent = contestants.install() if {"capture", "cpu", "latency"} & set(parts) else set()
     rows: list[Row] = []
     if "capture" in parts:
         rows += capture.measure(arguments.rounds, arguments.scale, absent)
+    if "cpu" in parts:
+        rows += capture.measure_cpu(arguments.rounds, arguments.scale, absent)
     if "reading" in parts:
         rows += reading.measure(arguments.scale)
     if "latency" in parts:

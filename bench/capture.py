@@ -15,6 +15,13 @@ from bench.timing import undisturbed
 OURS = "LLM Shell"
 RICH = '\x1b[32mok\x1b[0m "quoted" back\\slash \U0001f680 done in 12 ms: src/components/App.tsx, 42 modules, ünïcödé!!!'
 
+GIGABYTES = {
+    "108-byte lines": "x" * 107,
+    "1 KB lines": "x" * 1023,
+    "64 KB lines": "x" * 65_000,
+    "108-byte lines with colours, quotes, emoji": RICH,
+}
+
 
 def cases(scale: float) -> dict[str, tuple[str, int, list[str]]]:
     """Return each case's command, number of lines, and contestants beside ours."""
@@ -40,16 +47,31 @@ def measure(rounds: int, scale: float, absent: set[str]) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base)) as service:
         for case, (command, lines, peers) in cases(scale).items():
             who = [OURS, *(peer for peer in peers if peer not in absent)]
-            results: dict[str, list[Result]] = defaultdict(list)
-            for number in range(rounds):
-                order = who[number % len(who) :] + who[: number % len(who)]
-                for contestant in order:
-                    run = partial(_run, contestant, service, command)
-                    results[contestant].append(undisturbed(run))
-            if any(result.lines != lines for result in results[OURS]):
-                raise RuntimeError(f"we kept {[result.lines for result in results[OURS]]} of {lines} lines: {case}")
-            rows += _rows(case, lines, results)
+            rows += _rows(case, lines, _results(service, command, lines, who, rounds))
     return rows
+
+
+def measure_cpu(rounds: int, scale: float, absent: set[str]) -> list[Row]:
+    """Let a gigabyte pass, which the start of a shim hardly shows in, and compare the processors' time."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base)) as service:
+        who = [OURS, *({"conmon", "conmon --no-sync-log"} - absent)]
+        for case, text in GIGABYTES.items():
+            lines = int(10**9 * scale / (len(text.encode()) + 1))
+            command = f"yes {shlex.quote(text)} | head -n {lines}"
+            rows += _cpu_rows(f"1 GB of {case}", _results(service, command, lines, who, rounds))
+    return rows
+
+
+def _results(service: Service, command: str, lines: int, who: list[str], rounds: int) -> dict[str, list[Result]]:
+    results: dict[str, list[Result]] = defaultdict(list)
+    for number in range(rounds):
+        turn = number % len(who)
+        for contestant in who[turn:] + who[:turn]:
+            results[contestant].append(undisturbed(partial(_run, contestant, service, command)))
+    if any(result.lines != lines for result in results[OURS]):
+        raise RuntimeError(f"we kept {[result.lines for result in results[OURS]]} of {lines} lines: {command}")
+    return results
 
 
 def _run(contestant: str, service: Service, command: str) -> Result:
@@ -71,14 +93,20 @@ def _rows(case: str, lines: int, results: dict[str, list[Result]]) -> list[Row]:
         for who, seconds in times.items()
         if who != OURS
     ]
-    cpu = {who: median(result.cpu for result in found if result.cpu) for who, found in results.items() if found[0].cpu}
-    ours = cpu.pop(OURS)
-    for who, theirs in cpu.items():
-        readings = f"{ours:.2f} s / {theirs:.2f} s"
-        rows.append(Row(case, f"CPU of shim and worker / {who}", f"{ours / theirs:.2f}", readings))
+    rows += _cpu_rows(case, results)
     peak = max(result.peak_kib or 0 for result in results[OURS])
     rows.append(Row(case, "shim's peak memory", f"{peak / 1024:.1f} MB", "VmHWM"))
     return rows
+
+
+def _cpu_rows(case: str, results: dict[str, list[Result]]) -> list[Row]:
+    cpu = {who: median(result.cpu for result in found if result.cpu) for who, found in results.items() if found[0].cpu}
+    ours = cpu.pop(OURS)
+    what = "CPU of shim and worker, from the shim's start / {}"
+    return [
+        Row(case, what.format(who), f"{ours / theirs:.2f}", f"{ours:.2f} s / {theirs:.2f} s")
+        for who, theirs in cpu.items()
+    ]
 
 
 def _missing(results: list[Result], lines: int) -> str:

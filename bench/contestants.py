@@ -49,7 +49,8 @@ def llm_shell(service: Service, command: str) -> Result:
         for _ in looks(0.001):
             cpu, peak = cpu_seconds(shim) or cpu, memory_kib(shim, "VmHWM") or peak
     log = Path(service.status()["log_file"])
-    log.unlink()
+    for segment in log.parent.glob(f"{log.stem}.*log"):
+        segment.unlink()
     return Result(seconds, cpu + cpu_seconds(worker) - before, peak, lines)
 
 

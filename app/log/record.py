@@ -91,13 +91,14 @@ def _encode_block(seq: int, timestamp: bytes, lines: bytes) -> Iterator[tuple[by
     while left:
         thousands, rest = divmod(seq, 1000)
         head = b'{"seq":%b%%b,"timestamp":"%b","line":' % (b"%d" % thousands if thousands else b"", timestamp)
-        text, frame = head + left, b'"}\n%b"' % head
+        text, frame = b"".join((head, left, b"}\n")), b'"}\n%b"' % head
         framed = text.replace(stand_in, frame, 999 - rest)
         count = (len(framed) - len(text)) // (len(frame) - len(stand_in)) + 1
-        end = framed.find(stand_in) if rest + count == 1000 else -1  # noqa: PLR2004  as in divmod
-        left = b'"' + framed[end + len(stand_in) :] if end >= 0 else b""
-        template = framed[:end] + b'"}\n' if end >= 0 else framed + b"}\n"
-        yield template % (_DIGITS if thousands else _NUMBERS)[rest : rest + count], count
+        left = b""
+        if rest + count == 1000 and (end := framed.find(stand_in)) >= 0:  # noqa: PLR2004  as in divmod
+            left = b'"' + framed[end + len(stand_in) : -len(b"}\n")]
+            framed = framed[:end] + b'"}\n'
+        yield framed % (_DIGITS if thousands else _NUMBERS)[rest : rest + count], count
         seq += count
 
 
