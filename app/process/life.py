@@ -65,7 +65,7 @@ def _life_of_a_shim(link_fd: int) -> Iterator[socket.socket]:
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     _let_go_of_standard_streams()
-    _keep_buffers()
+    keep_buffers()
     link = socket.socket(fileno=link_fd)
     try:
         yield link
@@ -85,7 +85,7 @@ def _let_go_of_standard_streams() -> None:
     os.close(null)
 
 
-def _keep_buffers() -> None:
+def keep_buffers() -> None:
     """Let the allocator reuse the buffers of one read for the next.
 
     Left alone, glibc gives them back to the system each time and pays for every page again (mallopt(3)). Other C
