@@ -13,41 +13,28 @@ from bench.table import Row
 from bench.timing import undisturbed
 
 OURS = "LLM Shell"
+CONMONS = ["conmon", "conmon --no-sync-log"]
 RICH = '\x1b[32mok\x1b[0m "quoted" back\\slash \U0001f680 done in 12 ms: src/components/App.tsx, 42 modules, ünïcödé!!!'
-
-GIGABYTES = {
-    "108-byte lines": "x" * 107,
-    "1 KB lines": "x" * 1023,
-    "64 KB lines": "x" * 65_000,
-    "108-byte lines with colours, quotes, emoji": RICH,
+# What lines hold, without their newlines, and how many of them make a case.
+TEXTS = {
+    "108-byte lines": ("x" * 107, 2_000_000),
+    "8-byte lines": ("x" * 7, 10_000_000),
+    "1 KB lines": ("x" * 1023, 200_000),
+    "64 KB lines": ("x" * 65_000, 3_000),
+    "108-byte lines with colours, quotes, emoji": (RICH, 2_000_000),
 }
-
-
-def cases(scale: float) -> dict[str, tuple[str, int, list[str]]]:
-    """Return each case's command, number of lines, and contestants beside ours."""
-    everybody = list(PEERS)
-    short = ["plain file", "conmon", "conmon --no-sync-log"]
-
-    def lines(text: str, count: int, who: list[str]) -> tuple[str, int, list[str]]:
-        wanted = max(1000, int(count * scale))
-        return f"yes {shlex.quote(text)} | head -n {wanted}", wanted, who
-
-    return {
-        "108-byte lines, 2 million": lines("x" * 107, 2_000_000, everybody),
-        "8-byte lines, 10 million": lines("x" * 7, 10_000_000, short),
-        "1 KB lines, 200,000": lines("x" * 1023, 200_000, short),
-        "64 KB lines, 3,000": lines("x" * 65_000, 3_000, short),
-        "108-byte lines with colours, quotes, emoji, 2 million": lines(RICH, 2_000_000, short),
-    }
+GIGABYTES = [name for name in TEXTS if name != "8-byte lines"]  # of those it would be 125 million
 
 
 def measure(rounds: int, scale: float, absent: set[str]) -> list[Row]:
     """Run every case `rounds` times, each contestant in another place from round to round."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base)) as service:
-        for case, (command, lines, peers) in cases(scale).items():
+        for case, (text, count) in TEXTS.items():
+            lines = max(1000, int(count * scale))
+            peers = PEERS if case == "108-byte lines" else ["plain file", *CONMONS]
             who = [OURS, *(peer for peer in peers if peer not in absent)]
-            rows += _rows(case, lines, _results(service, command, lines, who, rounds))
+            rows += _rows(f"{case}, {lines:,}", lines, _results(service, text, lines, who, rounds))
     return rows
 
 
@@ -55,22 +42,23 @@ def measure_cpu(rounds: int, scale: float, absent: set[str]) -> list[Row]:
     """Let a gigabyte pass, which the start of a shim hardly shows in, and compare the processors' time."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base)) as service:
-        who = [OURS, *({"conmon", "conmon --no-sync-log"} - absent)]
-        for case, text in GIGABYTES.items():
+        who = [OURS, *(peer for peer in CONMONS if peer not in absent)]
+        for case in GIGABYTES:
+            text, _count = TEXTS[case]
             lines = int(10**9 * scale / (len(text.encode()) + 1))
-            command = f"yes {shlex.quote(text)} | head -n {lines}"
-            rows += _cpu_rows(f"1 GB of {case}", _results(service, command, lines, who, rounds))
+            rows += _cpu_rows(f"1 GB of {case}", lines, _results(service, text, lines, who, rounds))
     return rows
 
 
-def _results(service: Service, command: str, lines: int, who: list[str], rounds: int) -> dict[str, list[Result]]:
+def _results(service: Service, text: str, lines: int, who: list[str], rounds: int) -> dict[str, list[Result]]:
+    command = f"yes {shlex.quote(text)} | head -n {lines}"
     results: dict[str, list[Result]] = defaultdict(list)
     for number in range(rounds):
         turn = number % len(who)
         for contestant in who[turn:] + who[:turn]:
             results[contestant].append(undisturbed(partial(_run, contestant, service, command)))
     if any(result.lines != lines for result in results[OURS]):
-        raise RuntimeError(f"we kept {[result.lines for result in results[OURS]]} of {lines} lines: {command}")
+        raise RuntimeError(f"we kept {[result.lines for result in results[OURS]]} of {lines} lines of {text[:20]}")
     return results
 
 
@@ -93,20 +81,21 @@ def _rows(case: str, lines: int, results: dict[str, list[Result]]) -> list[Row]:
         for who, seconds in times.items()
         if who != OURS
     ]
-    rows += _cpu_rows(case, results)
+    rows += _cpu_rows(case, lines, results)
     peak = max(result.peak_kib or 0 for result in results[OURS])
     rows.append(Row(case, "shim's peak memory", f"{peak / 1024:.1f} MB", "VmHWM"))
     return rows
 
 
-def _cpu_rows(case: str, results: dict[str, list[Result]]) -> list[Row]:
+def _cpu_rows(case: str, lines: int, results: dict[str, list[Result]]) -> list[Row]:
     cpu = {who: median(result.cpu for result in found if result.cpu) for who, found in results.items() if found[0].cpu}
     ours = cpu.pop(OURS)
     what = "CPU of shim and worker, from the shim's start / {}"
-    return [
-        Row(case, what.format(who), f"{ours / theirs:.2f}", f"{ours:.2f} s / {theirs:.2f} s")
-        for who, theirs in cpu.items()
-    ]
+    rows = []
+    for who, theirs in cpu.items():
+        readings = f"{ours:.2f} s / {theirs:.2f} s{_missing(results[who], lines)}"
+        rows.append(Row(case, what.format(who), f"{ours / theirs:.2f}", readings))
+    return rows
 
 
 def _missing(results: list[Result], lines: int) -> str:

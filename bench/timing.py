@@ -17,7 +17,7 @@ class Attempts:
         self.worst = 0.0
 
     def __call__(self, measure: Callable[[], Result]) -> Result:
-        """Measure until the host took next to nothing, four times at the most; return what it disturbed least."""
+        """Measure until the host took next to nothing, `ATTEMPTS` times at the most; return what it disturbed least."""
         results: list[tuple[float, Result]] = []
         while not results or (results[-1][0] > STOLEN_LIMIT and len(results) < ATTEMPTS):
             before = _ticks()
@@ -30,6 +30,7 @@ class Attempts:
 
 
 undisturbed = Attempts()
+"""The one of a bench, whose table ends with the worst that it let pass."""
 
 
 def timed(call: Callable[[], object]) -> float:

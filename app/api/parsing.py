@@ -15,6 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from app.exceptions import BadRequestError
 
+NO_SUCH_FIELD = "There is no such field; /openapi.json has them all."
 MAX_BODY_BYTES = 1024 * 1024
 SHOWN_FAULTS = 3
 
@@ -69,7 +70,7 @@ class Blueprint(SmorestBlueprint):
 def refuse_parameters() -> None:
     """Refuse a query string where there is nothing to ask, without a schema's cost for what is polled all the time."""
     if request.query_string and (names := list(request.args)):
-        raise _invalid({name: ["Unknown field."] for name in names})
+        raise _invalid({name: [NO_SUCH_FIELD] for name in names})
 
 
 def refuse_body() -> None:

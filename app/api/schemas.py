@@ -10,6 +10,7 @@ from typing import Any
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 from app.api.answers import AnswerSchema
+from app.api.parsing import NO_SUCH_FIELD
 from app.config import MAX_TIMEOUT, PREFIX
 
 MAX_COMMAND_BYTES = 131_071  # Linux: MAX_ARG_STRLEN less the final NUL
@@ -82,7 +83,7 @@ def _check_env_name(name: str) -> None:
 class RequestSchema(Schema):
     """Word the faults that any request can have."""
 
-    error_messages = {"unknown": "There is no such field; /openapi.json has them all."}  # noqa: RUF012 (as in marshmallow)
+    error_messages = {"unknown": NO_SUCH_FIELD}  # noqa: RUF012 (as in marshmallow)
 
 
 class StartSchema(RequestSchema):

@@ -33,6 +33,7 @@ _BLOCK = 64 * 1024  # of output: with what becomes of it, it fits the processor'
 # What takes the place of a newline: not escaped in JSON, and part of no record's frame.
 # The last is a noncharacter (U+FDD0), for binary output, which holds each byte there is.
 _STAND_INS = (b"\x7f", b"~", b"`", b"^", b"|", b"$", "\ufdd0".encode())
+# The last digits of `seq`: as they are where nothing precedes them, else always three.
 _NUMBERS = tuple(b"%d" % number for number in range(1000))
 _DIGITS = tuple(b"%03d" % number for number in range(1000))
 _encoder = Encoder()
@@ -84,7 +85,16 @@ def _encode_block(seq: int, timestamp: bytes, lines: bytes) -> Iterator[tuple[by
     """Yield the records of lines, of which the last lacks its newline, and how many they are.
 
     The lines are escaped as one string. Where one ended, the end of a record and the head of the next are put in; a
-    thousand heads share all but the last three digits of `seq`, which the `%` of bytes fills in.
+    thousand heads share all but the last three digits of `seq`, which the `%` of bytes fills in. Of lines 1999 to 2001,
+    `a`, `b` and `c`, `~` standing for a newline, this makes first
+
+        {"seq":1%b,…,"line":"a~b~c"}                            text
+        {"seq":1%b,…,"line":"a~b~c"}                            framed: only 1999 is of this thousand
+        {"seq":1999,…,"line":"a"}                               yielded; left is "b~c"
+
+    and then
+
+        {"seq":2%b,…,"line":"b"}⏎{"seq":2%b,…,"line":"c"}       framed, and both yielded
     """
     quoted, stand_in = _quote_lines(lines)
     left = quoted.replace(b"%", b"%%")
@@ -92,7 +102,7 @@ def _encode_block(seq: int, timestamp: bytes, lines: bytes) -> Iterator[tuple[by
         thousands, rest = divmod(seq, 1000)
         head = b'{"seq":%b%%b,"timestamp":"%b","line":' % (b"%d" % thousands if thousands else b"", timestamp)
         text, frame = b"".join((head, left, b"}\n")), b'"}\n%b"' % head
-        framed = text.replace(stand_in, frame, 999 - rest)
+        framed = text.replace(stand_in, frame, 999 - rest)  # up to the last of this thousand
         count = (len(framed) - len(text)) // (len(frame) - len(stand_in)) + 1
         left = b""
         if rest + count == 1000 and (end := framed.find(stand_in)) >= 0:  # noqa: PLR2004  as in divmod

@@ -36,8 +36,9 @@ def request_file(request: bytes) -> FileIO:
 def boot(entry: str, what_for: str, fds: Sequence[int]) -> tuple[int, socket.socket]:
     """Start a shim at one of its entries; return its pid and our end of the connection that is its LINK_FD.
 
-    The first of `fds` becomes its 0, the others follow on LINK_FD. `what_for` is for readers of its command line. It
-    begins in our session, of which no member of a tree is, and leaves it when it has a run. Raises `OSError`.
+    The first of `fds` becomes its 0, the others follow on LINK_FD: the listener, and the two ends of the output pipe or
+    what stands for them. `what_for` ends its command line. It begins in our session, of which no member of a tree is,
+    and leaves it when it has a run. Raises `OSError`.
     """
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as on_failure:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -54,7 +55,8 @@ def boot(entry: str, what_for: str, fds: Sequence[int]) -> tuple[int, socket.soc
             # None of the service's environment: it may hold the token, and the command's own goes with the request.
             {name: value for name, value in os.environ.items() if name in SHIM_ENVIRONMENT},
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, place) for fd, place in zip(high, places, strict=True)],
-            # A Ctrl-C that ends the service must not make the interpreter of one that stands by print a traceback.
+            # A Ctrl-C reaches our whole process group, and must not make an interpreter that starts print a traceback;
+            # it stays blocked, as a shim ignores it anyway.
             setsigmask=[signal.SIGINT],
         )
         on_failure.pop_all()

@@ -4,8 +4,10 @@
 record as JSON, then its path, shell, command, working directory, account and environment, NUL-separated: none of them
 can hold a NUL), one end of a socket pair on 3, the listening control socket on 4 and the two ends of the output pipe on
 5 and 6. Up to the answer on 3 it imports next to nothing, since that is what a caller of `/start` waits for; the
-command itself never stands on its command line. One that stands by has imported everything before it gets all that, in
-one packet on 3 that follows a question whether it is awake. A shim that replaces a dead one gets a `Takeover` as its
+command itself never stands on its command line.
+
+One that stands by (`stands-by` in the place of RUN_ID) has made the other imports before it gets all that, in one
+packet on 3 that follows a question whether it is awake. A shim that replaces a dead one gets a `Takeover` as its
 request, the read end on 5 and the process's pidfd on 6.
 """
 
@@ -42,7 +44,7 @@ def main() -> None:
 
 
 def stand_by() -> None:
-    """Import everything, wait for a run, and keep it; end when the service hangs up instead."""
+    """Make the imports, wait for a run, and keep it; end when the service hangs up instead."""
     import fcntl  # noqa: PLC0415  as above
     import socket  # noqa: PLC0415
 

@@ -15,6 +15,7 @@ from app.process.tree import command_line, snapshot
 RENEWAL_DELAY = 1.0
 # One that was stopped would never answer.
 WAKING_TIMEOUT = 0.5
+# On its command line, by which the master knows those of its dead workers; it stays there when a run comes.
 _WHAT_FOR = "stands-by"
 
 
@@ -40,19 +41,23 @@ class Standby:
                     self._shim = boot("stand_by", _WHAT_FOR, [nothing.fileno()])
 
     def prepare_soon(self) -> None:
-        """Start one in a second."""
+        """Start one a second from now, and no sooner."""
         with self._changing, contextlib.suppress(RuntimeError):  # no thread to be had now: the next start tries again
-            if self._renewal is None and not self._closed:
+            if self._renewal is not None:
+                self._renewal.cancel()
+                self._renewal = None
+            if not self._closed:
                 timer = threading.Timer(RENEWAL_DELAY, self.prepare)
                 timer.daemon = True
                 timer.start()
                 self._renewal = timer
 
     def hand_over(self, fds: Sequence[int]) -> tuple[int, socket.socket] | None:
-        """Give a run to the shim that stands by: `fds` become its 0 and what follows its LINK_FD.
+        """Give a run to the shim that stands by; return its pid and the connection to it, or None.
 
-        Return its pid and the connection to it; None when there is none that is ready, or when it does not say within
-        half a second that it is awake. It never gets the run then, which another shim will be given, and is gone.
+        `fds` are what `boot` takes for a shim with a run. None means that no shim has got the run, so that another may:
+        there is none that stands by, or it still imports and goes on to do so, or it did not say within half a second
+        that it is awake and was put down.
         """
         with self._changing:
             if self._shim is None:
