@@ -66,8 +66,8 @@ def _writing(folder: Path) -> dict[str, float]:
     costs = {
         f"write(2) by {STDIO // 1024} KiB into the pipe, one read(2)": _best(through_the_pipe),
         "bytes become text": decoding,
-        "escaped, cut, numbered, joined": encoding - decoding,
-        "write(2) into the page cache": appending,
+        "escaped, framed, numbered": encoding - decoding,
+        "writev(2) into the page cache": appending,
         "the rest of what the writer does": _best(lambda: writer.feed(BLOCK)) - encoding - appending,
     }
     writer.close()
