@@ -145,7 +145,9 @@ def parent(pid: int) -> int:
 
 def stands_by(pid: int, worker: int) -> bool:
     """Tell whether this is the worker's shim that waits for a run: it has not left the service's session yet."""
-    return _stat(pid)[3] == _stat(worker)[3]
+    with contextlib.suppress(OSError):
+        return _stat(pid)[3] == _stat(worker)[3]
+    return False
 
 
 def cpu_seconds(pid: int) -> float:
