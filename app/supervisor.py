@@ -60,14 +60,14 @@ class Supervisor:
 
     def init_app(self, settings: Settings) -> None:
         """Serve this log directory from now on, and take over the run that is live there."""
-        a_workers = self.claimed
-        if not a_workers:
+        in_a_worker = self.claimed
+        if not in_a_worker:
             self.claim(settings)
             self._stop_with_the_interpreter()
         self.settings = settings
         self._manager = _new_manager(settings)
         self._manager.adopt()
-        if a_workers:
+        if in_a_worker:
             self._manager.keep_standby()
 
     def stop(self) -> None:

@@ -32,8 +32,9 @@ def main() -> None:
         rows += latency.measure(arguments.rounds)
     if "steps" in parts:
         rows += steps.measure()
-    what = f"at most taken from the processors by the host in what counts ({ATTEMPTS} attempts each)"
-    rows.append(Row("the host", what, f"{undisturbed.worst:.0%}", "steal in /proc/stat"))
+    if set(parts) - {"steps"}:
+        what = f"at most taken from the processors by the host in what counts ({ATTEMPTS} attempts each)"
+        rows.append(Row("the host", what, f"{undisturbed.worst:.0%}", "steal in /proc/stat"))
     print(f"{machine()}\n\n{render(rows)}")
     if absent:
         print(f"\nnot here, so not measured: {', '.join(sorted(absent))}", file=sys.stderr)

@@ -83,7 +83,7 @@ def _check_env_name(name: str) -> None:
 class RequestSchema(Schema):
     """Word the faults that any request can have."""
 
-    error_messages = {"unknown": NO_SUCH_FIELD}  # noqa: RUF012 (as in marshmallow)
+    error_messages = {"unknown": NO_SUCH_FIELD}  # noqa: RUF012  marshmallow declares it so; a ClassVar can't override
 
 
 class StartSchema(RequestSchema):

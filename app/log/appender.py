@@ -92,17 +92,14 @@ class Appender:
 
     def _write(self, blocks: list[bytes], size: int) -> list[bytes]:
         """Append to a file of `size` bytes; return what could not be written, whole records."""
-        records, done = b"", 0
+        done, total = 0, sum(map(len, blocks))
         try:
             done = os.writev(self._fd, blocks[:_MOST_BLOCKS])
-            if done == sum(map(len, blocks)):
-                return []
-            records = b"".join(blocks)
-            while done < len(records):
-                done += os.write(self._fd, records[done:])
+            while done < total:
+                done += os.write(self._fd, b"".join(blocks)[done:])
         except OSError as error:
             self._note(error)
-            records = records or b"".join(blocks)
+            records = b"".join(blocks)
             done = records.rfind(b"\n", 0, done) + 1
             self._cut_back(size + done)
             return [records[done:]]
@@ -123,7 +120,9 @@ class Appender:
         end = records.rfind(b"\n", 0, room) + 1 if room > 0 else 0
         if not end and not size:
             end = records.index(b"\n") + 1  # one record larger than a segment has one to itself
-        return [part for part in (records[:end],) if part], [part for part in (records[end:],) if part]
+        if not end:
+            return [], [records]
+        return [records[:end]], [records[end:]] if end < len(records) else []
 
     def _rotate(self) -> bool:
         """Make the file the older segment and put a fresh one in its place; return whether that worked.

@@ -33,9 +33,10 @@ _BLOCK = 64 * 1024  # of output: with what becomes of it, it fits the processor'
 # What takes the place of a newline: not escaped in JSON, and part of no record's frame.
 # The last is a noncharacter (U+FDD0), for binary output, which holds each byte there is.
 _STAND_INS = (b"\x7f", b"~", b"`", b"^", b"|", b"$", "\ufdd0".encode())
-# The last digits of `seq`: as they are where nothing precedes them, else always three.
-_NUMBERS = tuple(b"%d" % number for number in range(1000))
-_DIGITS = tuple(b"%03d" % number for number in range(1000))
+_SHARING = 1000  # records whose heads share all but the last three digits of `seq`
+# Those digits: as they are where nothing precedes them, else always three.
+_NUMBERS = tuple(b"%d" % number for number in range(_SHARING))
+_DIGITS = tuple(b"%03d" % number for number in range(_SHARING))
 _encoder = Encoder()
 _decoder = Decoder(Record)
 _UNREADABLE = (DecodeError, UnicodeDecodeError, RecursionError)
@@ -99,13 +100,13 @@ def _encode_block(seq: int, timestamp: bytes, lines: bytes) -> Iterator[tuple[by
     quoted, stand_in = _quote_lines(lines)
     left = quoted.replace(b"%", b"%%")
     while left:
-        thousands, rest = divmod(seq, 1000)
+        thousands, rest = divmod(seq, _SHARING)
         head = b'{"seq":%b%%b,"timestamp":"%b","line":' % (b"%d" % thousands if thousands else b"", timestamp)
         text, frame = b"".join((head, left, b"}\n")), b'"}\n%b"' % head
-        framed = text.replace(stand_in, frame, 999 - rest)  # up to the last of this thousand
+        framed = text.replace(stand_in, frame, _SHARING - 1 - rest)  # up to the last of this thousand
         count = (len(framed) - len(text)) // (len(frame) - len(stand_in)) + 1
         left = b""
-        if rest + count == 1000 and (end := framed.find(stand_in)) >= 0:  # noqa: PLR2004  as in divmod
+        if rest + count == _SHARING and (end := framed.find(stand_in)) >= 0:
             left = b'"' + framed[end + len(stand_in) : -len(b"}\n")]
             framed = framed[:end] + b'"}\n'
         yield framed % (_DIGITS if thousands else _NUMBERS)[rest : rest + count], count

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -111,7 +112,8 @@ def launch_takeover(
     takeover: Takeover, listener: socket.socket, pipe: int | None, pidfd: int | None
 ) -> tuple[int, socket.socket]:
     """Start a shim that keeps a run whose shim died; return its pid and the connection to it. Raises `OSError`."""
-    with open(os.devnull, "rb") as nothing, request_file(msgspec.json.encode(takeover)) as request:  # noqa: PTH123  a descriptor to stand in for one that is not there
+    with Path(os.devnull).open("rb") as nothing, request_file(msgspec.json.encode(takeover)) as request:
+        # For each descriptor that is not there another stands in.
         fds = [fd if fd is not None else nothing.fileno() for fd in (pipe, pidfd)]
         return boot("take_over", takeover.record.run_id, [request.fileno(), listener.fileno(), *fds])
 

@@ -45,10 +45,10 @@ def main() -> None:
 
 def stand_by() -> None:
     """Make the imports, wait for a run, and keep it; end when the service hangs up instead."""
-    import fcntl  # noqa: PLC0415  as above
-    import socket  # noqa: PLC0415
+    import fcntl  # noqa: PLC0415  not for `main`, whose caller waits
+    import socket  # noqa: PLC0415  the same
 
-    from app.process import life  # noqa: F401, PLC0415
+    from app.process import life  # noqa: F401, PLC0415  made here so that `main` finds it made
 
     _tell(b"\0")
     _prctl(PR_SET_NAME, NAME)

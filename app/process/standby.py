@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from app.process.boot import boot, put_down
 from app.process.contact import wake
@@ -37,7 +38,8 @@ class Standby:
         with self._changing:
             self._renewal = None
             if self._shim is None and not self._closed:
-                with contextlib.suppress(OSError), open(os.devnull, "rb") as nothing:  # noqa: PTH123  a descriptor
+                # Whatever the system lacks now, a start that needs it will tell: this is only about its speed.
+                with contextlib.suppress(OSError), Path(os.devnull).open("rb") as nothing:
                     self._shim = boot("stand_by", _WHAT_FOR, [nothing.fileno()])
 
     def prepare_soon(self) -> None:
@@ -67,7 +69,7 @@ class Standby:
                 ready = bool(link.recv(1, socket.MSG_DONTWAIT))
             except BlockingIOError:  # it is still importing
                 return None
-            except OSError:
+            except OSError:  # it has gone
                 ready = False
             self._shim = None
         if ready and _is_awake(link) and _send(link, fds):
@@ -102,10 +104,11 @@ def await_abandoned(timeout: float) -> None:
             return
         for pid in left:
             wake(pid)
-        time.sleep(0.005)
+        time.sleep(0.005)  # no event tells of an orphan that comes here, nor would a wait tell whose it was
 
 
 def _is_awake(link: socket.socket) -> bool:
+    """Ask a shim; one that has gone or stays silent is not."""
     link.settimeout(WAKING_TIMEOUT)
     with contextlib.suppress(OSError):
         link.send(b"\0")
@@ -114,6 +117,7 @@ def _is_awake(link: socket.socket) -> bool:
 
 
 def _send(link: socket.socket, fds: Sequence[int]) -> bool:
+    """Hand the descriptors over; False when the shim has gone."""
     with contextlib.suppress(OSError):
         socket.send_fds(link, [b"\0"], list(fds))
         return True
