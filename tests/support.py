@@ -66,14 +66,23 @@ def stand_by(workers: Collection[int]) -> set[int]:
     found = set()
     for pid in descendants():
         with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
-            parent = int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-            if parent in workers and os.getsid(pid) == os.getsid(parent) and b"stands-by" in _command_line(pid):
+            parent = int(stat_fields(pid)[1])
+            if parent in workers and os.getsid(pid) == os.getsid(parent) and "stands-by" in command_line(pid):
                 found.add(pid)
     return found
 
 
-def _command_line(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
+def command_line(pid: int) -> str:
+    """Return a process's arguments with spaces between them; nothing when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Return what follows the name in /proc/PID/stat (proc_pid_stat(5)): state, parent, group, session and more."""
+    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
 
 
 def strangers(before: Collection[int]) -> dict[int, str]:

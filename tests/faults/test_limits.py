@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.actors import assert_whole, start_counter, worker_of
+from tests.faults.actors import assert_whole, send, start_counter, worker_of
 from tests.faults.machine import connections_to, limited, wait_until_ended
 from tests.service.conftest import Services
 from tests.service.harness import GUNICORN, Answer, Service
@@ -70,10 +71,18 @@ def ended_run(service: Service) -> dict[str, Any]:
     return status
 
 
-def test_a_start_without_descriptors_fails_whole(service: Service, ended_run: dict[str, Any]) -> None:
-    """However many descriptors are missing, a start works or is a 500 that says so; the last run stays untouched."""
+@pytest.mark.parametrize(("standby", "least"), [(signal.SIGSTOP, 5), (signal.SIGCONT, 3)])
+def test_a_start_without_descriptors_fails_whole(
+    service: Service, ended_run: dict[str, Any], standby: signal.Signals, least: int
+) -> None:
+    """However many descriptors are missing, a start works or is a 500 that says so; the last run stays untouched.
+
+    With a shim that stands by it takes fewer than without one, or with a stopped one.
+    """
+    wait_until(lambda: service.standing_by)
     files = files_of(service)
     for more in range(A_REQUEST, ENOUGH):
+        send(standby, *service.standing_by)
         with descriptors_left(service, more):
             answer = service.post("/start", {"command": "echo again"})
         if answer.status == 201:
@@ -82,7 +91,7 @@ def test_a_start_without_descriptors_fails_whole(service: Service, ended_run: di
         assert files_of(service) == files
         service.wait_until_alone()
         assert service.status() == ended_run
-    assert more > A_REQUEST + 2
+    assert more > A_REQUEST + least
     assert answer.status == 201
     assert wait_until_ended(service)["exit_code"] == 0
     assert service.content() == "again"

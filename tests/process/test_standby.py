@@ -9,6 +9,7 @@ import pytest
 
 from app.process import boot, standby
 from app.process.manager import ProcessManager
+from tests.faults.actors import send
 from tests.process.conftest import ended
 from tests.support import stand_by, wait_until
 
@@ -28,8 +29,7 @@ def test_one_that_goes_on_too_late_begins_nothing(
     pm.keep_standby()
     (ready,) = wait_until(lambda: stand_by([os.getpid()]))
     wait_until(lambda: Path(f"/proc/{ready}/comm").read_text() == "llm-shell-shim\n")
-    os.kill(ready, signal.SIGSTOP)
-    wait_until(lambda: "State:\tT" in Path(f"/proc/{ready}/status").read_text())
+    send(signal.SIGSTOP, ready)
     pm.start(f"echo begun >> {tmp_path / 'mark'}")
     assert ended(pm)["exit_code"] == 0
     assert (tmp_path / "mark").read_text() == "begun\n"

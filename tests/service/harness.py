@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.service.calling import ANSWER_TIMEOUT, NO_HEADERS, exchange
-from tests.support import descendants, stand_by, strangers, wait_until
+from tests.support import command_line, descendants, stand_by, stat_fields, strangers, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "tests" / "programs"
@@ -100,8 +100,8 @@ class Service:
     @property
     def workers(self) -> list[int]:
         """Return the pids of the master's workers: forked from it, so that their command line is its own."""
-        own = _command_line(self.pid)
-        return [pid for pid in children(self.pid) if _command_line(pid) == own]
+        own = command_line(self.pid)
+        return [pid for pid in children(self.pid) if command_line(pid) == own]
 
     @property
     def standing_by(self) -> set[int]:
@@ -191,7 +191,7 @@ class Service:
         deadline = time.monotonic() + 10
         while len(workers := self.workers) != 1 or descendants(self.pid).keys() - self.standing_by != set(workers):
             assert time.monotonic() < deadline, f"below the master is not one worker alone: {descendants(self.pid)}"
-            time.sleep(0.01)
+            time.sleep(0.01)  # as `wait_until` does; this tells who is in the way
 
     def answers(self) -> bool:
         """Tell whether /health is answered; it is not for a moment after the worker has ended."""
@@ -223,7 +223,7 @@ def service_environment(log_dir: Path, settings: Mapping[str, str]) -> dict[str,
 
 def parent(pid: int) -> int:
     """Return the parent's pid."""
-    return int(_stat_fields(pid)[1])
+    return int(stat_fields(pid)[1])
 
 
 def children(pid: int) -> list[int]:
@@ -240,7 +240,7 @@ def children(pid: int) -> list[int]:
 def alive(pid: int) -> bool:
     """Tell whether a process still runs; a zombie does not."""
     try:
-        return _stat_fields(pid)[0] not in "ZX"
+        return stat_fields(pid)[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -298,22 +298,10 @@ def _left_after(before: set[int], timeout: float) -> dict[int, str]:
     """Reap the orphans that came here; return who else is left, at the latest after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
-        left = {pid: f"{name} {_command_line(pid)!r}" for pid, name in strangers(before).items()}
+        left = {pid: f"{name} {command_line(pid)!r}" for pid, name in strangers(before).items()}
         for pid in left:
             with suppress(ChildProcessError):  # not ours yet
                 os.waitpid(pid, os.WNOHANG)
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.01)
-
-
-def _command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def _stat_fields(pid: int) -> list[str]:
-    """Return what follows the name in /proc/PID/stat (proc_pid_stat(5)): state, parent, group, session and more."""
-    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()

@@ -6,12 +6,12 @@ import os
 import re
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.faults.actors import kill_shim, send, shim_of
 from tests.service.conftest import Services
-from tests.service.harness import Service, alive, parent
+from tests.service.harness import Service, alive
 from tests.support import descendants, wait_until
 
 # What a command may notice of how it was started.
@@ -29,11 +29,6 @@ def standby_of(service: Service) -> int:
     return pid
 
 
-def shim_of(service: Service) -> int:
-    """Return the pid of the current run's shim."""
-    return parent(service.status()["process_pid"])
-
-
 def probe(service: Service) -> str:
     """Return what a command finds out about how it was started."""
     service.start(PROBE)
@@ -45,7 +40,7 @@ def test_a_start_takes_the_shim_that_stands_by(service: Service) -> None:
     """The shim that was ready becomes the run's, in a session of its own, and another stands by soon after."""
     ready = standby_of(service)
     service.start("exec sleep 100")
-    assert shim_of(service) == ready
+    assert shim_of(service.status()) == ready
     assert os.getsid(ready) == ready
     assert standby_of(service) != ready
 
@@ -54,7 +49,7 @@ def test_a_command_cannot_tell(service: Service) -> None:
     """A command that a shim started which stood by finds itself just where a new shim's command does."""
     standby_of(service)
     seen = probe(service)
-    os.kill(standby_of(service), signal.SIGKILL)
+    send(signal.SIGKILL, standby_of(service))
     assert probe(service) == seen
     assert re.search(r"^PATH=", seen, re.MULTILINE)
 
@@ -63,16 +58,12 @@ def test_a_command_cannot_tell(service: Service) -> None:
 def test_what_becomes_of_it_hinders_no_start(service: Service, number: signal.Signals) -> None:
     """A command starts although somebody killed or stopped the shim that stood by; no zombie is kept."""
     ready = standby_of(service)
-    os.kill(ready, number)
-    wait_until(lambda: not alive(ready) or _state(ready) == "T")
+    send(number, ready)
+    wait_until(lambda: number == signal.SIGSTOP or not alive(ready))
     pid = service.start("echo started; exec sleep 100")["process_pid"]
     service.wait_for_output("started")
     assert alive(pid)
     assert not [name for name in descendants(service.pid).values() if name.endswith("(Z)")]
-
-
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_starts_in_a_row_do_not_wait_for_it(service: Service) -> None:
@@ -87,8 +78,7 @@ def test_it_is_no_member_of_a_tree(service: Service) -> None:
     """When a shim is killed and its orphans are looked for, the one that stands by is not taken for one of them."""
     service.start("exec sleep 100")
     standby = standby_of(service)
-    os.kill(shim_of(service), signal.SIGKILL)
-    wait_until(lambda: "shim" in str(service.status()["reason"]))
+    kill_shim(service)
     assert service.status()["leftover_pids"] == []
     assert service.post("/kill").body["survivors"] == []
     assert service.standing_by == {standby}
@@ -97,7 +87,7 @@ def test_it_is_no_member_of_a_tree(service: Service) -> None:
 def test_a_dead_worker_takes_it_along(service: Service) -> None:
     """After the worker was killed, its shim that stood by ends, and the next worker has one of its own."""
     old = standby_of(service)
-    os.kill(service.workers[0], signal.SIGKILL)
+    send(signal.SIGKILL, *service.workers)
     wait_until(lambda: not alive(old))
     wait_until(service.answers, 20)
     assert standby_of(service) != old
@@ -119,8 +109,7 @@ def test_a_stopped_one_does_not_outlive_the_service(serve: Services) -> None:
     """A shim that stood by, and that somebody stopped, is gone when the master is."""
     service = serve()
     ready = standby_of(service)
-    os.kill(ready, signal.SIGSTOP)
-    wait_until(lambda: _state(ready) == "T")
+    send(signal.SIGSTOP, ready)
     assert service.stop() == 0
     assert not alive(ready)
 
