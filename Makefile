@@ -52,8 +52,10 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
-$(VENV)/.runtime: requirements.txt $(VENV)/.made
+$(VENV)/.runtime: requirements.txt requirements-quick.txt $(VENV)/.made
 	$(INSTALL) -r requirements.txt
+	@$(INSTALL) --only-binary :all: -r requirements-quick.txt \
+	    || echo 'LLM Shell works without it: a flood of output costs more processor time then' >&2
 	@touch $@
 
 # Candidates are tried, not only looked for: version managers leave names on the path that do not run.

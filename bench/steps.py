@@ -13,7 +13,7 @@ from app.log.appender import Appender
 from app.log.clock import RunClock, format_time
 from app.log.manager import LogManager
 from app.log.page import LogPage
-from app.log.record import decode_block, encode_lines, show
+from app.log.record import decode_block, encode_lines
 from app.log.snapshot import Snapshot
 from app.log.writer import LogWriter
 from app.process.life import keep_buffers
@@ -24,7 +24,6 @@ from bench.timing import timed
 LINE = b"x" * 107 + b"\n"
 LINES = READ_SIZE // len(LINE)
 BLOCK = LINE * LINES
-BATCH = LINE * (64 * 1024 // len(LINE))  # about what is escaped at once
 STDIO = 4096
 REPEATS = 50
 
@@ -51,7 +50,6 @@ def _writing(folder: Path) -> dict[str, float]:
     fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     appender = Appender(str(folder / "appended"), mode=0o600, max_bytes=0)
     now = format_time(RunClock.start().now_ns())
-    batches = len(BLOCK) / len(BATCH)
     records = [block for block, _count in encode_lines(1, now, BLOCK, 0, len(BLOCK))]
     writer = LogWriter(str(folder / "fed"), RunClock.start())
 
@@ -60,13 +58,11 @@ def _writing(folder: Path) -> dict[str, float]:
             os.write(writing, BLOCK[start : start + STDIO])
         os.read(reading, READ_SIZE)
 
-    decoding = _best(lambda: show(BATCH)) * batches
     encoding = _best(lambda: deque(encode_lines(1, now, BLOCK, 0, len(BLOCK)), 0))
     appending = _best(lambda: appender.append(records))
     costs = {
         f"write(2) by {STDIO // 1024} KiB into the pipe, one read(2)": _best(through_the_pipe),
-        "bytes become text": decoding,
-        "escaped, framed, numbered": encoding - decoding,
+        "escaped, framed, numbered": encoding,
         "writev(2) into the page cache": appending,
         "the rest of what the writer does": _best(lambda: writer.feed(BLOCK)) - encoding - appending,
     }

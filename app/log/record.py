@@ -2,11 +2,20 @@
 
 from codecs import utf_8_decode
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Annotated
 
 from msgspec import DecodeError, Meta, Struct
 from msgspec.json import Decoder, Encoder
+
+_to_json: Callable[[str], str]
+try:
+    from ssrjson import dumps
+
+    _to_json = dumps
+except ImportError:  # not to be had on every system: see requirements-quick.txt
+    from json.encoder import encode_basestring
+
+    _to_json = encode_basestring
 
 LINE_LIMIT = 64 * 1024
 """Bytes of output that one record holds at most; a longer line is written in pieces."""
@@ -28,7 +37,6 @@ class Record(Struct, omit_defaults=True, gc=False):
     partial: bool = False
 
 
-_MUCH = 16 * 1024
 _BLOCK = 64 * 1024  # of output: with what becomes of it, it fits the processor's cache
 # What takes the place of a newline: not escaped in JSON, and part of no record's frame.
 # The last is a noncharacter (U+FDD0), for binary output, which holds each byte there is.
@@ -43,18 +51,27 @@ _UNREADABLE = (DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def show(output: bytes) -> str:
-    r"""Return output as text, bytes that are not UTF-8 as `\xNN`.
+    r"""Return output as text, bytes that are not UTF-8 as `\xNN`."""
+    return _in_utf8(output).decode()
+
+
+def _in_utf8(output: bytes) -> bytes:
+    r"""Return output as it is, but bytes that are not UTF-8 as `\xNN`.
 
     This is `backslashreplace`, which calls back for every bad byte; the two handlers used in its place are inlined in
     CPython's codecs and bring binary output from 3 to 15 MB/s. Output that spells `\udc` itself must go the slow way.
     """
+    if output.isascii():
+        return output
     try:
-        return output.decode()
+        output.decode()
     except UnicodeDecodeError:
         if b"\\udc" in output:
-            return output.decode(errors="backslashreplace")
+            return output.decode(errors="backslashreplace").encode()
+    else:
+        return output
     text = output.decode(errors="surrogateescape")
-    return text.encode(errors="backslashreplace").replace(b"\\udc", b"\\x").decode()
+    return text.encode(errors="backslashreplace").replace(b"\\udc", b"\\x")
 
 
 def whole_characters(output: bytes) -> int:
@@ -122,7 +139,7 @@ def _quote_lines(lines: bytes) -> tuple[bytes, bytes]:
     stand_in = next((character for character in _STAND_INS if character not in lines), None)
     if stand_in is None:
         return b'"%b"' % b"\0".join(encode_text(show(line)) for line in lines.split(b"\n")), b"\0"
-    return _quote(show(lines.replace(b"\n", stand_in))), stand_in
+    return quote(_in_utf8(lines.replace(b"\n", stand_in))), stand_in
 
 
 def encode(record: Record) -> bytes:
@@ -132,25 +149,16 @@ def encode(record: Record) -> bytes:
 
 def encode_text(text: str) -> bytes:
     """Return the inside of a JSON string: escaped, without its quotes."""
-    return _quote(text)[1:-1]
+    return quote(text.encode())[1:-1]
 
 
-def _quote(text: str) -> bytes:
-    """Return text as a JSON string.
+def quote(text: bytes) -> bytes:
+    """Return UTF-8 as a JSON string.
 
-    orjson is many times as quick, and worth its import, on much text.
+    Only ASCII is ever escaped in it, so the bytes pass as Latin-1, a character each: an emoji that was decoded would
+    make each character of its block four bytes, to become UTF-8 again.
     """
-    return _encoder.encode(text) if len(text) < _MUCH else _quick_quote()(text)
-
-
-@cache
-def _quick_quote() -> Callable[[str], bytes]:
-    """Return orjson's encoder; msgspec's where it is gone, as after an upgrade that a kept shim has outlived."""
-    try:
-        import orjson  # noqa: PLC0415  its import costs more than all that most commands print
-    except ImportError:
-        return _encoder.encode
-    return orjson.dumps
+    return _to_json(text.decode("latin-1")).encode("latin-1")
 
 
 def decode(raw: bytes) -> Record | None:
