@@ -14,7 +14,10 @@ from bench.timing import undisturbed
 
 OURS = "LLM Shell"
 CONMONS = ["conmon", "conmon --no-sync-log"]
-RICH = '\x1b[32mok\x1b[0m "quoted" back\\slash \U0001f680 done in 12 ms: src/components/App.tsx, 42 modules, ünïcödé!!!'
+RICH = (
+    '\x1b[32mok\x1b[0m "quoted" back\\slash \U0001f680 done in 12 ms: '
+    "src/components/App.tsx, 42 modules, ünïcödé, all ok"
+)
 # What lines hold, without their newlines, and how many of them make a case.
 TEXTS = {
     "108-byte lines": ("x" * 107, 2_000_000),
@@ -54,12 +57,18 @@ def _results(service: Service, text: str, lines: int, who: list[str], rounds: in
     command = f"yes {shlex.quote(text)} | head -n {lines}"
     results: dict[str, list[Result]] = defaultdict(list)
     for number in range(rounds):
-        turn = number % len(who)
-        for contestant in who[turn:] + who[:turn]:
+        for contestant in _order(who, number):
             results[contestant].append(undisturbed(partial(_run, contestant, service, command)))
     if any(result.lines != lines for result in results[OURS]):
         raise RuntimeError(f"we kept {[result.lines for result in results[OURS]]} of {lines} lines of {text[:20]}")
     return results
+
+
+def _order(who: list[str], number: int) -> list[str]:
+    """Return who comes when in this round: whose write-back is whose burden, and whose freed memory whose gift, changes."""
+    turn = number % len(who)
+    order = who[turn:] + who[:turn]
+    return order[::-1] if number % 2 else order
 
 
 def _run(contestant: str, service: Service, command: str) -> Result:

@@ -2,6 +2,7 @@
 
 from codecs import utf_8_decode
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Annotated
 
 from msgspec import DecodeError, Meta, Struct
@@ -41,10 +42,8 @@ _BLOCK = 64 * 1024  # of output: with what becomes of it, it fits the processor'
 # What takes the place of a newline: not escaped in JSON, and part of no record's frame.
 # The last is a noncharacter (U+FDD0), for binary output, which holds each byte there is.
 _STAND_INS = (b"\x7f", b"~", b"`", b"^", b"|", b"$", "\ufdd0".encode())
-_SHARING = 1000  # records whose heads share all but the last three digits of `seq`
-# Those digits: as they are where nothing precedes them, else always three.
-_NUMBERS = tuple(b"%d" % number for number in range(_SHARING))
-_DIGITS = tuple(b"%03d" % number for number in range(_SHARING))
+_MOST = 1000  # records at once: those of empty lines take sixty times the room of the lines
+_SHARING = 10_000  # records whose heads share all but the last four digits of `seq`
 _encoder = Encoder()
 _decoder = Decoder(Record)
 _UNREADABLE = (DecodeError, UnicodeDecodeError, RecursionError)
@@ -82,8 +81,7 @@ def whole_characters(output: bytes) -> int:
 def encode_lines(first_seq: int, timestamp: str, output: bytes, start: int, end: int) -> Iterator[tuple[bytes, int]]:
     """Yield the records of the lines in `output[start:end]`, which ends with a newline, in counted blocks.
 
-    This is where the time of a flood goes, so no Python runs for each line. A block has a thousand records at most:
-    those of empty lines take sixty times the room of the lines.
+    This is where the time of a flood goes, so that but for its beginning no Python runs for each line.
     """
     seq = first_seq
     while start < end:
@@ -102,13 +100,13 @@ def _end_of_block(output: bytes, start: int, wanted: int) -> int:
 def _encode_block(seq: int, timestamp: bytes, lines: bytes) -> Iterator[tuple[bytes, int]]:
     """Yield the records of lines, of which the last lacks its newline, and how many they are.
 
-    The lines are escaped as one string. Where one ended, the end of a record and the head of the next are put in; a
-    thousand heads share all but the last three digits of `seq`, which the `%` of bytes fills in. Of lines 1999 to 2001,
-    `a`, `b` and `c`, `~` standing for a newline, this makes first
+    The lines are escaped as one string. Where one ended, the end of a record and the head of the next are put in; ten
+    thousand heads share all but the last four digits of `seq`, which the `%` of bytes fills in. Of lines 19999 to
+    20001, `a`, `b` and `c`, `~` standing for a newline, this makes first
 
         {"seq":1%b,…,"line":"a~b~c"}                            text
-        {"seq":1%b,…,"line":"a~b~c"}                            framed: only 1999 is of this thousand
-        {"seq":1999,…,"line":"a"}                               yielded; left is "b~c"
+        {"seq":1%b,…,"line":"a~b~c"}                            framed: only 19999 begins so
+        {"seq":19999,…,"line":"a"}                              yielded; left is "b~c"
 
     and then
 
@@ -117,17 +115,29 @@ def _encode_block(seq: int, timestamp: bytes, lines: bytes) -> Iterator[tuple[by
     quoted, stand_in = _quote_lines(lines)
     left = quoted.replace(b"%", b"%%")
     while left:
-        thousands, rest = divmod(seq, _SHARING)
-        head = b'{"seq":%b%%b,"timestamp":"%b","line":' % (b"%d" % thousands if thousands else b"", timestamp)
+        shared, rest = divmod(seq, _SHARING)
+        head = b'{"seq":%b%%b,"timestamp":"%b","line":' % (b"%d" % shared if shared else b"", timestamp)
         text, frame = b"".join((head, left, b"}\n")), b'"}\n%b"' % head
-        framed = text.replace(stand_in, frame, _SHARING - 1 - rest)  # up to the last of this thousand
+        most = min(_MOST, _SHARING - rest)
+        framed = text.replace(stand_in, frame, most - 1)
         count = (len(framed) - len(text)) // (len(frame) - len(stand_in)) + 1
         left = b""
-        if rest + count == _SHARING and (end := framed.find(stand_in)) >= 0:
+        if count == most and (end := framed.find(stand_in)) >= 0:
             left = b'"' + framed[end + len(stand_in) : -len(b"}\n")]
             framed = framed[:end] + b'"}\n'
-        yield framed % (_DIGITS if thousands else _NUMBERS)[rest : rest + count], count
+        yield framed % (_digits()[rest : rest + count] if shared else _numbers(seq, count)), count
         seq += count
+
+
+@cache
+def _digits() -> tuple[bytes, ...]:
+    """Return the digits of `seq` that heads do not share: half a megabyte, which only a log of so many lines needs."""
+    return tuple(b"%04d" % number for number in range(_SHARING))
+
+
+def _numbers(seq: int, count: int) -> tuple[bytes, ...]:
+    """Return the whole numbers of lines, for heads that share no digit."""
+    return tuple(b"%d" % number for number in range(seq, seq + count))
 
 
 def _quote_lines(lines: bytes) -> tuple[bytes, bytes]:
