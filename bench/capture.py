@@ -65,7 +65,7 @@ def _results(service: Service, text: str, lines: int, who: list[str], rounds: in
 
 
 def _order(who: list[str], number: int) -> list[str]:
-    """Return who comes when in this round: whose write-back is whose burden, and whose freed memory whose gift, changes."""
+    """Return who comes when in this round: whom one's write-back burdens, and its freed memory serves, changes."""
     turn = number % len(who)
     order = who[turn:] + who[:turn]
     return order[::-1] if number % 2 else order
