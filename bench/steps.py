@@ -24,6 +24,7 @@ from bench.timing import timed
 LINE = b"x" * 107 + b"\n"
 LINES = READ_SIZE // len(LINE)
 BLOCK = LINE * LINES
+SEQ = 1_000_000  # in the midst of a flood
 STDIO = 4096
 REPEATS = 50
 
@@ -50,7 +51,7 @@ def _writing(folder: Path) -> dict[str, float]:
     fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     appender = Appender(str(folder / "appended"), mode=0o600, max_bytes=0)
     now = format_time(RunClock.start().now_ns())
-    records = [block for block, _count in encode_lines(1, now, BLOCK, 0, len(BLOCK))]
+    records = [block for block, _count in encode_lines(SEQ, now, BLOCK, 0, len(BLOCK))]
     writer = LogWriter(str(folder / "fed"), RunClock.start())
 
     def through_the_pipe() -> None:
@@ -58,7 +59,7 @@ def _writing(folder: Path) -> dict[str, float]:
             os.write(writing, BLOCK[start : start + STDIO])
         os.read(reading, READ_SIZE)
 
-    encoding = _best(lambda: deque(encode_lines(1, now, BLOCK, 0, len(BLOCK)), 0))
+    encoding = _best(lambda: deque(encode_lines(SEQ, now, BLOCK, 0, len(BLOCK)), 0))
     appending = _best(lambda: appender.append(records))
     costs = {
         f"write(2) by {STDIO // 1024} KiB into the pipe, one read(2)": _best(through_the_pipe),
