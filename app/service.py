@@ -13,6 +13,7 @@ from gunicorn.workers.gthread import TConn
 
 from app.config import ENV_FILE, Settings, SettingsError, load_settings, require_token_for
 from app.exceptions import LLMShellError
+from app.log.record import ESCAPES_QUICKLY
 from app.process.account import look_up
 from app.process.boot import SITE_PACKAGES
 from app.process.reach import changeable_by
@@ -98,6 +99,8 @@ def on_starting(server: "Arbiter") -> None:
     _log_to_gunicorn()
     if settings.run_as is not None:
         _warn_of_reach(settings.run_as)
+    if not ESCAPES_QUICKLY:
+        _log.info("Without ssrjson a flood of output costs more processor time (requirements-quick.txt).")
 
 
 def post_fork(server: "Arbiter", worker: object) -> None:  # noqa: ARG001  gunicorn's signature

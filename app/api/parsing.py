@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, cast
 
@@ -16,6 +17,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from app.exceptions import BadRequestError
 
 NO_SUCH_FIELD = "There is no such field; /openapi.json has them all."
+GIVEN_TWICE = "Give it only once."
 MAX_BODY_BYTES = 1024 * 1024
 SHOWN_FAULTS = 3
 
@@ -34,7 +36,7 @@ class StrictParser(FlaskParser):
                 return {}
             raise UnsupportedMediaType("Send the body as JSON, with the header Content-Type: application/json.")
         try:
-            value = json.loads(body.decode("utf-8"))
+            value = json.loads(body.decode("utf-8"), object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             raise BadRequestError(f"The body is not valid JSON: {_explain(error)}.") from error
         if not isinstance(value, dict):
@@ -45,7 +47,7 @@ class StrictParser(FlaskParser):
         """Return the query's parameters; one given twice is a fault, since nobody can tell which of the two counts."""
         repeated = [name for name, values in req.args.lists() if len(values) > 1]
         if repeated:
-            raise _invalid({name: ["Give it only once."] for name in repeated})
+            raise _invalid({name: [GIVEN_TWICE] for name in repeated})
         return req.args.to_dict()
 
     def handle_error(self, error: ValidationError, *_: object, **__: object) -> NoReturn:
@@ -70,7 +72,8 @@ class Blueprint(SmorestBlueprint):
 def refuse_parameters() -> None:
     """Refuse a query string where there is nothing to ask, without a schema's cost for what is polled all the time."""
     if request.query_string and (names := list(request.args)):
-        raise _invalid({name: [NO_SUCH_FIELD] for name in names})
+        text = f"{request.path} takes nothing in its query string; /openapi.json shows what it takes, and where."
+        raise _invalid({name: [text] for name in names})
 
 
 def refuse_body() -> None:
@@ -82,6 +85,15 @@ def refuse_body() -> None:
         raise BadRequestError(
             f"{request.path} takes no body; give its parameters in the query string, as /openapi.json shows."
         )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; a name given twice is a fault, as in a query string, and not the last one's victory."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(name for name, _value in pairs)
+        raise _invalid({name: [GIVEN_TWICE] for name, count in counts.items() if count > 1})
+    return found
 
 
 def _read_body(req: Request) -> bytes:

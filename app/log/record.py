@@ -12,11 +12,11 @@ _to_json: Callable[[str], str]
 try:
     from ssrjson import dumps
 
-    _to_json = dumps
+    _to_json, ESCAPES_QUICKLY = dumps, True
 except ImportError:  # not to be had on every system: see requirements-quick.txt
     from json.encoder import encode_basestring
 
-    _to_json = encode_basestring
+    _to_json, ESCAPES_QUICKLY = encode_basestring, False
 
 LINE_LIMIT = 64 * 1024
 """Bytes of output that one record holds at most; a longer line is written in pieces."""

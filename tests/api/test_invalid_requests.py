@@ -193,6 +193,21 @@ def test_bad_query_of_a_post(client: FlaskClient, path: str, field: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ('{"command": "ls", "command": "rm -r x"}', "command"),
+        ('{"command": "ls", "replace": false, "replace": true}', "replace"),
+        ('{"command": "ls", "env": {"A": "1", "A": "2"}}', "A"),
+        ('{"command": "ls", "nonsense": [{"x": 1, "x": 1}]}', "x"),
+    ],
+)
+def test_a_field_given_twice(client: FlaskClient, body: str, field: str) -> None:
+    """A name that a JSON object holds twice is named, instead of the last one winning."""
+    response = client.post("/start", data=body, content_type="application/json")
+    assert faults_of(response) == {field: ["Give it only once."]}
+
+
+@pytest.mark.parametrize(
     ("path", "field"),
     [
         ("/logs?lines=-1", "lines"),

@@ -51,6 +51,16 @@ def test_python_module(serve: Services, tmp_path: Path, number: signal.Signals) 
     assert not [pid for pid in tree if alive(pid)]
 
 
+def test_the_service_says_that_it_does_without_the_quick_encoder(serve: Services, tmp_path: Path) -> None:
+    """Where ssrjson is missing the service's log says so once, and answers are what they are with it."""
+    (tmp_path / "ssrjson.py").write_text("raise ImportError('not made for this system')")
+    services = [serve(settings={"PYTHONPATH": str(tmp_path)}), serve()]
+    for service in services:
+        service.start("printf '\\033[1m\\360\\237\\232\\200 \"it\" \\377\\n'; sleep 300")
+        service.wait_for_output('\x1b[1m\U0001f680 "it" \\xff')
+    assert [service.text.count("Without ssrjson") for service in services] == [1, 0]
+
+
 def test_stop_does_not_wait_for_the_stubborn(serve: Services) -> None:
     """A process that ignores SIGTERM is gone, by SIGKILL, some 5 s after the service was told to stop."""
     service = serve()
