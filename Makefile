@@ -55,7 +55,7 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 $(VENV)/.runtime: requirements.txt requirements-quick.txt $(VENV)/.made
 	$(INSTALL) -r requirements.txt
 	@$(INSTALL) --only-binary :all: -r requirements-quick.txt \
-	    || echo 'ssrjson could not be installed. LLM Shell works without it; see requirements-quick.txt' >&2
+	    || echo 'LLM Shell works without ssrjson (requirements-quick.txt says more; touch it, and make tries again)' >&2
 	@touch $@
 
 # Candidates are tried, not only looked for: version managers leave names on the path that do not run.

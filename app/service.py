@@ -13,7 +13,7 @@ from gunicorn.workers.gthread import TConn
 
 from app.config import ENV_FILE, Settings, SettingsError, load_settings, require_token_for
 from app.exceptions import LLMShellError
-from app.log.record import ESCAPES_QUICKLY
+from app.log.quoting import ESCAPES_QUICKLY
 from app.process.account import look_up
 from app.process.boot import SITE_PACKAGES
 from app.process.reach import changeable_by

@@ -31,12 +31,12 @@ REPEATS = 50
 
 def measure() -> list[Row]:
     """Time each step for as many lines as one read takes, without the wake-ups and the waiting in between."""
-    keep_buffers()  # as in a shim
     with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base:
-        written = _writing(Path(base))
         log = Path(LogManager(Path(base) / "logs").create_log_file())
         LogWriter(str(log), RunClock.start()).feed(BLOCK)
         read = _reading(log)
+        keep_buffers()  # as in a shim, and not in the worker, which reads
+        written = _writing(Path(base))
     return [*_rows("a line of 108 bytes, written", written), *_rows("the same line, read", read)]
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Generator
 from typing import Self
 
-from app.log.record import Record, decode_block, encode_text
+from app.log.quoting import encode_text
+from app.log.record import Record, decode_block
 from app.log.snapshot import Snapshot
 
 

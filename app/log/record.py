@@ -1,22 +1,14 @@
 """The log format: one JSON record a line. The one place that knows it."""
 
 from codecs import utf_8_decode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Annotated
 
 from msgspec import DecodeError, Meta, Struct
 from msgspec.json import Decoder, Encoder
 
-_to_json: Callable[[str], str]
-try:
-    from ssrjson import dumps
-
-    _to_json, ESCAPES_QUICKLY = dumps, True
-except ImportError:  # not to be had on every system: see requirements-quick.txt
-    from json.encoder import encode_basestring
-
-    _to_json, ESCAPES_QUICKLY = encode_basestring, False
+from app.log.quoting import encode_text, quote
 
 LINE_LIMIT = 64 * 1024
 """Bytes of output that one record holds at most; a longer line is written in pieces."""
@@ -42,7 +34,7 @@ _BLOCK = 64 * 1024  # of output: with what becomes of it, it fits the processor'
 # What takes the place of a newline: not escaped in JSON, and part of no record's frame.
 # The last is a noncharacter (U+FDD0), for binary output, which holds each byte there is.
 _STAND_INS = (b"\x7f", b"~", b"`", b"^", b"|", b"$", "\ufdd0".encode())
-_MOST = 1000  # records at once: those of empty lines take sixty times the room of the lines
+_MOST = 1000  # records made at once: those of empty lines take sixty times the room of the lines
 _SHARING = 10_000  # records whose heads share all but the last four digits of `seq`
 _encoder = Encoder()
 _decoder = Decoder(Record)
@@ -81,7 +73,8 @@ def whole_characters(output: bytes) -> int:
 def encode_lines(first_seq: int, timestamp: str, output: bytes, start: int, end: int) -> Iterator[tuple[bytes, int]]:
     """Yield the records of the lines in `output[start:end]`, which ends with a newline, in counted blocks.
 
-    This is where the time of a flood goes, so that but for its beginning no Python runs for each line.
+    This is where the time of a flood goes, so no Python runs for each line: only the numbers of the first ten thousand
+    are made one by one, and binary output that holds every stand-in is escaped so.
     """
     seq = first_seq
     while start < end:
@@ -155,20 +148,6 @@ def _quote_lines(lines: bytes) -> tuple[bytes, bytes]:
 def encode(record: Record) -> bytes:
     """Return one record as a line of the log."""
     return _encoder.encode(record) + b"\n"
-
-
-def encode_text(text: str) -> bytes:
-    """Return the inside of a JSON string: escaped, without its quotes."""
-    return quote(text.encode())[1:-1]
-
-
-def quote(text: bytes) -> bytes:
-    """Return UTF-8 as a JSON string.
-
-    Only ASCII is ever escaped in it, so the bytes pass as Latin-1, a character each: an emoji that was decoded would
-    make each character of its block four bytes, to become UTF-8 again.
-    """
-    return _to_json(text.decode("latin-1")).encode("latin-1")
 
 
 def decode(raw: bytes) -> Record | None:

@@ -10,6 +10,8 @@ from app.process.manager import ProcessManager
 from tests.process.conftest import content, ended, printed
 from tests.support import wait_until
 
+STAND_INS = "\x7f~`^|$\ufdd0".encode()
+
 
 def python(code: str) -> str:
     """Return a command that runs this Python code."""
@@ -75,9 +77,15 @@ def test_unfinished_line_is_shown_while_the_process_waits(pm: ProcessManager) ->
     assert page == {**page, "content": "Name? Bob!", "total_lines": 1, "lines_returned": 1}
 
 
-def test_pieces_of_one_line_are_numbered(pm: ProcessManager) -> None:
+def test_pieces_of_one_line_are_numbered(pm: ProcessManager, tmp_path: Path) -> None:
     """Pieces of a line share its number, count from 1, and all but the last are marked as partial."""
-    log_file = pm.start("printf 'a'; sleep 0.5; printf 'b'; sleep 0.5; echo c; echo next")["log_file"]
+    go = "until [ -e {} ]; do sleep 0.01; done"
+    first, second = tmp_path / "first", tmp_path / "second"
+    log_file = pm.start(f"printf a; {go.format(first)}; printf b; {go.format(second)}; echo c; echo next")["log_file"]
+    printed(pm, "a")
+    first.touch()
+    printed(pm, "ab")
+    second.touch()
     ended(pm)
     records = [json.loads(line) for line in Path(log_file).read_text().splitlines()]
     told = [(r["seq"], r.get("part"), r.get("partial"), r["line"]) for r in records]
@@ -96,6 +104,27 @@ def test_a_line_of_any_length_takes_bounded_memory(pm: ProcessManager) -> None:
     assert len(page["content"]) == 64 * 1048576 + 3
     assert page["content"].endswith("xend")
     assert 0 < ended_with_peak < 40 * 1024
+
+
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [
+        (b"", 1_000_000),
+        (b"y", 4_000_000),
+        (b"\1" * 100, 20_000_000),
+        ("\U0001f680".encode() * 25, 20_000_000),
+        (b"0" * 60_000 + STAND_INS, 30_000_000),
+        (STAND_INS, 5_000_000),
+        (b"\xff" * 200, 4_000_000),
+    ],
+    ids=["empty", "short", "all escaped", "emoji", "long with all stand-ins", "all stand-ins", "binary"],
+)
+def test_a_flood_takes_bounded_memory(pm: ProcessManager, tmp_path: Path, line: bytes, size: int) -> None:
+    """Whatever lines a flood is made of, the shim takes no more than 24 MB."""
+    (tmp_path / "line").write_bytes(line)
+    pm.start(f'yes "$(cat {tmp_path}/line)" | head -c {size}; echo; echo the end; exec sleep 100')
+    wait_until(lambda: pm.logs.read_logs(pm.get_status()["log_file"], lines=1)["content"] == "the end", timeout=60)
+    assert 0 < _peak_kib(_shim_of(pm)) < 24 * 1024
 
 
 def _shim_of(pm: ProcessManager) -> int:

@@ -1,12 +1,6 @@
 """The log format."""
 
 import json
-import subprocess
-import sys
-from importlib.util import find_spec
-from json.encoder import encode_basestring
-from pathlib import Path
-from platform import machine
 
 import pytest
 from hypothesis import given
@@ -20,14 +14,10 @@ from app.log.record import (
     decode_block,
     encode,
     encode_lines,
-    encode_text,
-    quote,
     show,
     whole_characters,
 )
-from tests.support import require
 
-ROOT = Path(__file__).resolve().parents[2]
 AT = "2026-11-22T06:08:00.123456Z"
 STAND_INS = "\x7f~`^|$\ufdd0"
 lines = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))
@@ -79,41 +69,6 @@ def test_numbers_go_on_where_their_first_digits_change(first: int, text: str, he
     records = [record for block, _count in blocks for record in decode_block(block)]
     assert records == [Record(first + i, AT, line) for i, line in enumerate(texts)]
     assert all(block.count(b"\n") == count <= 1000 for block, count in blocks)
-
-
-@given(lines)
-def test_text_is_the_inside_of_a_json_string(text: str) -> None:
-    """encode_text gives what a JSON string holds between its quotes."""
-    assert json.loads(b'"' + encode_text(text) + b'"') == text
-
-
-@given(st.text().map(str.encode) | st.binary(), st.integers(0, 300))
-def test_the_quick_encoder_escapes_as_the_standard_library_does(text: bytes, before: int) -> None:
-    """Wherever in its vectors a character falls, the encoder not had everywhere gives what Python's own does."""
-    require(find_spec("ssrjson") or machine() != "x86_64", "ssrjson, see requirements-quick.txt")
-    padded = b"." * before + text
-    assert quote(padded) == encode_basestring(padded.decode("latin-1")).encode("latin-1")
-
-
-@pytest.mark.parametrize("length", [1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129])
-def test_each_byte_is_escaped_at_each_place_of_a_vector(length: int) -> None:
-    """However many bytes are taken at once, each of the 256 comes out right at each place, and so do its neighbours."""
-    for place in range(length):
-        for byte in range(256):
-            text = b"." * place + bytes([byte]) + b'"' * (length - place - 1)
-            assert quote(text) == encode_basestring(text.decode("latin-1")).encode("latin-1")
-
-
-def test_lines_are_escaped_without_the_quick_encoder() -> None:
-    """Where it cannot be had, each line comes out the same."""
-    code = (
-        "import sys; sys.modules['ssrjson'] = None; from app.log.record import encode_lines\n"
-        "output = sys.stdin.buffer.read(); at = sys.argv[1]\n"
-        "sys.stdout.buffer.writelines(block for block, _ in encode_lines(1, at, output, 0, len(output)))"
-    )
-    output = b'\x1b[1mone\x1b[0m "2" \\ \xf0\x9f\x9a\x80\n\xff\x00\n' * 3000
-    result = subprocess.run([sys.executable, "-c", code, AT], cwd=ROOT, input=output, capture_output=True, check=True)
-    assert result.stdout == b"".join(block for block, _count in encode_lines(1, AT, output, 0, len(output)))
 
 
 @given(st.binary() | st.text().map(lambda text: text.encode(errors="surrogatepass")))
