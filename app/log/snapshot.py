@@ -9,7 +9,7 @@ from stat import S_ISREG
 
 from app.log.record import RECORD_LIMIT, Record, decode, decode_block
 
-_BLOCK = 256 * 1024
+_BLOCK = 64 * 1024  # the allocator maps what is larger than 128 KiB anew for each use, page by page
 _PROBE = 8 * 1024
 _USUAL_RECORD = 256
 
@@ -81,7 +81,7 @@ class Snapshot:
     def blocks(self, start: int, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
         """Yield whole lines from the offset `start` on, in blocks behind their offsets.
 
-        The first block has about `size` bytes, later ones grow to 256 KiB. A line longer than any record is dropped, so
+        The first block has about `size` bytes, later ones grow to 64 KiB. A line longer than any record is dropped, so
         that memory stays bounded in a file of garbage.
         """
         rest = b""
@@ -102,7 +102,7 @@ class Snapshot:
     def blocks_backward(self, size: int) -> Iterator[tuple[int, bytes]]:
         """Yield whole lines from the end of the log to its beginning, in blocks behind their offsets.
 
-        Blocks have about `size` bytes first and grow to 256 KiB, or as far as one line takes.
+        Blocks have about `size` bytes first and grow to 64 KiB, or as far as one line takes.
         """
         end = self.size
         while end > 0:
