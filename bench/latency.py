@@ -20,8 +20,7 @@ def measure(rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base)) as service:
         rows = undisturbed(lambda: _starts_and_kills(service, 20 * rounds))
         rows += [undisturbed(lambda: _at_rest_and_flooded(service)), _weight(service)]
-        rows += _past_runs(service, Path(base) / "logs", 10 * rounds)
-    return [*rows, _requests_per_second(rounds)]
+    return [*rows, *_past_runs(10 * rounds), _requests_per_second(rounds)]
 
 
 def _starts_and_kills(service: Service, repeats: int) -> list[Row]:
@@ -85,12 +84,17 @@ def _weight(service: Service) -> Row:
     return Row("service at rest", "resident memory, added up", f"{sum(parts):.0f} MB", readings)
 
 
-def _past_runs(service: Service, logs: Path, repeats: int) -> list[Row]:
-    before = undisturbed(lambda: _start_and_status(service, repeats))
-    for number in range(PAST_RUNS):
-        stem = time.strftime("%Y-%m-%d_%H-%M-%S", time.gmtime(10**9 + number))
-        (logs / f"{stem}.log").touch()
-    after = undisturbed(lambda: _start_and_status(service, repeats))
+def _past_runs(repeats: int) -> list[Row]:
+    keep = {"LLM_SHELL_LOG_KEEP": str(2 * PAST_RUNS)}
+    with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base), **keep) as service:
+        before = undisturbed(lambda: _start_and_status(service, repeats))
+        logs = Path(base) / "logs"
+        for number in range(PAST_RUNS):
+            stem = time.strftime("%Y-%m-%d_%H-%M-%S", time.gmtime(10**9 + number))
+            (logs / f"{stem}.log").touch()
+        after = undisturbed(lambda: _start_and_status(service, repeats))
+        if len(list(logs.iterdir())) < PAST_RUNS:
+            raise RuntimeError("the past runs were removed meanwhile")
     return [
         Row(call, f"p50 with {PAST_RUNS} past runs / with few", f"{with_many / with_few:.2f}", "")
         for call, with_few, with_many in zip(("POST /start", "GET /status"), before, after, strict=True)

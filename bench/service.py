@@ -59,11 +59,16 @@ class Service:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, application: str = "wsgi:app") -> Iterator[Service]:
+def serving(folder: Path, application: str = "wsgi:app", **settings: str) -> Iterator[Service]:
     """Run a service in this folder; another application gets the same gunicorn settings without the service's hooks."""
     output = (folder / "gunicorn.log").open("w+")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LLM_SHELL_")}
-    environment |= {"LLM_SHELL_PORT": "0", "LLM_SHELL_LOG_DIR": str(folder / "logs"), "PYTHONPATH": str(ROOT)}
+    environment |= {
+        "LLM_SHELL_PORT": "0",
+        "LLM_SHELL_LOG_DIR": str(folder / "logs"),
+        **settings,
+        "PYTHONPATH": str(ROOT),
+    }
     arguments = ["--config", str(ROOT / "gunicorn.conf.py")] if application == "wsgi:app" else PLAIN_SETTINGS
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", *arguments, "--pythonpath", str(ROOT), application],

@@ -8,6 +8,7 @@ from io import FileIO
 from itertools import count
 from pathlib import Path
 from stat import S_IMODE
+from threading import Lock
 from typing import Any
 
 from app.exceptions import BadRequestError, InternalError, NotFoundError
@@ -31,15 +32,15 @@ class LogManager:
         self.log_dir = Path(log_dir).absolute()
         self.file_mode = 0o640 if group_read else 0o600
         self._directory_mode = 0o750 if group_read else 0o700
+        self._naming = Lock()
+        self._newest: tuple[str, int] | None = None  # second and number of the newest name; None: not looked up yet
         self.make_directory()
 
     def create_log_file(self) -> str:
         """Create an empty log named after the present second in UTC; return its absolute path."""
         self.make_directory()
         second = time.strftime("%Y-%m-%d_%H-%M-%S", time.gmtime())
-        # Beyond those of this second that are gone already: a name is a run's for good, and tells its age.
-        first = retention.newest_number(self.log_dir, second) + 1
-        return self._claim(self.log_dir / f"{second}.log", first)
+        return self._claim(self.log_dir / f"{second}.log", self._next_number(second))
 
     def claim_log_file(self, path: str | Path) -> str:
         """Create an empty log at `path`, or beside it as `…_2`, `…_3` where that is taken; return its absolute path."""
@@ -100,6 +101,20 @@ class LogManager:
             found = self.log_dir.stat()
             if found.st_uid == os.geteuid() and S_IMODE(found.st_mode) != self._directory_mode:
                 self.log_dir.chmod(self._directory_mode)
+
+    def _next_number(self, second: str) -> int:
+        """Return a number beyond those of this second's runs, of which some may be gone already.
+
+        A name is a run's for good, and tells its age. The directory, which may hold very many, is looked through only
+        for the first name and while the clock is behind the newest one.
+        """
+        with self._naming:
+            self._newest = newest_second, number = self._newest or retention.newest(self.log_dir)
+            if second < newest_second:
+                return retention.newest_number(self.log_dir, second) + 1
+            number = number + 1 if second == newest_second else 1
+            self._newest = second, number
+            return number
 
     def _claim(self, wanted: Path, first: int = 1) -> str:
         """Create the file under the first name that no run has, be it by its log, its older segment or its record."""

@@ -19,13 +19,22 @@ def prune(log_dir: Path, keep: int, protect: Collection[str]) -> None:
 
     Age is told by name. What can't be removed is left for the next time.
     """
+    names = _names(log_dir)
+    if len(names) <= keep:  # as each run has a file at least
+        return
     runs: dict[tuple[str, int, str], list[str]] = defaultdict(list)
-    for name in _names(log_dir):
+    for name in names:
         if match := _OURS.fullmatch(name):
             runs[match["second"], int(match["number"] or 1), match["run_id"]].append(name)
     for run in sorted(runs)[: max(0, len(runs) - keep)]:
         if run[-1] not in protect:
             _remove(log_dir, runs[run])
+
+
+def newest(log_dir: Path) -> tuple[str, int]:
+    """Return the second and the number of the newest run, by its name; an empty second when there is none."""
+    runs = (match for name in _names(log_dir) if (match := _OURS.fullmatch(name)))
+    return max(((run["second"], int(run["number"] or 1)) for run in runs), default=("", 0))
 
 
 def newest_number(log_dir: Path, second: str) -> int:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from stat import S_IMODE
 
@@ -38,6 +39,25 @@ def test_no_log_is_shared(manager: LogManager) -> None:
     paths = [manager.create_log_file() for _ in range(20)]
     assert len(set(paths)) == 20
     assert all(re.fullmatch(r"[\d-]{10}_[\d-]{8}(_\d+)?\.log", Path(path).name) for path in paths)
+
+
+def test_no_name_is_given_again(manager: LogManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that are gone, or that another manager began, keep their numbers, also when the clock is set back."""
+    given, at = [], time.gmtime
+    for second, others in [(100, ["_2"]), (200, []), (200, []), (100, []), (100, ["_7"]), (201, [])]:
+        now = at(second)
+        monkeypatch.setattr(time, "gmtime", lambda now=now: now)
+        for end in others:
+            (manager.log_dir / f"{time.strftime('%Y-%m-%d_%H-%M-%S', now)}{end}.log").touch()
+        given.append(Path(manager.create_log_file()).stem[len("1970-01-01_00-") :])
+    assert given == ["01-40_3", "03-20", "03-20_2", "01-40_4", "01-40_8", "03-21"]
+
+
+def test_a_new_name_costs_the_same_however_many_there_are(manager: LogManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the manager knows the newest name it looks through the directory no more."""
+    manager.create_log_file()
+    monkeypatch.setattr(os, "listdir", None)
+    assert len({manager.create_log_file() for _ in range(3)}) == 3
 
 
 @pytest.mark.parametrize("taken", ["test.log", "test.json", "test.1.log"])
