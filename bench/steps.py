@@ -7,12 +7,14 @@ import tempfile
 from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
+from json.encoder import encode_basestring
 from pathlib import Path
 
 from app.log.appender import Appender
 from app.log.clock import RunClock, format_time
 from app.log.manager import LogManager
 from app.log.page import LogPage
+from app.log.quoting import quote
 from app.log.record import decode_block, encode_lines
 from app.log.snapshot import Snapshot
 from app.log.writer import LogWriter
@@ -37,12 +39,21 @@ def measure() -> list[Row]:
         read = _reading(log)
         keep_buffers()  # as in a shim, and not in the worker, which reads
         written = _writing(Path(base))
-    return [*_rows("a line of 108 bytes, written", written), *_rows("the same line, read", read)]
+    return [*_rows("a line of 108 bytes, written", written), *_rows("the same line, read", read), _escaping()]
 
 
 def _rows(case: str, costs: dict[str, float]) -> list[Row]:
     total = sum(costs.values())
     return [Row(case, step, f"{cost / LINES * 1e9:.0f} ns", f"{cost / total:.0%}") for step, cost in costs.items()]
+
+
+def _escaping() -> Row:
+    """Compare the encoder that is in use with the one that every system has."""
+    lines = BLOCK[: 64 * 1024]  # as many as are escaped at once
+    ours = _best(lambda: quote(lines)) / len(lines) * len(LINE)
+    usual = _best(lambda: encode_basestring(lines.decode("latin-1")).encode("latin-1")) / len(lines) * len(LINE)
+    readings = f"{ours * 1e9:.0f} ns / {usual * 1e9:.0f} ns"
+    return Row("the same line, escaped", "encoder in use / the standard library's", f"{ours / usual:.2f}", readings)
 
 
 def _writing(folder: Path) -> dict[str, float]:
