@@ -16,16 +16,20 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help=f"any of {', '.join(PARTS)}; all by default")
     parser.add_argument("--rounds", type=int, default=5, help="how often each contestant runs (default: 5)")
     parser.add_argument("--scale", type=float, default=1.0, help="size of outputs and logs (default: 1.0)")
+    parser.add_argument("--lines", default="", help="only the floods whose name holds this, such as emoji")
     arguments = parser.parse_args()
     parts = arguments.parts or PARTS
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    texts = {name: text for name, text in capture.TEXTS.items() if arguments.lines in name}
+    if not texts:
+        parser.error(f"no such flood: {arguments.lines}; there are {', '.join(capture.TEXTS)}")
     absent = contestants.install() if {"capture", "cpu", "latency"} & set(parts) else set()
     rows: list[Row] = []
     if "capture" in parts:
-        rows += capture.measure(arguments.rounds, arguments.scale, absent)
+        rows += capture.measure(texts, arguments.rounds, arguments.scale, absent)
     if "cpu" in parts:
-        rows += capture.measure_cpu(arguments.rounds, arguments.scale, absent)
+        rows += capture.measure_cpu(texts, arguments.rounds, arguments.scale, absent)
     if "reading" in parts:
         rows += reading.measure(arguments.scale)
     if "latency" in parts:

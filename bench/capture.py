@@ -3,6 +3,7 @@
 import shlex
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -18,22 +19,22 @@ RICH = (
     '\x1b[32mok\x1b[0m "quoted" back\\slash \U0001f680 done in 12 ms: '
     "src/components/App.tsx, 42 modules, ünïcödé, all ok"
 )
+Texts = Mapping[str, tuple[str, int]]
 # What lines hold, without their newlines, and how many of them make a case.
-TEXTS = {
+TEXTS: Texts = {
     "108-byte lines": ("x" * 107, 2_000_000),
     "8-byte lines": ("x" * 7, 10_000_000),
     "1 KB lines": ("x" * 1023, 200_000),
     "64 KB lines": ("x" * 65_000, 3_000),
     "108-byte lines with colours, quotes, emoji": (RICH, 2_000_000),
 }
-GIGABYTES = [name for name in TEXTS if name != "8-byte lines"]  # of those it would be 125 million
 
 
-def measure(rounds: int, scale: float, absent: set[str]) -> list[Row]:
+def measure(texts: Texts, rounds: int, scale: float, absent: set[str]) -> list[Row]:
     """Run every case `rounds` times, each contestant in another place from round to round."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base)) as service:
-        for case, (text, count) in TEXTS.items():
+        for case, (text, count) in texts.items():
             lines = max(1000, int(count * scale))
             peers = PEERS if case == "108-byte lines" else ["plain file", *CONMONS]
             who = [OURS, *(peer for peer in peers if peer not in absent)]
@@ -41,13 +42,14 @@ def measure(rounds: int, scale: float, absent: set[str]) -> list[Row]:
     return rows
 
 
-def measure_cpu(rounds: int, scale: float, absent: set[str]) -> list[Row]:
+def measure_cpu(texts: Texts, rounds: int, scale: float, absent: set[str]) -> list[Row]:
     """Let a gigabyte pass, which the start of a shim hardly shows in, and compare the processors' time."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base)) as service:
         who = [OURS, *(peer for peer in CONMONS if peer not in absent)]
-        for case in GIGABYTES:
-            text, _count = TEXTS[case]
+        for case, (text, _count) in texts.items():
+            if case == "8-byte lines":  # a gigabyte would be 125 million of them
+                continue
             lines = int(10**9 * scale / (len(text.encode()) + 1))
             rows += _cpu_rows(f"1 GB of {case}", lines, _results(service, text, lines, who, rounds))
     return rows
