@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,14 +33,18 @@ def prune(log_dir: Path, keep: int, protect: Collection[str]) -> None:
 
 def newest(log_dir: Path) -> tuple[str, int]:
     """Return the second and the number of the newest run, by its name; an empty second when there is none."""
-    runs = (match for name in _names(log_dir) if (match := _OURS.fullmatch(name)))
-    return max(((run["second"], int(run["number"] or 1)) for run in runs), default=("", 0))
+    return max(_runs(log_dir), default=("", 0))
 
 
 def newest_number(log_dir: Path, second: str) -> int:
     """Return the number of the newest run that was started in this second; 0 when there is none."""
-    runs = (match for name in _names(log_dir) if (match := _OURS.fullmatch(name)) and match["second"] == second)
-    return max((int(run["number"] or 1) for run in runs), default=0)
+    return max((number for begun, number in _runs(log_dir) if begun == second), default=0)
+
+
+def _runs(log_dir: Path) -> Iterator[tuple[str, int]]:
+    """Yield the second and the number of the run of each file that is one's."""
+    matches = map(_OURS.fullmatch, _names(log_dir))
+    return ((match["second"], int(match["number"] or 1)) for match in matches if match)
 
 
 def _names(log_dir: Path) -> list[str]:
