@@ -29,7 +29,11 @@ class StrictParser(FlaskParser):
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": RAISE, "query": RAISE}  # noqa: RUF012 (declared so in webargs)
 
     def load_json(self, req: Request, schema: Schema) -> Any:  # noqa: ARG002 (webargs' signature)
-        """Return the body's JSON object; no body at all reads as an empty one, so that the missing fields get named."""
+        """Return the body's JSON object; no body at all reads as an empty one, so that the missing fields get named.
+
+        What stands in the query string instead is refused first, or it would be told as missing.
+        """
+        refuse_parameters()
         body = _read_body(req)
         if not is_json(req.mimetype):
             if not body:

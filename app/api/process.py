@@ -22,7 +22,6 @@ def start(**request: Any) -> dict[str, Any]:
     Answers at once, while the command runs on; read what it prints with GET /logs and its end from GET /status. 409
     when the last run, or something it left behind, is still alive: call POST /kill first, or send `"replace": true`.
     """
-    refuse_parameters()
     return supervisor.start(**request)
 
 

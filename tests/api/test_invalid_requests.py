@@ -207,6 +207,11 @@ def test_a_field_given_twice(client: FlaskClient, body: str, field: str) -> None
     assert faults_of(response) == {field: ["Give it only once."]}
 
 
+def test_fields_in_the_query_string(client: FlaskClient) -> None:
+    """Whoever gives /start its command in the query string is told so, and not that it is missing."""
+    assert "takes nothing in its query string" in faults_of(client.post("/start?command=ls"))["command"][0]
+
+
 @pytest.mark.parametrize(
     ("path", "field"),
     [
