@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.process.manager import ProcessManager
+from tests.faults.actors import shim_of
 from tests.process.conftest import content, ended, printed
 from tests.support import wait_until
 
@@ -95,7 +96,7 @@ def test_pieces_of_one_line_are_numbered(pm: ProcessManager, tmp_path: Path) -> 
 def test_a_line_of_any_length_takes_bounded_memory(pm: ProcessManager) -> None:
     """A line of 64 MiB comes through whole while the shim stays small."""
     pm.start(python('import sys; [sys.stdout.write("x" * 1048576) for _ in range(64)]; print("end")') + "; :")
-    shim = _shim_of(pm)
+    shim = shim_of(pm.get_status())
     ended_with_peak = 0
     while pm.get_status()["status"] == "running":
         ended_with_peak = max(ended_with_peak, _peak_kib(shim))
@@ -124,12 +125,7 @@ def test_a_flood_takes_bounded_memory(pm: ProcessManager, tmp_path: Path, line: 
     (tmp_path / "line").write_bytes(line)
     pm.start(f'yes "$(cat {tmp_path}/line)" | head -c {size}; echo; echo the end; exec sleep 100')
     wait_until(lambda: pm.logs.read_logs(pm.get_status()["log_file"], lines=1)["content"] == "the end", timeout=60)
-    assert 0 < _peak_kib(_shim_of(pm)) < 24 * 1024
-
-
-def _shim_of(pm: ProcessManager) -> int:
-    pid = pm.get_status()["process_pid"]
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    assert 0 < _peak_kib(shim_of(pm.get_status())) < 24 * 1024
 
 
 def _peak_kib(pid: int) -> int:
