@@ -2,8 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
-from bench import capture, contestants, latency, reading, steps
+from bench import builds, capture, contestants, latency, reading, steps
 from bench.table import Row, machine, render
 from bench.timing import ATTEMPTS, undisturbed
 
@@ -17,23 +18,31 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each contestant runs (default: 5)")
     parser.add_argument("--scale", type=float, default=1.0, help="size of outputs and logs (default: 1.0)")
     parser.add_argument("--lines", default="", help="only the floods whose name holds this, such as emoji")
+    parser.add_argument("--before", metavar="COMMIT", help="measure this build beside that commit's, and nothing else")
     arguments = parser.parse_args()
-    parts = arguments.parts or PARTS
-    if unknown := set(parts) - set(PARTS):
+    if arguments.before:
+        print(f"{machine()}\n\n{render(builds.measure(arguments.before, arguments.rounds, arguments.scale))}")
+        return
+    if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     texts = {name: text for name, text in capture.TEXTS.items() if arguments.lines in name}
     if not texts:
         parser.error(f"no such flood: {arguments.lines}; there are {', '.join(capture.TEXTS)}")
+    _measure(arguments.parts or PARTS, texts, arguments.rounds, arguments.scale)
+
+
+def _measure(parts: Sequence[str], texts: capture.Texts, rounds: int, scale: float) -> None:
+    """Measure these parts beside the peers, and print the table."""
     absent = contestants.install() if {"capture", "cpu", "latency"} & set(parts) else set()
     rows: list[Row] = []
     if "capture" in parts:
-        rows += capture.measure(texts, arguments.rounds, arguments.scale, absent)
+        rows += capture.measure(texts, rounds, scale, absent)
     if "cpu" in parts:
-        rows += capture.measure_cpu(texts, arguments.rounds, arguments.scale, absent)
+        rows += capture.measure_cpu(texts, rounds, scale, absent)
     if "reading" in parts:
-        rows += reading.measure(arguments.scale)
+        rows += reading.measure(scale)
     if "latency" in parts:
-        rows += latency.measure(arguments.rounds)
+        rows += latency.measure(rounds)
     if "steps" in parts:
         rows += steps.measure()
     if set(parts) - {"steps"}:

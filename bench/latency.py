@@ -28,7 +28,7 @@ def _starts_and_kills(service: Service, repeats: int) -> list[Row]:
     for _ in range(repeats):
         bare.append(timed(lambda: subprocess.run([sys.executable, "-I", "-c", "pass"], check=True)))
         starts.append(timed(lambda: service.start("exec sleep 1000")))
-        _wait_for_shim(service)
+        wait_for_shim(service)
         kills.append(timed(lambda: service.call("POST", "/kill")))
     quick = []
     for _ in range(repeats // 4):
@@ -44,11 +44,11 @@ def _starts_and_kills(service: Service, repeats: int) -> list[Row]:
 
 
 def _start_after_a_pause(service: Service) -> float:
-    _ready_shim(service)
+    ready_shim(service)
     return timed(lambda: service.start("exec sleep 1000"))
 
 
-def _ready_shim(service: Service) -> int:
+def ready_shim(service: Service) -> int:
     """Wait until a shim stands by, and return its pid; once it is ready, it bears that name."""
     worker = service.worker
 
@@ -59,7 +59,7 @@ def _ready_shim(service: Service) -> int:
     return ready()[0]
 
 
-def _wait_for_shim(service: Service) -> None:
+def wait_for_shim(service: Service) -> None:
     """Wait until the shim has imported what it needs for the rest of its life: it names itself in the record then."""
     record = Path(service.status()["log_file"]).with_suffix(".json")
     wait_until(lambda: '"shim":' in record.read_text())
@@ -79,7 +79,7 @@ def _at_rest_and_flooded(service: Service) -> Row:
 def _weight(service: Service) -> Row:
     service.start("exec sleep 1000")
     shim = parent(service.status()["process_pid"])
-    parts = [memory_kib(pid, "VmRSS") / 1024 for pid in (service.pid, service.worker, shim, _ready_shim(service))]
+    parts = [memory_kib(pid, "VmRSS") / 1024 for pid in (service.pid, service.worker, shim, ready_shim(service))]
     readings = "master {:.0f}, worker {:.0f}, shim {:.0f}, shim that stands by {:.0f} MB".format(*parts)
     return Row("service at rest", "resident memory, added up", f"{sum(parts):.0f} MB", readings)
 

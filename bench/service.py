@@ -59,19 +59,22 @@ class Service:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, application: str = "wsgi:app", **settings: str) -> Iterator[Service]:
-    """Run a service in this folder; another application gets the same gunicorn settings without the service's hooks."""
+def serving(folder: Path, application: str = "wsgi:app", root: Path = ROOT, **settings: str) -> Iterator[Service]:
+    """Run a service in this folder; another application gets the same gunicorn settings without the service's hooks.
+
+    `root` is the checkout whose code it is.
+    """
     output = (folder / "gunicorn.log").open("w+")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LLM_SHELL_")}
     environment |= {
         "LLM_SHELL_PORT": "0",
         "LLM_SHELL_LOG_DIR": str(folder / "logs"),
         **settings,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(root),
     }
-    arguments = ["--config", str(ROOT / "gunicorn.conf.py")] if application == "wsgi:app" else PLAIN_SETTINGS
+    arguments = ["--config", str(root / "gunicorn.conf.py")] if application == "wsgi:app" else PLAIN_SETTINGS
     process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", *arguments, "--pythonpath", str(ROOT), application],
+        [sys.executable, "-m", "gunicorn", *arguments, "--pythonpath", str(root), application],
         cwd=folder,
         env=environment,
         stdout=output,

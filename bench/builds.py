@@ -1,0 +1,113 @@
+"""This build beside that of another commit, both running at once and called in turn: what a change costs."""
+
+import compileall
+import contextlib
+import io
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from bench.capture import TEXTS
+from bench.contestants import llm_shell
+from bench.latency import ready_shim, wait_for_shim
+from bench.service import ROOT, Service, serving, wait_until
+from bench.table import Row
+from bench.timing import timed, undisturbed
+
+# Both builds get the same shell: what is compared is the service, not bash with dash.
+SHELL = "/bin/sh"
+FLOODS = ("108-byte lines", "8-byte lines", "108-byte lines with colours, quotes, emoji")
+LOG_LINES = 1_000_000
+
+
+class Case(NamedTuple):
+    """What is measured, how often, and what is live meanwhile: a command, and how many lines it prints first."""
+
+    name: str
+    measure: Callable[[Service], float]
+    repeats: int
+    live: str = ""
+    lines: int = 0
+
+
+def measure(commit: str, rounds: int, scale: float) -> list[Row]:
+    """Measure calls and floods of both builds; a figure is this build's median by the other's."""
+    with contextlib.ExitStack() as stack:
+        base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llm-shell-bench-")))
+        builds = []
+        for name, root in (("ours", ROOT), ("theirs", _checkout(commit, base / "checkout"))):
+            folder = base / name
+            folder.mkdir()
+            builds.append(stack.enter_context(serving(folder, root=root, LLM_SHELL_SHELL=SHELL)))
+        return [_row(case, builds) for case in _cases(rounds, scale)]
+
+
+def _cases(rounds: int, scale: float) -> Iterator[Case]:
+    crowd = "for i in $(seq 30); do sleep 1000 & done; wait"
+    yield Case("POST /start in a row, p50", _start, 40 * rounds)
+    yield Case("POST /start, a shim stands by, p50", _start_after_a_pause, 4 * rounds)
+    yield Case("POST /kill, p50", _kill, 40 * rounds)
+    yield Case("POST /kill of a tree of 30, p50", partial(_kill, command=crowd), 8 * rounds)
+    yield Case("GET /status of a live run, p50 of 50", partial(_get, path="/status"), 20 * rounds, "exec sleep 1000")
+    long_log = f"seq {LOG_LINES}; exec sleep 1000"
+    yield Case(
+        "GET /logs?lines=100, p50 of 50", partial(_get, path="/logs?lines=100"), 20 * rounds, long_log, LOG_LINES
+    )
+    for name in FLOODS:
+        text, count = TEXTS[name]
+        yield Case(f"capture of {name}", partial(_flood, text=text, lines=int(count * scale)), 2 * rounds)
+
+
+def _row(case: Case, builds: list[Service]) -> Row:
+    """Measure both builds in turn, each as often first as the other."""
+    for service in builds if case.live else ():
+        service.start(case.live)
+        wait_until(lambda service=service: service.total_lines() >= case.lines)
+    readings: list[list[float]] = [[], []]
+    for number in range(case.repeats):
+        for which in (0, 1) if number % 2 else (1, 0):
+            readings[which].append(undisturbed(partial(case.measure, builds[which])))
+    ours, theirs = map(median, readings)
+    shown = f"{ours * 1000:.2f} ms / {theirs * 1000:.2f} ms"
+    return Row(case.name, "this build / the other", f"{ours / theirs:.2f}", shown)
+
+
+def _start(service: Service) -> float:
+    with contextlib.suppress(RuntimeError):  # nothing to kill
+        service.call("POST", "/kill?type=SIGKILL")
+    return timed(lambda: service.start("exec sleep 1000"))
+
+
+def _start_after_a_pause(service: Service) -> float:
+    with contextlib.suppress(RuntimeError):  # nothing to kill
+        service.call("POST", "/kill?type=SIGKILL")
+    ready_shim(service)
+    return timed(lambda: service.start("exec sleep 1000"))
+
+
+def _kill(service: Service, command: str = "exec sleep 1000") -> float:
+    service.start(command)
+    wait_for_shim(service)
+    return timed(lambda: service.call("POST", "/kill"))
+
+
+def _get(service: Service, path: str) -> float:
+    return median(timed(lambda: service.call("GET", path)) for _ in range(50))
+
+
+def _flood(service: Service, text: str, lines: int) -> float:
+    return llm_shell(service, f"yes '{text}' | head -n {lines}").seconds
+
+
+def _checkout(commit: str, folder: Path) -> Path:
+    """Put the files of a commit into this folder, compiled like ours."""
+    archive = subprocess.run(["git", "-C", str(ROOT), "archive", commit], capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(folder, filter="data")
+    compileall.compile_dir(str(folder / "app"), quiet=1)
+    return folder
