@@ -1,46 +1,89 @@
-"""The end of a tree: one signal to every member, a time of grace, then SIGKILL in rounds until nobody is left."""
+"""The end of a tree: SIGTERM to everybody in its turn, a time of grace, then SIGKILL in rounds until nobody is left."""
 
 import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from app.process.tree import Identity, Member, read_member, send
+from app.process.facts import ProcFacts
+from app.process.order import Decision, Past, decide, parents_first
+from app.process.tree import Identity, Member, may_signal, read_member, send
 
-# What survives SIGKILL this long sits in the kernel (state D) or belongs to another user: waiting longer helps nobody.
+# What survives SIGKILL this long sits in the kernel (state D): waiting longer helps nobody.
 KILL_PATIENCE = 2.0
 # While SIGKILL is under way `/proc` is read again at least this often, for what was forked between two reads.
 ROUND_INTERVAL = 0.05
+# So long before the grace ends, everybody gets SIGTERM who has not had it; at the last quarter of a short grace. As
+# long, a reader that lost its last writer has for finding the end of its input.
+LATE = 1.0
+# After a look at the tree, so many times its duration passes before an end leads to the next.
+REST = 2.0
 
 
 class Ending:
     """Walk one tree from the first signal to the last survivor, in steps that never block for long.
 
-    `members` lists the live tree. Times are `time.monotonic()` instants.
+    `members` lists the live tree. `note` is told, before each batch of SIGTERM, of the tree and of all who will have
+    had it by then, `watch` of whose end must lead to a call of `stir`. Times are `time.monotonic()` instants.
     """
 
-    def __init__(self, members: Callable[[], list[Member]]) -> None:
+    def __init__(
+        self,
+        members: Callable[[], list[Member]],
+        process: Identity,
+        *,
+        note: Callable[[list[Member], list[Identity]], None] = lambda _members, _told: None,
+        watch: Callable[[Iterable[Identity]], None] = lambda _awaited: None,
+    ) -> None:
         self._members = members
+        self._process = process
+        self._note = note
+        self._watch = watch
+        self._told: set[Identity] = set()
+        self._held: set[Identity] = set()
+        self._spared: set[Identity] = set()
+        self._parents: dict[Identity, Identity] = {}
+        self._drained: dict[Identity, float] = {}
+        self._stirred = False
+        self._next_look = 0.0
+        self._late_at: float | None = None
+        self._lead = LATE
         self._killed: set[Identity] = set()
+        self._next_round = 0.0
+        self.refused: set[Identity] = set()
         self.deadline = 0.0
         self.killing = False
         self.escalated = False
-        self._next_round = 0.0
+        # Whether nobody is left but those whom we may not signal: more time would change nothing.
+        self.hopeless = False
 
-    def terminate(self, number: signal.Signals, deadline: float) -> None:
-        """Send a polite signal to every member once; what lives at the deadline is killed by `advance`.
-
-        Groups get it by one kill(2) each, which no fork can slip past: fork fails and is restarted when a signal is
-        pending (copy_process(), kernel/fork.c). There is one pass only: what a member starts afterwards is its own
-        clean-up. SIGCONT follows, since a stopped process acts on SIGTERM only when it goes on (signal(7)).
-        """
+    def terminate(self, deadline: float) -> None:
+        """Begin with SIGTERM, `decide` saying to whom; what lives at the deadline is killed by `advance`."""
+        now = time.monotonic()
+        self._lead = min(LATE, max(0.0, deadline - now) / 4)
         self.deadline = deadline
-        _signal_all(self._members(), number, signal.SIGCONT)
+        self._late_at = deadline - self._lead
+        self._look(late=now >= self._late_at)
+
+    def resume(self, told: Iterable[Identity], known: Iterable[Identity], deadline: float) -> None:
+        """Go on with an ending that somebody else began: whom it told, and who was there then, so is no clean-up."""
+        self._told.update(told)
+        self._held.update(set(known) - self._told)
+        self.terminate(deadline)
+
+    def stir(self) -> None:
+        """Have the next `advance` look at the tree: somebody of it has ended."""
+        self._stirred = True
 
     def hasten(self, deadline: float) -> None:
         """Bring the end of the grace forward; never puts it off."""
-        self.deadline = min(self.deadline, deadline)
+        if deadline >= self.deadline:
+            return
+        self.deadline = deadline
+        self._lead = min(self._lead, max(0.0, deadline - time.monotonic()) / 4)
+        if self._late_at is not None:
+            self._late_at = min(self._late_at, deadline - self._lead)
 
     def kill(self) -> None:
         """Send SIGKILL to every member now."""
@@ -55,10 +98,14 @@ class Ending:
             # Not at each end that comes in meanwhile: a look at `/proc` for each would make hundreds take seconds.
             if now >= self._next_round:
                 self._kill_round()
-            return now >= self.deadline
+            return self.hopeless or now >= self.deadline
         if now >= self.deadline:
             self.escalate()
-        return False
+        elif self._late_at is not None and now >= self._late_at:
+            self._look(late=True)
+        elif now >= self._look_at:
+            self._look(late=False)
+        return self.hopeless
 
     def escalate(self) -> None:
         """Skip what is left of the grace that somebody else was granted."""
@@ -68,37 +115,115 @@ class Ending:
     @property
     def wake_at(self) -> float:
         """Return the latest instant at which `advance` must be called again."""
-        return min(self.deadline, self._next_round) if self.killing else self.deadline
+        if self.killing:
+            return min(self.deadline, self._next_round)
+        return min(self.deadline, self._look_at, self._late_at if self._late_at is not None else self.deadline)
+
+    @property
+    def _look_at(self) -> float:
+        """Return when the tree is to be looked at next: after an end, or when a reader has had its time."""
+        released_at = min(self._drained.values(), default=self.deadline) + self._lead
+        return self._next_look if self._stirred else max(self._next_look, released_at)
+
+    def _look(self, *, late: bool) -> None:
+        """Signal whose turn it is.
+
+        A signal with its default action lets nobody return to its program: it becomes a SIGKILL at once for all its
+        threads (complete_signal(), kernel/signal.c), and fork fails while it is pending (copy_process(),
+        kernel/fork.c). So a shell that was signalled before its child never acts on that one's end. SIGCONT follows,
+        since a stopped process acts on SIGTERM only when it goes on (signal(7)).
+        """
+        began = time.monotonic()
+        self._stirred = False
+        if late:
+            self._late_at = None
+        members = self._members()
+        facts = ProcFacts()
+        self.refused = {identity for identity in self.refused if not may_signal(identity)}
+        while True:
+            decision = decide(members, self._process, self._past(began), facts, late=late)
+            due = [member.identity for member in decision.due if member.identity not in self.refused]
+            if due:
+                self._note(members, [*self._told, *due])
+            refused = {identity for identity in due if not _deliver(identity)}
+            self._remember(decision, began, set(due) - refused)
+            if not refused:
+                break
+            # Who can't be signalled can't be waited for, either: whose turn is it then?
+            self.refused |= refused
+            self._held |= refused
+        self.hopeless = bool(members) and all(member.identity in self.refused for member in members)
+        self._watch(decision.awaited)
+        now = time.monotonic()
+        self._next_look = now + REST * (now - began)
+
+    def _past(self, now: float) -> Past:
+        released = {one for one, since in self._drained.items() if now >= since + self._lead}
+        return Past(self._told, self.refused, self._held, released, self._spared, self._parents)
+
+    def _remember(self, decision: Decision, now: float, told: set[Identity]) -> None:
+        self._told |= told
+        self._held |= decision.held
+        self._spared |= decision.spared
+        self._parents = decision.parents
+        self._drained = {one: self._drained.get(one, now) for one in decision.drained}
 
     def _kill_round(self) -> None:
         """Kill until a look at `/proc` shows nobody new: a process with SIGKILL pending can't fork any more."""
         while time.monotonic() < self.deadline:
-            fresh = [member for member in self._members() if member.identity not in self._killed]
+            members = self._members()
+            fresh = [member for member in members if member.identity not in self._killed]
+            self._find_refused(members)
             if not fresh:
                 break
-            _signal_all(fresh, signal.SIGKILL)
+            _kill_all(parents_first(fresh, self._process))
             self._killed.update(member.identity for member in fresh)
         self._next_round = time.monotonic() + ROUND_INTERVAL
 
+    def _find_refused(self, members: list[Member]) -> None:
+        """Learn of those that live on after SIGKILL whether they could be sent it at all."""
+        after = [member.identity for member in members if member.identity in self._killed]
+        self.refused = {identity for identity in after if not may_signal(identity)}
+        self.hopeless = bool(members) and len(self.refused) == len(members)
 
-def _signal_all(members: list[Member], *numbers: signal.Signals) -> None:
-    """Signal each member once, those that share a group at one stroke.
+
+def _deliver(identity: Identity) -> bool:
+    """Send SIGTERM; False when that is not allowed. Who has ended meanwhile needs none."""
+    return send(identity, signal.SIGTERM, signal.SIGCONT) or may_signal(identity)
+
+
+def _kill_all(members: list[Member]) -> None:
+    """Send SIGKILL to each member once, a group at one stroke where nobody in it comes before its parent by that.
+
+    Within a stroke the order is the kernel's, and no matter: none of the group can act on another's end before all have
+    got the signal, since that end is told under a lock that the stroke holds (kill_pgrp(), exit_notify()).
+    """
+    groups: dict[int, list[Member]] = {}
+    for member in members:
+        groups.setdefault(member.pgid, []).append(member)
+    waiting = {member.pid for member in members}
+    for member in members:
+        if member.pid not in waiting:
+            continue
+        group = groups[member.pgid]
+        inside = {one.pid for one in group}
+        if any(one.ppid in waiting and one.ppid not in inside for one in group) or not _kill_group(member):
+            send(member.identity, signal.SIGKILL)
+            waiting.discard(member.pid)
+            continue
+        waiting -= inside
+
+
+def _kill_group(member: Member) -> bool:
+    """Kill the group of a member in one kill(2), which no fork can slip past; False where it is in another now.
 
     A group lies within one session, and every process of a session descends from who made it (setpgid(2), setsid(2)),
     so a member's group holds nobody but members. Its number can't have come to mean another group as long as a member
     is in it, which is looked at right before.
     """
-    done: set[int] = set()
-    for member in members:
-        if member.pgid in done:
-            continue
-        now = read_member(member.pid)
-        if now is None or now.identity != member.identity:
-            continue
-        if now.pgid != member.pgid:
-            send(member.identity, *numbers)
-            continue
-        done.add(member.pgid)
-        for number in numbers:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(member.pgid, number)
+    now = read_member(member.pid)
+    if now is None or now.identity != member.identity or now.pgid != member.pgid:
+        return False
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(member.pgid, signal.SIGKILL)
+    return True

@@ -103,6 +103,9 @@ class Foster:
         # Whoever ended since that look will send no event, and must not be waited for.
         return [member for member in found if self._get_to_know(member.identity)]
 
+    def watch(self, awaited: Iterable[Identity]) -> None:
+        """Announce these ends, as those of all members are anyway."""
+
     def _get_to_know(self, identity: Identity) -> bool:
         """Watch this process from now on; False when it is gone."""
         if identity in self._known:

@@ -1,7 +1,6 @@
 """The shim's one loop: whatever happens to a run is an event in it, and every change is written down and told."""
 
 import select
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from app.process.offspring import Offspring
 from app.process.pump import Pump
 from app.process.run import Intent, RecordFile, RunRecord, record_path
 from app.process.switchboard import Switchboard
-from app.process.tree import Identity
+from app.process.tree import Identity, Member
 
 # How often counts of trouble are told while they grow.
 TROUBLE_INTERVAL = 1.0
@@ -80,8 +79,12 @@ class Keeper:
         intent = self._record.intent
         if intent is not None:
             left = (intent.kill_at_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9
-            self._ending = Ending(self._offspring.members)
-            self._ending.terminate(signal.Signals[intent.signal], time.monotonic() + left)
+            known = self._record.members
+            self._ending = self._new_ending()
+            if intent.signal == "SIGKILL":
+                self._ending.kill()
+            else:
+                self._ending.resume(intent.told, known, time.monotonic() + left)
 
     def run(self) -> None:
         """Serve events until the run has ended."""
@@ -120,6 +123,8 @@ class Keeper:
         return max(0.0, (min(due) - time.monotonic()) * 1000 + 1)
 
     def _reap(self) -> None:
+        if self._ending is not None:
+            self._ending.stir()
         for pid, code in self._offspring.ended():
             if pid != self._process.pid or self._state.stopped_at is not None:
                 continue
@@ -155,15 +160,30 @@ class Keeper:
         left = deadline - time.monotonic()
         kill_at_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(left * 1e9)
         self._record.intent = Intent(request.signal, kill_at_ns, request.cause)
-        self._name_members()
         self._blame(request)
-        # On disk before the first signal: whoever takes over in the middle can tell what was begun, and finish it.
+        self._ending = self._new_ending()
+        if request.signal == "SIGTERM":
+            self._ending.terminate(deadline)
+            return
+        self._name_members()
+        # On disk before the first signal, as below.
         self._publish()
-        self._ending = Ending(self._offspring.members)
-        if request.signal == "SIGKILL":
-            self._ending.kill()
-        else:
-            self._ending.terminate(signal.SIGTERM, deadline)
+        self._ending.kill()
+
+    def _new_ending(self) -> Ending:
+        offspring = self._offspring
+        return Ending(offspring.members, self._process, note=self._note_told, watch=offspring.watch)
+
+    def _note_told(self, members: list[Member], told: list[Identity]) -> None:
+        """Write down who gets SIGTERM, before it is sent.
+
+        Whoever takes over in the middle can tell what was begun, finishes it, and sends it to nobody twice.
+        """
+        self._record.members = [member.identity for member in members]
+        if self._record.intent is not None:
+            self._record.intent = msgspec.structs.replace(self._record.intent, told=told)
+        self._changed = True
+        self._publish()
 
     def _join_ending(self, ending: Ending, request: Kill, deadline: float) -> None:
         if request.cause in OVERTAKING:

@@ -104,7 +104,7 @@ def _end_what_it_started(record: RunRecord) -> None:
     written = read_record(record_path(record.log_file))
     if written is not None and written.process is not None:
         process = written.process
-        Ending(lambda: find_members(process, (), (), ())).kill()
+        Ending(lambda: find_members(process, (), (), ()), process).kill()
         reap_orphans()
 
 

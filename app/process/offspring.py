@@ -1,10 +1,15 @@
 """The shim's children: every process of the tree is one, or will be one as soon as its own parent is gone."""
 
+import contextlib
 import os
+import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from app.process.tree import Member, descendants
+from app.process.tree import Identity, Member, descendants, open_pidfd, read_member
+
+# A descriptor each; who is left out of a larger tree is looked at when somebody else ends.
+MAX_WATCHED = 256
 
 
 class Offspring:
@@ -16,7 +21,11 @@ class Offspring:
     """
 
     def __init__(self) -> None:
-        self.fd, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wakeups, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._watched: dict[Identity, int] = {}
+        self._epoll = select.epoll()
+        self._epoll.register(self._wakeups, select.EPOLLIN)
+        self.fd = self._epoll.fileno()
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         self.gone = False
@@ -39,9 +48,22 @@ class Offspring:
         """Return every live process of the tree."""
         return descendants({os.getpid()})
 
+    def watch(self, awaited: Iterable[Identity]) -> None:
+        """Announce the ends of these as well, and of no others: other members' children end without a SIGCHLD here."""
+        wanted = set(awaited)
+        for identity in self._watched.keys() - wanted:
+            os.close(self._watched.pop(identity))
+        for identity in wanted - self._watched.keys():
+            member = read_member(identity.pid)
+            if member is None or member.ppid == os.getpid() or len(self._watched) == MAX_WATCHED:
+                continue
+            pidfd = open_pidfd(identity)
+            if pidfd is not None:
+                self._watched[identity] = pidfd
+                self._epoll.register(pidfd, select.EPOLLIN | select.EPOLLONESHOT)
+
     def _clear(self) -> None:
-        try:
-            while os.read(self.fd, 512):
+        self._epoll.poll(0)  # each end of those that are watched is announced once
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._wakeups, 512):
                 pass
-        except BlockingIOError:
-            return

@@ -19,11 +19,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Intent(msgspec.Struct, frozen=True):
-    """Remember what an operation set out to do, written before its first signal so that another can finish it."""
+    """Remember what an operation set out to do, written before its first signal so that another can finish it.
+
+    `told` are those who have had SIGTERM, or were just about to get it.
+    """
 
     signal: str
     kill_at_ns: int
     cause: Cause
+    told: list[Identity] = []
 
 
 class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):

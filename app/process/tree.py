@@ -148,6 +148,22 @@ def send(identity: Identity, *signals: int) -> bool:
     return True
 
 
+def may_signal(identity: Identity) -> bool:
+    """Tell whether the system lets us signal this process; one that is gone would not be in the way (kill(2))."""
+    pidfd = open_pidfd(identity)
+    if pidfd is None:
+        return True
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except PermissionError:
+        return False
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(pidfd)
+    return True
+
+
 def has_ended(pidfd: int) -> bool:
     """Tell whether the process behind a pidfd has ended; a pidfd is readable from then on (pidfd_open(2))."""
     poller = select.poll()

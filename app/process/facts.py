@@ -1,0 +1,116 @@
+"""What `/proc` tells about a member that decides when it is signalled: whether it is a shell, and its pipes."""
+
+import contextlib
+import os
+from collections.abc import Collection
+
+from app.process.tree import DEAD_STATES, Member
+
+_SHELLS = frozenset(
+    {"sh", "dash", "bash", "rbash", "ash", "hush", "zsh", "ksh", "mksh", "yash", "posh", "csh", "tcsh", "fish"}
+)
+# One executable for many programs: which one it is, its first argument says.
+_MULTICALL = frozenset({"busybox", "toybox"})
+# What is appended to the name of an executable that was removed or replaced since (d_path(), fs/d_path.c).
+_DELETED = " (deleted)"
+_ACCESS_MODE = 0o3
+
+
+class ProcFacts:
+    """Read facts from `/proc` when they are asked for, each once: one of these serves one look."""
+
+    def __init__(self) -> None:
+        self._shells: dict[int, bool] = {}
+        self._inputs: dict[int, int | None] = {}
+
+    def is_shell(self, member: Member) -> bool:
+        """Tell whether its executable is a shell's."""
+        if member.pid not in self._shells:
+            self._shells[member.pid] = _is_shell(_folder(member))
+        return self._shells[member.pid]
+
+    def reads(self, member: Member) -> int | None:
+        """Return the inode of the pipe that is its standard input."""
+        if member.pid not in self._inputs:
+            self._inputs[member.pid] = _pipe(f"{_folder(member)}/fd/0")
+        return self._inputs[member.pid]
+
+    def writes(self, member: Member, pipes: Collection[int]) -> set[int]:
+        """Return those of `pipes` of which it has an end to write to; none where its descriptors can't be read."""
+        folder = _folder(member)
+        found: set[int] = set()
+        with contextlib.suppress(OSError):
+            for fd in os.listdir(f"{folder}/fd"):
+                pipe = _pipe(f"{folder}/fd/{fd}")
+                if pipe is None or pipe not in pipes or pipe in found:
+                    continue
+                if _is_writable(f"{folder}/fdinfo/{fd}"):
+                    found.add(pipe)
+        return found
+
+
+def _folder(member: Member) -> str:
+    """Return where in `/proc` a member is described.
+
+    One whose first thread has ended has no files and no executable there any more (exit_files(), exit_mm(),
+    kernel/exit.c); its other threads do.
+    """
+    folder = f"/proc/{member.pid}"
+    if member.state in DEAD_STATES:
+        with contextlib.suppress(OSError):
+            others = [name for name in os.listdir(f"{folder}/task") if name != str(member.pid)]
+            return f"{folder}/task/{others[0]}" if others else folder
+    return folder
+
+
+def _is_shell(folder: str) -> bool:
+    """Tell by the executable, or by what it was called as where that can't be read.
+
+    A process of another user hides its executable from who lacks CAP_SYS_PTRACE, root in a container among them
+    (ptrace_may_access(), kernel/ptrace.c), while its arguments are there for everybody. A script's begin with its
+    interpreter (load_script(), fs/binfmt_script.c).
+    """
+    try:
+        executable = os.readlink(f"{folder}/exe").removesuffix(_DELETED)
+    except OSError:
+        executable = ""
+    name = _program(executable)
+    if name and name not in _MULTICALL:
+        return name in _SHELLS
+    called = [_program(argument) for argument in _arguments(folder)[:2]]
+    if called and called[0] in _MULTICALL:
+        del called[0]
+    return bool(called) and called[0] in _SHELLS
+
+
+def _program(path: str) -> str:
+    """Return a program's name without its directory, a login shell's dash, `-static` and a version."""
+    return path.rpartition("/")[2].removeprefix("-").removesuffix("-static").rstrip(".-0123456789")
+
+
+def _arguments(folder: str) -> list[str]:
+    try:
+        with open(f"{folder}/cmdline", "rb") as file:
+            return file.read(4096).decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def _pipe(link: str) -> int | None:
+    """Return a pipe's inode from a link under `/proc/PID/fd` (proc_pid_fd(5))."""
+    try:
+        target = os.readlink(link)
+    except OSError:
+        return None
+    if target.startswith("pipe:["):
+        return int(target[6:-1])
+    return None
+
+
+def _is_writable(info: str) -> bool:
+    """Tell from `/proc/PID/fdinfo/N` whether a descriptor was opened for writing; its flags are octal (proc(5))."""
+    with contextlib.suppress(OSError), open(info, "rb") as file:
+        for line in file:
+            if line.startswith(b"flags:"):
+                return int(line.split()[1], 8) & _ACCESS_MODE != os.O_RDONLY
+    return False

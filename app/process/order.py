@@ -1,0 +1,203 @@
+"""Whom SIGTERM goes to next: one decision over a look at the tree, and what was done before it."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+from app.process.tree import Identity, Member
+
+
+class Facts(Protocol):
+    """Tell about a member what its line of `/proc/PID/stat` does not; asked only for what a decision hangs on."""
+
+    def is_shell(self, member: Member) -> bool:
+        """Tell whether it forwards no signal to what it started, as no shell does."""
+
+    def reads(self, member: Member) -> int | None:
+        """Return the pipe that is its standard input, by inode; None where that is no pipe."""
+
+    def writes(self, member: Member, pipes: Collection[int]) -> Collection[int]:
+        """Return those of `pipes` that it could write to."""
+
+
+class Past(NamedTuple):
+    """Hold what earlier looks of the same ending have come to.
+
+    `told` have had the signal. `refused` we may not signal. `held` had their turn and were put off for a writer, and
+    `released` of these have had time to find the end of their input. `spared` is what members that had the signal have
+    started since, their clean-up. `parents` are the members' parents at the last look.
+    """
+
+    told: Collection[Identity] = ()
+    refused: Collection[Identity] = ()
+    held: Collection[Identity] = ()
+    released: Collection[Identity] = ()
+    spared: Collection[Identity] = ()
+    parents: Mapping[Identity, Identity] = {}
+
+
+class Decision(NamedTuple):
+    """Hold what a look comes to.
+
+    `due` are to be signalled now, in this order. `held` wait for a writer of their standard input, and `drained` have
+    lost the last one. `spared` are left alone. `awaited` are those whose end may make others due.
+    """
+
+    due: list[Member]
+    held: set[Identity]
+    drained: set[Identity]
+    spared: set[Identity]
+    awaited: set[Identity]
+    parents: dict[Identity, Identity]
+
+
+def parents_first(members: Iterable[Member], process: Identity | None) -> list[Member]:
+    """Sort a tree so that nobody comes before its parent: the process, what has no parent in the tree, all below."""
+    table = {member.pid: member for member in members}
+    children: dict[int, list[Member]] = {}
+    queue = []
+    for member in sorted(table.values(), key=lambda one: (one.start_ticks, one.pid)):
+        if member.ppid in table:
+            children.setdefault(member.ppid, []).append(member)
+        else:
+            queue.append(member)
+    queue.sort(key=lambda one: one.identity != process)
+    for member in queue:  # grows while it is gone through
+        queue += children.get(member.pid, ())
+    return queue
+
+
+def decide(members: Iterable[Member], process: Identity, past: Past, facts: Facts, *, late: bool = False) -> Decision:
+    """Return whom to signal now.
+
+    Nobody comes before its parent, and the process first of all. A shell forwards nothing, so its children come right
+    after it; any other program is trusted with its own until it has ended. Who has no parent in the tree counts as a
+    child of the process. A reader of a pipe waits for its writers. When it is `late`, everybody comes who has not.
+    """
+    return _Look(parents_first(members, process), process, past, facts).decide(late=late)
+
+
+class _Look:
+    """Make one decision."""
+
+    def __init__(self, members: list[Member], process: Identity, past: Past, facts: Facts) -> None:
+        self._members = members
+        self._by_pid = {member.pid: member for member in members}
+        self._children: dict[int, list[Member]] = {}
+        for member in members:
+            self._children.setdefault(member.ppid, []).append(member)
+        self._process = next((member for member in members if member.identity == process), None)
+        self._past = past
+        self._facts = facts
+        self._due: set[Identity] = set()
+        self._writers: dict[int, list[Member]] | None = None
+        parents = {member.identity: self._parent(member) for member in members}
+        self._result = Decision(
+            [], set(), set(), set(), set(), {one: parent.identity for one, parent in parents.items() if parent}
+        )
+
+    def decide(self, *, late: bool) -> Decision:
+        for member in self._members:
+            if member.identity in self._past.told:
+                continue
+            if late or (self._has_its_turn(member) and self._has_read_all(member)):
+                self._due.add(member.identity)
+                self._result.due.append(member)
+        return self._result
+
+    def _parent(self, member: Member) -> Member | None:
+        return self._by_pid.get(member.ppid)
+
+    def _has_its_turn(self, member: Member) -> bool:
+        """Tell whether everybody above it has had theirs; note whose end is awaited where not."""
+        parent = self._parent(member)
+        if parent is not None:
+            return self._follows(member, parent)
+        if self._process is None or member is self._process:
+            return True
+        former = self._past.parents.get(member.identity)
+        if former is None:
+            return self._follows(member, self._process)
+        # Its parent has ended since the last look.
+        return self._spare(member, self._process) if former in self._past.spared else True
+
+    def _follows(self, member: Member, parent: Member) -> bool:
+        """Tell whether its turn has come by this parent, which lives."""
+        if not self._has_passed(parent):
+            self._result.awaited.add(parent.identity)
+            return False
+        if parent.identity not in self._past.told or member.identity in self._past.held:
+            return True
+        # What a shell has started after its signal is its answer to that.
+        return self._spare(member, parent)
+
+    def _spare(self, member: Member, parent: Member) -> bool:
+        self._result.spared.add(member.identity)
+        self._result.awaited.add(parent.identity)
+        return False
+
+    def _has_read_all(self, member: Member) -> bool:
+        """Tell whether no member can write to its standard input any more; the process itself never waits."""
+        pipe = None if member is self._process else self._facts.reads(member)
+        if pipe is None or self._passes_on(member, pipe):
+            return True
+        if self._waits(member):
+            self._result.held.add(member.identity)
+            self._result.awaited.update(one.identity for one in self._writers_of(pipe))
+        elif member.identity in self._past.held and member.identity not in self._past.released:
+            self._result.drained.add(member.identity)
+        else:
+            return True
+        return False
+
+    def _passes_on(self, member: Member, pipe: int) -> bool:
+        """Tell whether a shell has left its input to a child: then it is that child that must read to the end.
+
+        The shell would take the end for the child's success, and go on to its next step.
+        """
+        children = self._children.get(member.pid, ())
+        return any(self._facts.reads(child) == pipe for child in children) and self._facts.is_shell(member)
+
+    def _waits(self, reader: Member) -> bool:
+        """Tell whether anybody keeps this reader waiting who does not, directly or not, wait for it.
+
+        Those who wait for each other, round a circle of pipes or as a reader and what it started, would never have a
+        turn.
+        """
+        return any(reader.pid not in self._waits_for(one) for one in self._waits_for(reader).values())
+
+    def _waits_for(self, member: Member) -> dict[int, Member]:
+        """Return, by pid, the member and whom it waits for, directly or not: writers to its input, who is above it."""
+        found: dict[int, Member] = {}
+        queue = [member]
+        for one in queue:  # grows while it is gone through
+            if one.pid in found:
+                continue
+            found[one.pid] = one
+            if one is self._process or one.identity in self._past.told:
+                continue
+            pipe = self._facts.reads(one)
+            writers = self._writers_of(pipe) if pipe is not None else []
+            parent = self._parent(one)
+            queue += writers
+            if parent is not None and not self._has_passed(parent):
+                queue.append(parent)
+        return found
+
+    def _has_passed(self, parent: Member) -> bool:
+        """Tell whether nobody has to wait for this parent any more."""
+        if parent.identity in self._past.refused:
+            return True
+        has_had_it = parent.identity in self._past.told or parent.identity in self._due
+        return has_had_it and self._facts.is_shell(parent)
+
+    def _writers_of(self, pipe: int) -> list[Member]:
+        if self._writers is None:
+            self._writers = {}
+            inputs = [self._facts.reads(member) for member in self._members]
+            wanted = {pipe for pipe in inputs if pipe is not None}
+            # The end of those whom we may not signal is not to be expected.
+            for member in self._members:
+                written = self._facts.writes(member, wanted) if member.identity not in self._past.refused else ()
+                for one in written:
+                    self._writers.setdefault(one, []).append(member)
+        return self._writers.get(pipe, [])

@@ -1,0 +1,241 @@
+"""Whom SIGTERM goes to, as tables of trees: no process is started here."""
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import pytest
+
+from app.process.order import Decision, Past, decide, parents_first
+from app.process.tree import Identity, Member
+
+SHIM = 1
+PROCESS = 10
+NOTHING = Past()
+
+
+class Table(NamedTuple):
+    """Write a tree down: each pid's parent, who is a shell, who reads which pipe, and who can write which."""
+
+    parents: Mapping[int, int]
+    shells: Collection[int] = ()
+    readers: Mapping[int, int] = {}
+    writers: Mapping[int, Collection[int]] = {}
+
+    def is_shell(self, member: Member) -> bool:
+        """Look it up."""
+        return member.pid in self.shells
+
+    def reads(self, member: Member) -> int | None:
+        """Look it up."""
+        return self.readers.get(member.pid)
+
+    def writes(self, member: Member, pipes: Collection[int]) -> Collection[int]:
+        """Look it up."""
+        return [pipe for pipe in pipes if member.pid in self.writers.get(pipe, ())]
+
+    def members(self) -> list[Member]:
+        """Return the tree, its pids in falling order, since nothing may depend on that."""
+        return [
+            Member(pid, parent, PROCESS, PROCESS, "S", 1, 100 + pid)
+            for pid, parent in sorted(self.parents.items(), reverse=True)
+        ]
+
+
+def those(*pids: int) -> set[Identity]:
+    """Return the identities that these pids have in a table."""
+    return {Identity(pid, 100 + pid) for pid in pids}
+
+
+def look(table: Table, past: Past = NOTHING, *, late: bool = False) -> Decision:
+    """Make one decision about a table."""
+    return decide(table.members(), Identity(PROCESS, 100 + PROCESS), past, table, late=late)
+
+
+def due(table: Table, past: Past = NOTHING, *, late: bool = False) -> list[int]:
+    """Return whose turn it is."""
+    return [member.pid for member in look(table, past, late=late).due]
+
+
+def pids(identities: Collection[Identity]) -> set[int]:
+    """Return the pids of identities."""
+    return {identity.pid for identity in identities}
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        pytest.param(Table({10: 1}), [10], id="the process alone"),
+        pytest.param(Table({10: 1, 9: 10, 8: 9}, shells=[10]), [10, 9], id="a shell forwards nothing, timeout does"),
+        pytest.param(Table({10: 1, 9: 10, 8: 9}, shells=[10, 9]), [10, 9, 8], id="a shell below a shell"),
+        pytest.param(Table({10: 1, 9: 10, 8: 9}), [10], id="a pool is trusted with its workers"),
+        pytest.param(Table({10: 1, 9: 10, 8: 9}, shells=[9]), [10], id="a shell below a pool is the pool's"),
+        pytest.param(Table({10: 1, 9: 1}, shells=[10]), [10, 9], id="an escapee counts as the shell's own child"),
+        pytest.param(Table({10: 1, 9: 1}), [10], id="an escapee of a pool counts as the pool's own child"),
+        pytest.param(Table({9: 1, 8: 9}, shells=[9]), [9, 8], id="leftovers of a process that has ended"),
+        pytest.param(Table({9: 1, 8: 9}), [9], id="a leftover is trusted with its own as well"),
+        pytest.param(
+            Table({10: 1, 9: 10, 8: 10, 7: 9, 6: 7}, shells=[10, 9]), [10, 8, 9, 7], id="no child comes first"
+        ),
+    ],
+)
+def test_the_first_look(table: Table, expected: list[int]) -> None:
+    """The process comes first, then whom nobody is trusted with, parents before children."""
+    assert due(table) == expected
+
+
+PIPELINE = Table({10: 1, 8: 10, 9: 10}, shells=[10], readers={9: 77}, writers={77: [8]})
+SUBSTITUTION = Table({10: 1, 9: 10, 8: 10}, shells=[10], readers={9: 77}, writers={77: [8, 10]})
+
+
+@pytest.mark.parametrize(
+    ("table", "expected", "held"),
+    [
+        pytest.param(PIPELINE, [10, 8], {9}, id="server | tee log"),
+        pytest.param(SUBSTITUTION, [10, 8], {9}, id="exec > >(tee log)"),
+        pytest.param(
+            Table({10: 1, 7: 10, 8: 10, 9: 10}, [10], {8: 70, 9: 71}, {70: [7], 71: [8]}),
+            [10, 7],
+            {8, 9},
+            id="a | b | c",
+        ),
+        pytest.param(
+            Table({10: 1, 8: 10, 6: 8, 9: 10}, [10], {9: 77}, {77: [6]}),
+            [10, 8],
+            {9},
+            id="honcho | cat: its apps write",
+        ),
+        pytest.param(
+            Table({10: 1, 8: 10, 9: 10}, [10], {9: 77}, {77: [9]}), [10, 8, 9], set(), id="its own end keeps nobody"
+        ),
+        pytest.param(Table({10: 1, 9: 10}, [10], {9: 77}, {}), [10, 9], set(), id="the writer had ended before"),
+        pytest.param(
+            Table({10: 1, 8: 10, 9: 10}, [10], {8: 70, 9: 71}, {70: [9], 71: [8]}),
+            [10, 8, 9],
+            set(),
+            id="two that read each other's pipe",
+        ),
+        pytest.param(
+            Table({10: 1, 7: 10, 8: 10, 9: 10}, [10], {8: 70, 9: 71}, {70: [9, 7], 71: [8]}),
+            [10, 7],
+            {8, 9},
+            id="the same, fed by a third",
+        ),
+        pytest.param(
+            Table({10: 1, 9: 10, 8: 9}, [10], {9: 77}, {77: [8]}), [10, 9], set(), id="a reader of what is below it"
+        ),
+        pytest.param(
+            Table({10: 1, 9: 10, 8: 9}, [10, 9], {9: 77}, {77: [8]}), [10, 9, 8], set(), id="a shell of the same kind"
+        ),
+        pytest.param(Table({10: 1, 8: 10}, [10], {10: 77}, {77: [8]}), [10, 8], set(), id="the process never waits"),
+        pytest.param(
+            Table({10: 1, 8: 10, 9: 10, 7: 9}, [10, 9], {9: 77, 7: 77}, {77: [8]}),
+            [10, 8, 9],
+            {7},
+            id="server | (cat; next): the shell must not see the end",
+        ),
+        pytest.param(
+            Table({10: 1, 8: 10, 9: 10, 7: 9}, [10, 9], {9: 77}, {77: [8]}),
+            [10, 8],
+            {9},
+            id="server | while read: what a waiting shell started waits, too",
+        ),
+    ],
+)
+def test_readers_of_pipes(table: Table, expected: list[int], held: set[int]) -> None:
+    """A reader waits for its writers, but nobody for himself, for those below him or round a circle."""
+    decision = look(table)
+    assert [member.pid for member in decision.due] == expected
+    assert pids(decision.held) == held
+
+
+def test_a_reader_has_time_to_find_the_end_of_its_input() -> None:
+    """The last writer's end does not make its reader due at once, but when it has had its time."""
+    after = Table({9: 1}, readers={9: 77})
+    past = Past(told=those(10, 8), held=those(9))
+    assert pids(look(after, past).drained) == {9}
+    assert due(after, past) == []
+    assert due(after, past._replace(released=those(9))) == [9]
+
+
+FORMER = {Identity(8, 108): Identity(9, 109), Identity(9, 109): Identity(10, 110)}
+
+
+def test_nobody_is_told_twice() -> None:
+    """Who has had it is not due again, late or not."""
+    table = Table({10: 1, 9: 10, 8: 9}, shells=[10])
+    assert due(table, Past(told=those(10, 9))) == []
+    assert due(table, Past(told=those(10, 9)), late=True) == [8]
+
+
+@pytest.mark.parametrize(
+    ("table", "told", "expected"),
+    [
+        pytest.param(Table({8: 1}), [10, 9], [8], id="its parent and the process have ended"),
+        pytest.param(Table({10: 1, 8: 1}, shells=[10]), [10, 9], [8], id="its parent has ended, a shell lives"),
+        pytest.param(Table({10: 1, 8: 1}), [10], [8], id="its parent has ended, a pool lives"),
+        pytest.param(Table({10: 1, 9: 10, 8: 9}, shells=[10]), [10, 9], [], id="nobody has ended"),
+    ],
+)
+def test_who_outlives_its_parent_is_told(table: Table, told: list[int], expected: list[int]) -> None:
+    """The child of a program that was trusted with it is told when that has ended."""
+    assert due(table, Past(told=those(*told), parents=FORMER)) == expected
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param(Table({10: 1, 7: 10}, shells=[10]), id="a command of the process's trap"),
+        pytest.param(Table({10: 1, 9: 10, 7: 9}, shells=[10, 9]), id="of the trap of a shell below"),
+        pytest.param(Table({10: 1, 7: 10, 6: 7}, shells=[10, 7]), id="what that starts"),
+        pytest.param(Table({10: 1, 7: 1}, shells=[10]), id="sent into the background"),
+    ],
+)
+def test_clean_up_is_left_alone(table: Table) -> None:
+    """What a shell starts after its signal is told in the last second only."""
+    past = Past(told=those(10, 9))
+    decision = look(table, past)
+    assert decision.due == []
+    assert 7 in pids(decision.spared)
+    assert 7 in due(table, past, late=True)
+
+
+def test_what_clean_up_leaves_behind_is_clean_up() -> None:
+    """The orphan of a command of a trap is left alone as long as the process lives, and told when it has ended."""
+    past = Past(told=those(10), spared=those(7), parents={Identity(6, 106): Identity(7, 107)})
+    assert due(Table({10: 1, 6: 1}, shells=[10]), past) == []
+    assert due(Table({6: 1}), past) == [6]
+
+
+def test_held_back_is_no_clean_up() -> None:
+    """A reader that waited when its shell was told has its turn later."""
+    table = Table({10: 1, 9: 10}, shells=[10], readers={9: 77})
+    assert due(table, Past(told=those(10), held=those(9), released=those(9))) == [9]
+
+
+def test_nobody_waits_for_whom_we_may_not_signal() -> None:
+    """Children and readers of one that can't be signalled are due at once, those that came later included."""
+    refused = Past(told=those(10), refused=those(9), held=those(9))
+    assert due(Table({10: 1, 9: 10, 8: 9}, shells=[10]), refused) == [9, 8]
+    assert due(Table({10: 1, 9: 10, 8: 10}, [10], {8: 77}, {77: [9]}), refused._replace(told=())) == [10, 8, 9]
+
+
+@pytest.mark.parametrize("told", [(), (10,)])
+def test_late_everybody_is_due(told: tuple[int, ...]) -> None:
+    """In the last second nobody is trusted and nobody waits; the order stays."""
+    table = Table({10: 1, 9: 10, 8: 9, 7: 10}, readers={7: 77}, writers={77: [8]})
+    assert due(table, Past(told=those(*told)), late=True) == [pid for pid in [10, 7, 9, 8] if pid not in told]
+
+
+def test_whose_end_is_awaited() -> None:
+    """Those are named whose end may make others due: trusted parents and writers."""
+    assert pids(look(Table({10: 1, 9: 10, 8: 9}, shells=[10])).awaited) == {9}
+    assert pids(look(PIPELINE).awaited) == {8}
+
+
+def test_parents_first_takes_no_circle_for_granted() -> None:
+    """Whatever the pids, nobody comes before its parent, and nobody is lost."""
+    members = Table({10: 1, 3: 10, 4: 3, 2: 4, 11: 1, 5: 11}).members()
+    order = [member.pid for member in parents_first(members, Identity(10, 110))]
+    assert order[0] == 10
+    assert sorted(order) == [2, 3, 4, 5, 10, 11]
+    assert all(order.index(member.ppid) < order.index(member.pid) for member in members if member.ppid != SHIM)
