@@ -176,7 +176,7 @@ class Ending:
             self._find_refused(members)
             if not fresh:
                 break
-            _kill_all(parents_first(fresh, self._process))
+            _kill_all(parents_first(fresh, self._process, ProcFacts()))
             self._killed.update(member.identity for member in fresh)
         self._next_round = time.monotonic() + ROUND_INTERVAL
 

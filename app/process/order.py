@@ -1,5 +1,6 @@
 """Whom SIGTERM goes to next: one decision over a look at the tree, and what was done before it."""
 
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
@@ -50,20 +51,28 @@ class Decision(NamedTuple):
     parents: dict[Identity, Identity]
 
 
-def parents_first(members: Iterable[Member], process: Identity | None) -> list[Member]:
-    """Sort a tree so that nobody comes before its parent: the process, what has no parent in the tree, all below."""
-    table = {member.pid: member for member in members}
+def parents_first(members: Iterable[Member], process: Identity, facts: Facts) -> list[Member]:
+    """Sort a tree so that nobody comes before its parent, the process is the first, and a shell comes when it can.
+
+    A shell that waits for a child acts on that one's end, of which the end of anybody else may be the cause: `cat` ends
+    when the writer to its input does.
+    """
+    ordered = sorted(members, key=lambda one: (one.identity != process, one.start_ticks, one.pid))
+    pids = {member.pid for member in ordered}
     children: dict[int, list[Member]] = {}
-    queue = []
-    for member in sorted(table.values(), key=lambda one: (one.start_ticks, one.pid)):
-        if member.ppid in table:
-            children.setdefault(member.ppid, []).append(member)
-        else:
-            queue.append(member)
-    queue.sort(key=lambda one: one.identity != process)
-    for member in queue:  # grows while it is gone through
-        queue += children.get(member.pid, ())
-    return queue
+    for member in ordered:
+        children.setdefault(member.ppid if member.ppid in pids else 0, []).append(member)
+    shells: deque[Member] = deque()
+    others: deque[Member] = deque()
+    result: list[Member] = []
+    ready = children.get(0, [])
+    while ready or shells or others:
+        for member in ready:
+            goes_on = member.identity == process or (member.pid in children and facts.is_shell(member))
+            (shells if goes_on else others).append(member)
+        result.append((shells or others).popleft())
+        ready = children.get(result[-1].pid, [])
+    return result
 
 
 def decide(members: Iterable[Member], process: Identity, past: Past, facts: Facts, *, late: bool = False) -> Decision:
@@ -73,7 +82,7 @@ def decide(members: Iterable[Member], process: Identity, past: Past, facts: Fact
     after it; any other program is trusted with its own until it has ended. Who has no parent in the tree counts as a
     child of the process. A reader of a pipe waits for its writers. When it is `late`, everybody comes who has not.
     """
-    return _Look(parents_first(members, process), process, past, facts).decide(late=late)
+    return _Look(parents_first(members, process, facts), process, past, facts).decide(late=late)
 
 
 class _Look:
