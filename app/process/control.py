@@ -65,7 +65,7 @@ class Killed(msgspec.Struct, tag="killed"):
     """Answer a `Kill`.
 
     `found` tells whether anything was alive to be signalled, `overtaken` whether a `/kill` or the service's stop joined
-    in and what was to follow must not.
+    in and what was to follow must not. `refused` are the survivors that the system does not let us signal.
     """
 
     id: int
@@ -73,6 +73,7 @@ class Killed(msgspec.Struct, tag="killed"):
     escalated: bool = False
     survivors: list[int] = []
     overtaken: bool = False
+    refused: list[int] = []
 
 
 class Crashed(msgspec.Struct, tag="crashed"):

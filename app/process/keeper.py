@@ -204,7 +204,10 @@ class Keeper:
         ending = self._ending
         if ending is None or not (self._offspring.gone or ending.advance(now)):
             return []
+        if not self._offspring.gone:
+            self._reap()  # an end that the last look has shown already may not have been told yet
         survivors = [] if self._offspring.gone else self._survivors()
+        refused = {identity.pid for identity in ending.refused}.intersection(survivors)
         overtaken = any(request.cause in OVERTAKING for _link, request in self._waiters)
         answers = [
             (
@@ -215,6 +218,7 @@ class Keeper:
                     escalated=ending.escalated,
                     survivors=survivors,
                     overtaken=overtaken and request.cause not in OVERTAKING,
+                    refused=sorted(refused),
                 ),
             )
             for link, request in self._waiters
@@ -223,6 +227,8 @@ class Keeper:
         self._ending = None
         self._record.intent = None
         self._change(escalated=ending.escalated)
+        if self._process.pid in refused and self._state.stopped_at is None:
+            self._change(killed_by=None)  # no signal of ours has reached it
         return answers
 
     def _survivors(self) -> list[int]:

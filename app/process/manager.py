@@ -1,6 +1,7 @@
 """The process of the service: started, watched, ended and started again, one operation at a time."""
 
 import contextlib
+import dataclasses
 import fcntl
 import logging
 import os
@@ -15,7 +16,17 @@ from app.log.manager import LogManager
 from app.process.control import Cause, State
 from app.process.lost import find_records
 from app.process.pointer import Pointer
-from app.process.refusals import already_ended, busy, cancelled, outlived, said_before, still_alive
+from app.process.refusals import (
+    already_ended,
+    busy,
+    cancelled,
+    name_all,
+    not_signalled,
+    out_of_reach,
+    outlived,
+    said_before,
+    still_alive,
+)
 from app.process.run import read_record, record_path
 from app.process.standby import Standby
 from app.process.starter import Order, Policy, Starter
@@ -75,6 +86,9 @@ class ProcessManager:
                 if self._run is not None and self._run.live:
                     logger.warning("The run of %s is alive as well: it will be ended when the service stops.", path)
                 elif (found := Run.load(path)) is not None:
+                    if self._run is not None and self._run.record.started_ns > found.record.started_ns:
+                        found.close()  # the current run was started beside it
+                        continue
                     self._replace_run(found)
                     with contextlib.suppress(OSError):
                         self._pointer.set(path)
@@ -106,7 +120,8 @@ class ProcessManager:
             if run is not None and run.live:
                 if not replace:
                     raise still_alive(run)
-                self._end(run, "replace", REPLACE_TIMEOUT)
+                refused = self._end(run, "replace", REPLACE_TIMEOUT)
+                order = dataclasses.replace(order, beside=name_all(refused))
             return self._start(order)
 
     def get_status(self) -> dict[str, Any]:
@@ -132,7 +147,7 @@ class ProcessManager:
             "type": signal_type,
             "exit_code": run.state.exit_code,
             "signal": signal_name(run.state.exit_code),
-            "reason": reason_of(run.state),
+            "reason": " ".join(filter(None, (reason_of(run.state), not_signalled(answer.refused)))) or None,
             "stopped_at": run.state.stopped_at,
             "escalated": answer.escalated,
             "survivors": answer.survivors,
@@ -149,7 +164,10 @@ class ProcessManager:
             with said_before("Nothing was ended and nothing restarted. "):
                 order = self._starter.check(record.command, record.cwd, record.env, None)
             if run.live:
-                self._end(run, "restart", timeout)
+                refused = self._end(run, "restart", timeout)
+                if refused and run.state.stopped_at is None:
+                    raise out_of_reach(refused)
+                order = dataclasses.replace(order, beside=name_all(refused))
             with said_before("The old process has ended, but the new start failed. "):
                 return self._start(order)
 
@@ -273,14 +291,17 @@ class ProcessManager:
         finally:
             os.close(fd)
 
-    def _end(self, run: Run, cause: Cause, timeout: float) -> None:
+    def _end(self, run: Run, cause: Cause, timeout: float) -> list[int]:
+        """End a run's tree; return who is left because we may not signal it. Raises `ConflictError`."""
         answer = run.kill("SIGTERM", timeout, cause)
         if answer is None:
-            return
+            return []
         if answer.overtaken:
             raise cancelled()
-        if answer.survivors or run.live:
-            raise outlived(answer.survivors)
+        others = set(answer.survivors).difference(answer.refused)
+        if others or (run.live and not answer.refused):
+            raise outlived(answer.survivors, answer.refused)
+        return answer.refused
 
     def _start(self, order: Order) -> dict[str, Any]:
         with self._exchange:
@@ -292,8 +313,11 @@ class ProcessManager:
 
 def _shut_down(run: Run, timeout: float) -> None:
     """End a run's tree because the service stops, and wait until its shim has gone too."""
-    run.kill("SIGTERM", timeout, "shutdown")
-    run.wait_for_shim(SHIM_PATIENCE)
+    answer = run.kill("SIGTERM", timeout, "shutdown")
+    if answer is not None and answer.refused:
+        logger.warning("Run %s: %s", run.record.run_id, not_signalled(answer.refused))
+    else:  # the shim of one with survivors stays with them
+        run.wait_for_shim(SHIM_PATIENCE)
 
 
 def _shut_down_if_possible(run: Run, timeout: float) -> None:

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from app.exceptions import BadRequestError, ConflictError, InternalError
 from app.process.launch import LaunchError
 from app.process.run import RunRecord
-from app.process.tree import command_line
+from app.process.tree import command_line, may_signal, read_member, user_of
 from app.process.watch import Run
 
 # Where it is mounted hidepid (proc(5)), others' processes are not to be seen.
 UNSEEN = "what /proc does not show"
+# A sentence names so many processes, and of a command line so many characters.
+MAX_NAMED = 5
+MAX_COMMAND_LINE = 80
 
 
 @contextlib.contextmanager
@@ -55,19 +58,68 @@ def still_alive(run: Run) -> ConflictError:
     state = run.state
     if state.stopped_at is None:
         pid = run.record.process.pid if run.record.process else None
+        if pid is not None and _out_of_reach([pid]):
+            return _beside_only(f"A process is already running: {name_all([pid])}", run, process_pid=pid)
         return ConflictError(
             f'A process is already running (pid {pid}): call /kill first, or send "replace": true.',
             process_pid=pid,
             run_id=run.record.run_id,
         )
-    leftovers = [{"pid": pid, "command_line": command_line(pid)} for pid in run.leftovers()]
+    pids = run.leftovers()
+    leftovers = [{"pid": pid, "command_line": command_line(pid)} for pid in pids]
+    refused = _out_of_reach(pids)
+    if pids and refused == pids:
+        said = f"The last process ended, but what it started lives on: {name_all(pids)}"
+        return _beside_only(said, run, leftovers=leftovers)
     named = ", ".join(f"{left['pid']} ({left['command_line']})" for left in leftovers) or UNSEEN
     return ConflictError(
         f"The last process ended, but what it started lives on: {named}. "
-        'Call /kill to end that, or send "replace": true.',
+        f'Call /kill to end that, or send "replace": true.{_and_not_signalled(refused)}',
         leftovers=leftovers,
         run_id=run.record.run_id,
     )
+
+
+def _beside_only(said: str, run: Run, **facts: object) -> ConflictError:
+    """Say that only a start beside what lives is possible, since that belongs to another user."""
+    return ConflictError(
+        f'{said}, which the service may not signal. Send "replace": true to start beside it, or have its owner end it.',
+        **facts,
+        run_id=run.record.run_id,
+    )
+
+
+def out_of_reach(refused: list[int]) -> ConflictError:
+    """Say that a process can't be restarted which another user's rights keep alive."""
+    return ConflictError(
+        f"The old process could not be ended, so nothing was restarted: the service may not signal "
+        f'{name_all(refused)}. Have its owner end it, or call /start with "replace": true to start beside it.',
+        survivors=refused,
+    )
+
+
+def not_signalled(refused: list[int]) -> str | None:
+    """Say who outlived an ending only because we may not signal them; None when there is nobody."""
+    return f"The service may not signal, so did not end: {name_all(refused)}." if refused else None
+
+
+def name_all(pids: list[int]) -> str:
+    """Name processes by pid, user and command line, five of them at the most."""
+    named = [f"{pid} (user {user_of(pid)}: {command_line(pid)[:MAX_COMMAND_LINE]})" for pid in pids[:MAX_NAMED]]
+    if len(pids) > MAX_NAMED:
+        named.append(f"{len(pids) - MAX_NAMED} more")
+    return ", ".join(named)
+
+
+def _out_of_reach(pids: list[int]) -> list[int]:
+    """Return those of these processes that the system does not let us signal."""
+    members = [member for pid in pids if (member := read_member(pid)) is not None]
+    return [member.pid for member in members if not may_signal(member.identity)]
+
+
+def _and_not_signalled(refused: list[int]) -> str:
+    said = not_signalled(refused)
+    return f" {said}" if said else ""
 
 
 def cancelled() -> ConflictError:
@@ -78,10 +130,12 @@ def cancelled() -> ConflictError:
     )
 
 
-def outlived(survivors: list[int]) -> ConflictError:
+def outlived(survivors: list[int], refused: list[int]) -> ConflictError:
     """Say who is in the way of a start even after SIGKILL; nobody is named whom `/proc` does not show."""
+    others = [pid for pid in survivors if pid not in refused]
     return ConflictError(
-        f"The old process could not be ended, so nothing was started: {survivors or UNSEEN} outlived SIGKILL.",
+        f"The old process could not be ended, so nothing was started: {others or UNSEEN} outlived SIGKILL."
+        f"{_and_not_signalled(refused)}",
         survivors=survivors,
     )
 

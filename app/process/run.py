@@ -36,7 +36,7 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     `account` is the user that the command runs as (see `account.py`), empty for the service's own. `started_ns`,
     `boottime_ns` and `boot_id` are the run's clock. `witnessed` is set when a supervisor was connected at
     the run's end: the next service then has nothing to answer for. `members` are the live members of the tree, as last
-    told.
+    told. `beside` names those of the run before that could not be ended.
     """
 
     run_id: str
@@ -58,6 +58,7 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     state: State = State()
     intent: Intent | None = None
     witnessed: bool = False
+    beside: str = ""
     members: list[Identity] = []
 
     @property

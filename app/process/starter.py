@@ -42,13 +42,17 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Hold a start that was checked: its absolute `cwd`, the caller's `env`, the command's whole `environment`."""
+    """Hold a start that was checked: its absolute `cwd`, the caller's `env`, the command's whole `environment`.
+
+    `beside` names those whom the run before left and who could not be ended.
+    """
 
     command: str
     cwd: str
     env: dict[str, str]
     environment: dict[bytes, bytes]
     log_file: str | None
+    beside: str = ""
 
 
 class Starter:
@@ -127,6 +131,7 @@ class Starter:
             log_file=path,
             log_mode=logs.file_mode,
             log_max_bytes=self._policy.log_max_bytes,
+            beside=order.beside,
         )
 
     @contextlib.contextmanager

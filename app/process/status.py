@@ -58,6 +58,10 @@ def reason_of(state: State) -> str | None:
     return " ".join(parts) or None
 
 
+def _beside(record: RunRecord) -> str | None:
+    return f"Started beside what the service may not signal: {record.beside}." if record.beside else None
+
+
 def describe(record: RunRecord, state: State, leftover_pids: list[int]) -> dict[str, Any]:
     """Build the status object of SPEC.md."""
     return {
@@ -70,7 +74,7 @@ def describe(record: RunRecord, state: State, leftover_pids: list[int]) -> dict[
         "stopped_at": state.stopped_at,
         "exit_code": state.exit_code,
         "signal": signal_name(state.exit_code),
-        "reason": reason_of(state),
+        "reason": " ".join(filter(None, (_beside(record), reason_of(state)))) or None,
         "output_open": state.output_open,
         "leftover_pids": leftover_pids,
     }

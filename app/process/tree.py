@@ -189,6 +189,24 @@ def command_line(pid: int) -> str:
     return ""
 
 
+def user_of(pid: int) -> str:
+    """Return the name, or else the number, of the user whose rights a process has; "?" when it has gone.
+
+    Not the owner of `/proc/PID`: that is root for a process that others may not look into (proc(5)).
+    """
+    import pwd  # noqa: PLC0415  no shim needs it
+
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            uid = next(int(line.split()[2]) for line in file if line.startswith(b"Uid:"))
+    except OSError:
+        return "?"
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 @cache
 def boot_id() -> str:
     """Return the kernel's name for this boot (random(4)): start times of another boot mean nothing."""
