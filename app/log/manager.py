@@ -20,6 +20,9 @@ from app.log.snapshot import Snapshot, older_segment
 __all__ = ["LogManager", "LogPage"]
 
 _NS = 1_000_000_000
+# How far from a log's end lines are looked for before its page is opened: some milliseconds at most. What is not found
+# there makes a page of more than this, which finds its own beginning when it is read.
+_NEAR = 1024 * 1024
 
 
 class LogManager:
@@ -61,7 +64,8 @@ class LogManager:
     ) -> LogPage:
         """Open the last `lines` lines, those of the last `seconds` seconds by `clock` (None: wall clock), or all.
 
-        `lines=0` means all, `seconds=0` none. Costs what is returned, not what the log holds.
+        `lines=0` means all, `seconds=0` none. Costs what is returned, not what the log holds, and little until the page
+        is read.
         """
         _check(lines, seconds)
         try:
@@ -69,12 +73,13 @@ class LogManager:
         except (FileNotFoundError, NotADirectoryError):
             msg = f"The log file {log_file} is gone: start the command again to get a new one."
             raise NotFoundError(msg) from None
+        start: int | None
         try:
             if seconds is not None:
                 start, reaches_back = _since(snapshot, seconds, clock)
             else:
                 start, reaches_back = _last(snapshot, lines or 0)
-            return LogPage(log_file, snapshot, start, reaches_back=reaches_back)
+            return LogPage(log_file, snapshot, start, reaches_back=reaches_back, lines=lines or 0)
         except BaseException:
             snapshot.close()
             raise
@@ -151,10 +156,20 @@ def _check(lines: int | None, seconds: float | None) -> None:
             raise BadRequestError(msg, {name: ["Must be at least 0."]})
 
 
-def _last(snapshot: Snapshot, lines: int) -> tuple[int, bool]:
-    """Return where the last lines begin, and whether more were asked for than there are."""
-    start = snapshot.start_of_last(lines) if lines else None
-    return (0, True) if start is None else (start, False)
+def _last(snapshot: Snapshot, lines: int) -> tuple[int | None, bool]:
+    """Return where the last lines begin, None when that is not near, and whether more were asked for than there are.
+
+    There are no more lines than numbers from the first to the last, so that a larger number of them needs no counting.
+    """
+    if not lines:
+        return 0, True
+    if (start := snapshot.start_of_last(lines, _NEAR)) is not None:
+        return start, False
+    first, last = snapshot.record_from(0), snapshot.last_record()
+    most = last.seq - first[2].seq + 1 if first and last else 0
+    if snapshot.size <= _NEAR or lines > most:
+        return 0, True
+    return (0, False) if lines == most and first and first[2].seq == 1 else (None, False)
 
 
 def _since(snapshot: Snapshot, seconds: float, clock: RunClock | None) -> tuple[int, bool]:

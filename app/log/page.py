@@ -9,24 +9,35 @@ from app.log.snapshot import Snapshot
 
 
 class LogPage:
-    """Give the lines of a log from the offset `start` on, as the log was when its snapshot was opened.
+    """Give the last lines of a log, as the log was when its snapshot was opened.
 
     Close it, exhaust `chunks()`, or use it in a `with` statement. Not for two threads at once.
     """
 
-    def __init__(self, log_file: str, snapshot: Snapshot, start: int, *, reaches_back: bool) -> None:
-        """Take over the snapshot; `reaches_back` says that lines before `start` were asked for as well."""
+    def __init__(self, log_file: str, snapshot: Snapshot, start: int | None, *, reaches_back: bool, lines: int) -> None:
+        """Take over the snapshot, from the offset `start` on; None: the last `lines` lines, counted when they are read.
+
+        `reaches_back` says that lines before `start` were asked for as well.
+        """
         last = snapshot.last_record()
         first = snapshot.record_from(0)
-        at_start = snapshot.record_from(start)
         self.log_file = log_file
         self.total_lines = last.seq if last else 0
         self.first_seq = first[2].seq if first else None
-        self.truncated = (reaches_back and (self.first_seq or 1) > 1) or (at_start is not None and at_start[2].part > 1)
         self.lines_returned = 0
-        self.size_hint = snapshot.size - start
+        self.size_hint = snapshot.size - (start or 0)
         self._snapshot = snapshot
-        self._start = start
+        self._lines = lines
+        self._start = -1  # not known yet
+        self._truncated = False
+        if start is not None:
+            self._begin_at(start, reaches_back)
+
+    @property
+    def truncated(self) -> bool:
+        """Tell whether lines were asked for that are no longer kept; counts the lines where that was not done yet."""
+        self._find_beginning()
+        return self._truncated
 
     def chunks(self) -> Generator[bytes]:
         r"""Yield the inside of the JSON string `content`: escaped UTF-8, lines joined with the two characters \n.
@@ -40,6 +51,7 @@ class LogPage:
         """Yield `content` itself; otherwise the same as `chunks()`."""
         seq = 0
         with self:
+            self._find_beginning()
             for _, block in self._snapshot.blocks(self._start):
                 if not (records := decode_block(block)):
                     continue
@@ -49,6 +61,18 @@ class LogPage:
                 self.lines_returned += len(lines) - goes_on
                 seq = records[-1].seq
                 yield "\n".join(before + lines)
+
+    def _find_beginning(self) -> None:
+        if self._start < 0:
+            start = self._snapshot.start_of_last(self._lines)
+            self._begin_at(start or 0, start is None)
+
+    def _begin_at(self, start: int, reaches_back: bool) -> None:
+        at_start = self._snapshot.record_from(start)
+        self._start = start
+        self._truncated = (reaches_back and (self.first_seq or 1) > 1) or (
+            at_start is not None and at_start[2].part > 1
+        )
 
     def close(self) -> None:
         """Give the file descriptors back; harmless when done already."""

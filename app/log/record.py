@@ -39,6 +39,9 @@ _SHARING = 10_000  # records whose heads share all but the last four digits of `
 _encoder = Encoder()
 _decoder = Decoder(Record)
 _UNREADABLE = (DecodeError, UnicodeDecodeError, RecursionError)
+# How the record of a whole line begins and ends, as written here. Neither can stand inside of one, where each quote of
+# the text has a backslash before it, and a newline is escaped.
+_HEAD, _TAIL = b'{"seq":', b'"}\n'
 
 
 def show(output: bytes) -> str:
@@ -167,3 +170,20 @@ def decode_block(raw: bytes) -> list[Record]:
         return _decoder.decode_lines(raw)
     except _UNREADABLE:
         return [record for line in raw.split(b"\n") if (record := decode(line)) is not None]
+
+
+def count_whole_lines(raw: bytes) -> tuple[int, int] | None:
+    """Return the first `seq` of a block and how many lines it has, or None where only decoding it can tell.
+
+    Several times as fast as that. It tells only of lines in the writer's own form, none in pieces, where `seq` goes on
+    from record to record: a torn record is an end that is missing, and a lost line a number.
+    """
+    if not (raw.startswith(_HEAD) and raw.endswith(_TAIL)):
+        return None
+    if b"\\" in raw and b"\\" + _TAIL in raw:  # text that ends in a backslash, or a record torn behind a quote
+        return None
+    count = raw.count(_TAIL + _HEAD) + 1
+    first, last = decode(raw[: raw.index(b"\n")]), decode(raw[raw.rfind(b"\n", 0, -1) + 1 :])
+    if first is None or last is None or last.seq - first.seq != count - 1:
+        return None
+    return first.seq, count

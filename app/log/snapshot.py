@@ -7,7 +7,7 @@ from errno import ELOOP
 from io import FileIO
 from stat import S_ISREG
 
-from app.log.record import RECORD_LIMIT, Record, decode, decode_block
+from app.log.record import RECORD_LIMIT, Record, count_whole_lines, decode, decode_block
 
 _BLOCK = 64 * 1024  # the allocator maps what is larger than 128 KiB anew for each use, page by page
 _PROBE = 8 * 1024
@@ -155,20 +155,28 @@ class Snapshot:
                 return records[-1]
         return None
 
-    def start_of_last(self, count: int) -> int | None:
-        """Return where the last `count` lines begin, or None when there are fewer.
+    def start_of_last(self, count: int, reach: int | None = None) -> int | None:
+        """Return where the last `count` lines begin, or None when there are fewer in the last `reach` bytes, or in all.
 
-        Counts what is there: numbers have gaps where a disk was full.
+        Counts what is there: numbers have gaps where a disk was full. A block is decoded only where its lines can't be
+        counted without, and where the first one asked for lies; other threads get their turn while the next is read.
         """
         oldest = 0
         for offset, block in self.blocks_backward(min(max(count * _USUAL_RECORD, _PROBE), _BLOCK)):
-            records = decode_block(block)
-            seqs = sorted({record.seq for record in records} - {oldest})
-            if len(seqs) >= count:
-                return self._start_of(seqs[-count], offset, block, records)
-            if seqs:
-                count -= len(seqs)
-                oldest = seqs[0]
+            counted = count_whole_lines(block)
+            if counted is not None and counted[1] < count:
+                oldest, lines = counted
+                count -= lines
+            else:
+                records = decode_block(block)
+                seqs = sorted({record.seq for record in records} - {oldest})
+                if len(seqs) >= count:
+                    return self._start_of(seqs[-count], offset, block, records)
+                if seqs:
+                    count -= len(seqs)
+                    oldest = seqs[0]
+            if reach is not None and self.size - offset >= reach:
+                return None
         return None
 
     def _start_of(self, seq: int, offset: int, block: bytes, records: list[Record]) -> int:

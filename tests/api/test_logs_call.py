@@ -13,6 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from app.log.snapshot import Snapshot
 from tests.support import wait_until
 
 LINES = 20_000  # of 100 bytes: a log of several MiB, and so a long answer
@@ -171,6 +172,25 @@ def test_too_many_long_answers(small: FlaskClient) -> None:
         assert small.get("/logs?lines=10").status_code == 200
     with begin(small) as response:
         assert response.status_code == 200
+
+
+def test_no_place_no_search(small: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call for very many lines takes its place before it looks for the first of them."""
+    flood(small)
+    read: list[int] = []
+    plain = Snapshot.read
+
+    def counted(snapshot: Snapshot, start: int, end: int) -> bytes:
+        read.append(end - start)
+        return plain(snapshot, start, end)
+
+    with begin(small):
+        monkeypatch.setattr(Snapshot, "read", counted)
+        assert small.get(f"/logs?lines={LINES - 1}").status_code == 429
+        assert sum(read) < 1_500_000
+    body = small.get(f"/logs?lines={LINES - 1}").get_json()
+    assert (body["lines_returned"], len(body["content"])) == (LINES - 1, 100 * (LINES - 1) - 1)
+    assert sum(read) > 2 * LINES * 100
 
 
 def test_client_that_goes_away(small: FlaskClient) -> None:

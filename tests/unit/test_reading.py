@@ -406,6 +406,75 @@ def test_reading_the_end_costs_what_it_returns(log: Path) -> None:
         assert 0 < snapshot.count < 1_000_000
 
 
+@pytest.mark.parametrize("damage", [b"", b"\n", b'{"seq":30000,"timestamp":"t","line":"torn\n', b"x" * 9000 + b"\n"])
+@pytest.mark.parametrize(
+    ("lines", "first"), [(29_999, 2), (30_000, 1), (30_001, 1), (10**30, 1), (25_000, 5_001), (9, 29_992)]
+)
+def test_many_lines_are_the_last_ones_whatever_lies_between(
+    manager: LogManager, log: Path, damage: bytes, lines: int, first: int
+) -> None:
+    """Far more lines than one look at the end finds are counted right, across gaps, garbage and backslashes."""
+    text = ["x" * 100, "backslash \\", 'quote "']
+    log.write_bytes(
+        whole(1, at(1), text * 5_000)
+        + damage
+        + encode(Record(15_001, at(2), "a", 1, partial=True))
+        + damage
+        + encode(Record(15_001, at(2), "b", 2))
+        + whole(15_002, at(3), ["x" * 100] * 14_999)
+    )
+    answer = manager.read_logs(str(log), lines=lines)
+    returned = min(lines, 30_000)
+    assert (answer["lines_returned"], answer["content"].count("\n") + 1) == (returned, returned)
+    with manager.open_page(str(log), lines=lines) as page:
+        texts = "".join(page.texts()).split("\n")
+    everything = [*text * 5_000, "ab", *["x" * 100] * 14_999]
+    assert texts == everything[first - 1 :]
+
+
+@pytest.mark.parametrize(
+    ("kept_from", "lines", "truncated"),
+    [
+        (1, 30_000, False),
+        (1, 29_999, False),
+        (1, 99_999, False),
+        (7, 29_993, False),
+        (7, 29_994, False),
+        (7, 29_995, True),
+    ],
+)
+def test_many_lines_of_a_log_past_its_cap_say_what_is_missing(
+    manager: LogManager, log: Path, kept_from: int, lines: int, truncated: bool
+) -> None:
+    """A page of many lines is truncated exactly when more were asked for than are kept."""
+    log.write_bytes(whole(kept_from, at(1), ["x" * 100] * (30_000 - kept_from + 1)))
+    with manager.open_page(str(log), lines=lines) as page:
+        assert page.truncated == truncated
+        assert "".join(page.texts()).count("\n") + 1 == page.lines_returned == min(lines, 30_000 - kept_from + 1)
+
+
+def test_a_page_is_opened_without_counting_many_lines(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the page itself is read, little more than 1 MiB of the log is; to return all lines, none are counted."""
+    total = big_log(log, 16_000_000)
+    manager = LogManager(log.parent)
+    read: list[int] = []
+    plain = Snapshot.read
+
+    def counted(snapshot: Snapshot, start: int, end: int) -> bytes:
+        data = plain(snapshot, start, end)
+        read.append(len(data))
+        return data
+
+    monkeypatch.setattr(Snapshot, "read", counted)
+    for lines in (total - 1, total, total + 1, 10**30):
+        read.clear()
+        with manager.open_page(str(log), lines=lines) as page:
+            assert sum(read) < 1_500_000
+            assert page.size_hint > 1_000_000
+            assert not page.truncated
+            assert (sum(read) < 1_500_000) == (lines >= total)
+
+
 @pytest.fixture
 def traced() -> Iterator[None]:
     """Follow the memory that Python allocates."""

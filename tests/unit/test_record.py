@@ -10,6 +10,7 @@ from app.log.record import (
     LINE_LIMIT,
     RECORD_LIMIT,
     Record,
+    count_whole_lines,
     decode,
     decode_block,
     encode,
@@ -141,3 +142,35 @@ def test_a_record_behind_nul_bytes_is_read() -> None:
 def test_no_record_is_longer_than_the_limit(byte: bytes) -> None:
     """The worst line there is, escaped, stays far below what a reader is prepared for."""
     assert len(encode(Record(10**15, AT, show(byte * LINE_LIMIT), 10**9, partial=True))) < RECORD_LIMIT / 2
+
+
+@given(st.integers(1, 20_000), st.lists(lines, min_size=1, max_size=30))
+def test_whole_lines_are_counted_or_left_to_decoding(first: int, texts: list[str]) -> None:
+    """A block that the writer wrote has as many lines as it has records; where the count can't tell, it says so."""
+    block = b"".join(records for records, _count in blocks_of(first, texts))
+    undecided = any(text.endswith("\\") for text in texts)
+    assert count_whole_lines(block) == (None if undecided else (first, len(texts)))
+
+
+THREE = [encode(Record(seq, AT, f'line "{seq}"')) for seq in (8, 9, 10)]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        b"",
+        b"\n",
+        b"{}\n",
+        THREE[1][:-2] + b"\n",
+        THREE[1][: THREE[1].index(b"9\\") + 3] + b"}\n",
+        THREE[1][:-12],
+        THREE[1][3:],
+        b"\0" * 100 + THREE[1],
+        encode(Record(9, AT, "a", 1, partial=True)) + encode(Record(9, AT, "b", 2)),
+        encode(Record(9, AT, "a", 1)),
+    ],
+)
+def test_what_is_not_whole_is_not_counted(second: bytes) -> None:
+    """A line lost, torn, run into the next, in pieces or no record at all is for decoding to tell."""
+    assert count_whole_lines(b"".join(THREE)) == (8, 3)
+    assert count_whole_lines(THREE[0] + second + THREE[2]) is None
