@@ -10,9 +10,12 @@ HOST_AND_PORT = re.compile(r"(?P<name>[^\[\]:\s]+|\[[^\[\]\s]+\])(?::(?P<port>[0
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address without port or brackets can only mean this machine."""
+    """Tell whether a host name or address without port or brackets can only mean this machine.
+
+    `*.localhost` does not count: not every resolver keeps such names from the network (RFC 6761, section 6.3).
+    """
     name = host.lower().removesuffix(".")
-    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, section 6.3
+    if name == "localhost":
         return True
     try:
         return ipaddress.ip_address(name).is_loopback

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 OPEN_PATH = "/health"
+# What a browser says of a request that a page of this service makes, or its user by hand (W3C Fetch Metadata); programs
+# say nothing, and no page can change the header.
+_OWN_SITES = frozenset({"same-origin", "none"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _POLICY = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}  # /docs has one of its own
 _HEADERS = {
@@ -39,6 +42,11 @@ def protect(app: Flask, settings: Settings) -> Callable[[WSGIEnvironment], None]
         _limit_stall(environ, app.config["STALL_SECONDS"])
         if expected is None or settings.trusted_hosts:
             _check_host(environ, settings.trusted_hosts)
+        if environ["PATH_INFO"] != OPEN_PATH and environ.get("HTTP_SEC_FETCH_SITE", "none") not in _OWN_SITES:
+            raise Forbidden(
+                "A page of another site must neither call this service nor lead to it: call it from a program, or type "
+                "its address into the browser."
+            )
         if expected is None:
             _check_origin(environ)
         elif environ["PATH_INFO"] != OPEN_PATH:

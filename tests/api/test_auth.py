@@ -103,7 +103,6 @@ def test_trusted_hosts_with_a_token(make_app: Callable[..., Flask]) -> None:
         "localhost",
         "localhost:8000",
         "LocalHost",
-        "app.localhost:1",
         "127.0.0.1",
         "127.1.2.3:8000",
         "[::1]",
@@ -119,6 +118,8 @@ def test_loopback_host(client: FlaskClient, host: str) -> None:
     "host",
     [
         "example.com",
+        "app.localhost:1",
+        "localhost.localhost",
         "localhost.example.com",
         "127.0.0.1.example.com:8000",
         "10.0.0.5",
@@ -161,11 +162,13 @@ def test_no_host(app: Flask) -> None:
         ("[fd00::5]:1", True),
         ("sub.shell.example.com", False),
         ("localhost", True),
+        ("app.localhost:3000", True),
+        ("other.localhost", False),
     ],
 )
 def test_trusted_hosts(make_app: Callable[..., Flask], host: str, served: bool) -> None:
     """TRUSTED_HOSTS adds exact names, with any port where it gives none."""
-    client = make_app(trusted_hosts=("shell.example.com", "10.0.0.5:8000", "[fd00::5]")).test_client()
+    client = make_app(trusted_hosts=("shell.example.com", "10.0.0.5:8000", "[fd00::5]", "app.localhost")).test_client()
     assert client.get("/health", headers={"Host": host}).status_code == (200 if served else 400)
 
 
@@ -211,3 +214,27 @@ def test_origin_behind_a_proxy_with_tls(client: FlaskClient) -> None:
     environ = {"wsgi.url_scheme": "https"}
     headers = {"Host": "localhost:443", "Origin": "https://localhost"}
     assert client.get("/health", headers=headers, environ_overrides=environ).status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{}, BEARER])
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "", "Cross-Site", "cross-site, none"])
+@pytest.mark.parametrize(("method", "path"), EVERY_OTHER_CALL)
+def test_foreign_site(
+    make_app: Callable[..., Flask], method: str, path: str, site: str, headers: dict[str, str]
+) -> None:
+    """What a page of another site asks a browser for is 403 on every call but /health, token or not."""
+    client = make_app(token=TOKEN if headers else None).test_client()
+    response = client.open(path, method=method, headers={**headers, "Sec-Fetch-Site": site})
+    assert response.status_code == 403
+    assert response.mimetype == "application/problem+json"
+    assert "type its address" in response.get_json()["detail"]
+    assert client.get("/health", headers={"Sec-Fetch-Site": site}).status_code == 200
+
+
+@pytest.mark.parametrize("site", ["none", "same-origin"])
+@pytest.mark.parametrize(
+    ("path", "status"), [("/docs", 200), ("/docs/docs.js", 200), ("/openapi.json", 200), ("/status", 404)]
+)
+def test_own_site(client: FlaskClient, path: str, status: int, site: str) -> None:
+    """What the user types into a browser, and what the page at /docs asks for, is served."""
+    assert client.get(path, headers={"Sec-Fetch-Site": site}).status_code == status

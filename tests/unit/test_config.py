@@ -274,16 +274,25 @@ def test_env_file_that_is_a_directory(directory: Path) -> None:
         load_settings()
 
 
-@pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST", "localhost.", "a.localhost", "127.0.0.1", "127.8.9.10", "::1"]
-)
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "localhost.", "127.0.0.1", "127.8.9.10", "::1"])
 def test_loopback(host: str) -> None:
     """Names and addresses that can only mean this machine are loopback."""
     assert is_loopback(host)
 
 
 @pytest.mark.parametrize(
-    "host", ["", "0.0.0.0", "::", "10.0.0.1", "localhost.example.com", "notlocalhost", "127.0.0.1.example.com", "::2"]
+    "host",
+    [
+        "",
+        "0.0.0.0",
+        "::",
+        "10.0.0.1",
+        "localhost.example.com",
+        "a.localhost",
+        "notlocalhost",
+        "127.0.0.1.example.com",
+        "::2",
+    ],
 )
 def test_not_loopback(host: str) -> None:
     """Everything else is not, whatever it looks like."""
