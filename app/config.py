@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import pwd
@@ -15,6 +14,7 @@ from dotenv.parser import parse_stream
 from environs import Env, EnvValidationError, ValidationError, validate
 
 from app.addresses import HOST_AND_PORT, HOST_NAME, is_exposed, is_host, is_ip_address, show
+from app.wording import nearest
 
 PREFIX = "LLM_SHELL_"
 UNIX = "unix:"
@@ -267,5 +267,5 @@ def _unknown_names(names: Iterable[str]) -> list[str]:
 def _suggest(name: str, known: list[str]) -> str:
     # Compared without the prefix, which would make every name alike.
     names = [candidate.removeprefix(PREFIX) for candidate in known]
-    closest = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, n=1)
-    return f"; did you mean {PREFIX}{closest[0]}?" if closest else f"; the settings are {', '.join(known)}."
+    closest = nearest(name.upper().removeprefix(PREFIX), names)
+    return f"; did you mean {PREFIX}{closest}?" if closest else f"; the settings are {', '.join(known)}."

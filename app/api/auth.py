@@ -13,11 +13,13 @@ from werkzeug.exceptions import Forbidden, Unauthorized
 from app.addresses import is_loopback, split_port
 from app.config import Settings
 from app.exceptions import BadRequestError
+from app.wording import shorten
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 OPEN_PATH = "/health"
+SHOWN_HOST = 100  # characters
 # What a browser says of a request that a page of this service makes, or its user by hand (W3C Fetch Metadata); programs
 # say nothing, and no page can change the header.
 _OWN_SITES = frozenset({"same-origin", "none"})
@@ -75,8 +77,8 @@ def _check_host(environ: WSGIEnvironment, trusted_hosts: tuple[str, ...]) -> Non
         raise BadRequestError("Send a Host header with the name or address of this service.")
     if not (is_loopback(name.strip("[]")) or host in trusted_hosts or name in trusted_hosts):
         raise BadRequestError(
-            f"The Host {host!r} is not this service's: call it by localhost, or have the operator add the name to the "
-            "setting LLM_SHELL_TRUSTED_HOSTS."
+            f"The Host {shorten(host, SHOWN_HOST)!r} is not this service's: call it by localhost, or have the operator "
+            "add the name to the setting LLM_SHELL_TRUSTED_HOSTS."
         )
 
 

@@ -10,8 +10,11 @@ from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app.exceptions import BadRequestError, ConflictError, InternalError, LLMShellError, NotFoundError
+from app.wording import shorten
 
 PROBLEM_TYPE = "application/problem+json"
+MAX_DETAIL = 2000  # characters: whatever a caller's text was worked into
+SHOWN_PATH = 100
 STATUS_OF: Mapping[type[LLMShellError], HTTPStatus] = {
     BadRequestError: HTTPStatus.BAD_REQUEST,
     NotFoundError: HTTPStatus.NOT_FOUND,
@@ -62,7 +65,7 @@ def _problem(status: HTTPStatus, detail: str, extra: dict[str, object]) -> Respo
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
-        "detail": _printable(detail),
+        "detail": _printable(shorten(detail, MAX_DETAIL)),
     }
     response = jsonify(members | extra | members)  # the standard's members first, and never overridden
     response.status_code = status
@@ -71,12 +74,13 @@ def _problem(status: HTTPStatus, detail: str, extra: dict[str, object]) -> Respo
 
 
 def _explain(error: HTTPException) -> str:
+    path = shorten(request.path, SHOWN_PATH)
     if isinstance(error, MethodNotAllowed):
         methods = sorted({*(error.valid_methods or ())} - {"HEAD", "OPTIONS"})
-        return f"{request.path} does not take {request.method}; use {' or '.join(methods)}."
+        return f"{path} does not take {shorten(request.method, SHOWN_PATH)}; use {' or '.join(methods)}."
     match error.code:
         case 404:
-            return f"There is no {request.path} here; GET /openapi.json lists what there is."
+            return f"There is no {path} here; GET /openapi.json lists what there is."
         case 413:
             return "The body is too large; send at most 1 MiB."
         case 500:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, NoReturn, cast
 
 from flask import Request, request
@@ -14,12 +16,22 @@ from webargs.core import is_json
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
+from app.api.names import no_such
 from app.exceptions import BadRequestError
+from app.wording import shorten
 
-NO_SUCH_FIELD = "There is no such field; /openapi.json has them all."
+NO_SUCH_FIELD = "There is no such field."  # what is told instead depends on the call
 GIVEN_TWICE = "Give it only once."
 MAX_BODY_BYTES = 1024 * 1024
+MAX_VARIABLES = 1000  # in a body's `env`
+MAX_NAMES = 100  # parameters, or fields of a body: ten times what any call takes
+MAX_TOKENS = 30_000  # strings and commas of a body, ten times what a full `env` takes
 SHOWN_FAULTS = 3
+MOST_FAULTS = 20
+SHOWN_NAME = 100  # characters
+SHOWN_TEXT = 400
+# A string, whole or not, or what separates two values. Possessive, so that no text takes more than one pass.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|,', re.DOTALL)
 
 
 class StrictParser(FlaskParser):
@@ -28,40 +40,49 @@ class StrictParser(FlaskParser):
     DEFAULT_VALIDATION_STATUS = 400
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": RAISE, "query": RAISE}  # noqa: RUF012 (declared so in webargs)
 
-    def load_json(self, req: Request, schema: Schema) -> Any:  # noqa: ARG002 (webargs' signature)
+    def load_json(self, req: Request, schema: Schema) -> Any:
         """Return the body's JSON object; no body at all reads as an empty one, so that the missing fields get named.
 
         What stands in the query string instead is refused first, or it would be told as missing.
         """
-        refuse_parameters()
+        if names := _query_names():
+            text = f"{req.path} takes nothing in its query string; give {_listed(schema)} in a JSON body."
+            raise invalid({name: [text] for name in names})
         body = _read_body(req)
         if not is_json(req.mimetype):
             if not body:
                 return {}
             raise UnsupportedMediaType("Send the body as JSON, with the header Content-Type: application/json.")
+        _refuse_too_much(body)
         try:
             value = json.loads(body.decode("utf-8"), object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             raise BadRequestError(f"The body is not valid JSON: {_explain(error)}.") from error
         if not isinstance(value, dict):
             raise BadRequestError('The body must be a JSON object, such as {"command": "ls -l"}.')
+        if len(value) > MAX_NAMES:
+            raise BadRequestError(f"The body has {len(value)} fields: {req.path} takes {_listed(schema)}.")
         return value
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:  # noqa: ARG002 (webargs' signature)
         """Return the query's parameters; one given twice is a fault, since nobody can tell which of the two counts."""
+        _query_names()
         repeated = [name for name, values in req.args.lists() if len(values) > 1]
         if repeated:
-            raise _invalid({name: [GIVEN_TWICE] for name in repeated})
+            raise invalid({name: [GIVEN_TWICE] for name in repeated})
         return req.args.to_dict()
 
-    def handle_error(self, error: ValidationError, *_: object, **__: object) -> NoReturn:
+    def handle_error(self, error: ValidationError, req: Request, schema: Schema, **_: object) -> NoReturn:
         """Hand a schema's verdict on as the domain's own error."""
         by_location = cast("dict[str, Any]", error.messages)  # webargs puts the location around them
         faults: dict[str, list[str]] = {}
-        for messages in by_location.values():
+        for location, messages in by_location.items():
+            kind = "parameter" if location == "query" else "field"
             for field, texts in _flatten(messages):
-                faults.setdefault(field, []).extend(texts)
-        raise _invalid(faults) from error
+                unknown = NO_SUCH_FIELD in texts
+                told = [no_such(kind, field, req.path, _names(schema))] if unknown else texts
+                faults.setdefault(field, []).extend(told)
+        raise invalid(faults) from error
 
 
 class Blueprint(SmorestBlueprint):
@@ -75,9 +96,8 @@ class Blueprint(SmorestBlueprint):
 
 def refuse_parameters() -> None:
     """Refuse a query string where there is nothing to ask, without a schema's cost for what is polled all the time."""
-    if request.query_string and (names := list(request.args)):
-        text = f"{request.path} takes nothing in its query string; /openapi.json shows what it takes, and where."
-        raise _invalid({name: [text] for name in names})
+    if request.query_string and (names := _query_names()):
+        raise invalid({name: [f"There is no such parameter. {request.path} takes none."] for name in names})
 
 
 def refuse_body() -> None:
@@ -91,12 +111,56 @@ def refuse_body() -> None:
         )
 
 
+def invalid(faults: Mapping[str, list[str]]) -> BadRequestError:
+    """Return the refusal of a request for these faults, of which it tells some and counts the others."""
+    told = {shorten(name, SHOWN_NAME): _shown(texts) for name, texts in islice(faults.items(), MOST_FAULTS)}
+    sentences = [f"{name}: {' '.join(texts)}" for name, texts in islice(told.items(), SHOWN_FAULTS)]
+    if (more := len(faults) - SHOWN_FAULTS) > 0:
+        sentences.append(
+            f"And {more} more" + (", some of them under errors." if len(faults) > MOST_FAULTS else " under errors.")
+        )
+    return BadRequestError(" ".join(sentences), errors=told)
+
+
+def _shown(texts: list[str]) -> list[str]:
+    return [shorten(text, SHOWN_TEXT) for text in texts[:SHOWN_FAULTS]]
+
+
+def _names(schema: Schema) -> list[str]:
+    return [field.data_key or name for name, field in schema.load_fields.items()]
+
+
+def _listed(schema: Schema) -> str:
+    return ", ".join(_names(schema))
+
+
+def _query_names() -> list[str]:
+    """Return the names in the query string, which are counted before they are taken apart."""
+    if request.query_string.count(b"&") >= MAX_NAMES:
+        raise BadRequestError(f"The query string holds more than {MAX_NAMES} parameters, far more than any call takes.")
+    return list(request.args)
+
+
+def _refuse_too_much(body: bytes) -> None:
+    """Refuse JSON of so many values that to read it would take much time and memory; most is seen at once to be none.
+
+    Without commas there are no more values than the reader's limit to nesting allows.
+    """
+    if body.count(b",") * 3 <= MAX_TOKENS:
+        return
+    if any(number > MAX_TOKENS for number, _token in enumerate(_TOKEN.finditer(body))):
+        raise BadRequestError(
+            f"The body holds far too many values: env takes at most {MAX_VARIABLES} variables; put more into a file "
+            "that the command reads."
+        )
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object; a name given twice is a fault, as in a query string, and not the last one's victory."""
     found = dict(pairs)
     if len(found) < len(pairs):
         counts = Counter(name for name, _value in pairs)
-        raise _invalid({name: [GIVEN_TWICE] for name, count in counts.items() if count > 1})
+        raise invalid({name: [GIVEN_TWICE] for name, count in counts.items() if count > 1})
     return found
 
 
@@ -131,10 +195,3 @@ def _flatten(messages: Any, path: str = "") -> Iterator[tuple[str, list[str]]]:
         # A dict field tells the faults of a key and of its value under these two names.
         inside_dict_field = path and name in {"key", "value"} and isinstance(inner, list)
         yield from _flatten(inner, path if inside_dict_field else f"{path}.{name}" if path else str(name))
-
-
-def _invalid(faults: Mapping[str, list[str]]) -> BadRequestError:
-    told = [f"{field}: {' '.join(texts)}" for field, texts in faults.items()]
-    rest = len(told) - SHOWN_FAULTS
-    detail = " ".join(told[:SHOWN_FAULTS]) + (f" And {rest} more under errors." if rest > 0 else "")
-    return BadRequestError(detail, errors=faults)

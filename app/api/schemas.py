@@ -10,7 +10,7 @@ from typing import Any
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 from app.api.answers import AnswerSchema
-from app.api.parsing import NO_SUCH_FIELD
+from app.api.parsing import MAX_VARIABLES, NO_SUCH_FIELD
 from app.config import MAX_TIMEOUT, PREFIX
 
 MAX_COMMAND_BYTES = 131_071  # Linux: MAX_ARG_STRLEN less the final NUL
@@ -50,6 +50,19 @@ class StrictBoolean(fields.Boolean):
         if not isinstance(value, bool):
             raise self.make_error("invalid")
         return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Variables(fields.Dict):
+    """Take an environment, whose variables are counted before each of them is looked at."""
+
+    default_error_messages = {  # noqa: RUF012 (as in marshmallow)
+        "many": f"Must hold at most {MAX_VARIABLES} variables; put more into a file that the command reads."
+    }
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        if isinstance(value, Mapping) and len(value) > MAX_VARIABLES:
+            raise self.make_error("many")
+        return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]  # marshmallow's
 
 
 def check_text(text: str) -> None:
@@ -108,13 +121,14 @@ class StartSchema(RequestSchema):
             "example": "/srv/project",
         },
     )
-    env = fields.Dict(
+    env = Variables(
         keys=fields.String(validate=_check_env_name),
         values=fields.String(validate=check_text),
         metadata={
             "description": "Environment variables to add to the process's, or to override. A name must not be empty, "
-            "contain `=` or begin with `LLM_SHELL_`.",
+            "contain `=` or begin with `LLM_SHELL_`; at most 1000 of them.",
             "example": {"PORT": "3000"},
+            "maxProperties": MAX_VARIABLES,
         },
     )
     replace = StrictBoolean(

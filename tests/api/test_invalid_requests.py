@@ -10,6 +10,8 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from tests.api.refusals import faults_of
+
 LONE_SURROGATE = "\ud800"
 
 
@@ -18,17 +20,6 @@ def _nothing_started(client: FlaskClient) -> Iterator[None]:
     """Check after each test that its request started nothing."""
     yield
     assert client.get("/status").status_code == 404
-
-
-def faults_of(response: TestResponse) -> dict[str, list[str]]:
-    """Return `errors` of a 400 that has the one shape of all errors."""
-    assert response.status_code == 400, response.text
-    assert response.mimetype == "application/problem+json"
-    problem = response.get_json()
-    assert problem["type"] == "about:blank"
-    assert (problem["title"], problem["status"]) == ("Bad Request", 400)
-    assert problem["detail"]
-    return dict(problem.get("errors", {}))
 
 
 @pytest.mark.parametrize(
