@@ -4,57 +4,83 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
-from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
+from flask import Flask, Response, g, request
 
+from app.api.redaction import escape, make_show
 from app.config import Settings
 
 logger = logging.getLogger(__name__)
 AUDITED: Mapping[str, str] = {"process.start": "start", "process.kill": "kill", "process.restart": "restart"}
-# Enough to recognise a command by; the whole of it stands in the run record, which only the owner may read.
-SHOWN_COMMAND = 200
+MAX_LINE = 2000  # bytes
+# Characters of each text: enough to recognise a command by, of which the whole stands in the run record, for its owner
+# alone. Where they take too many bytes to write, less is shown.
+SHOWN_TEXT = (200, 50, 10)
+SHOWN_ENTRIES = 10
 OUTCOME = ("run_id", "process_pid", "status", "exit_code", "escalated", "survivors")
 
 
 def register(app: Flask, settings: Settings) -> None:
     """Log every start, kill and restart, refused ones included.
 
-    The environment's values never appear, nor does the service's token, should somebody put it into a command.
+    The environment's values never appear, nor does the service's token, should somebody put it into a command. Of a
+    caller who was refused nothing is read, and nothing told but where from.
     """
+    show = make_show(settings.token)
 
     def note(response: Response) -> Response:
         call = AUDITED.get(request.endpoint or "")
         if call is not None and request.method == "POST":
-            line = json.dumps(_describe(call, response), ensure_ascii=False, separators=(",", ":"))
-            logger.info("%s", line.replace(settings.token, "***") if settings.token else line)
+            logger.info("%s", _write(_describe(call, response), show))
         return response
 
     app.after_request(note)
+
+
+def _write(facts: dict[str, Any], show: Callable[[str, int], str]) -> str:
+    line = ""
+    for limit in SHOWN_TEXT:
+        line = escape(json.dumps(_bound(facts, show, limit), ensure_ascii=False, separators=(",", ":")))
+        if len(line.encode()) <= MAX_LINE:
+            break
+    return line
+
+
+def _bound(value: Any, show: Callable[[str, int], str], limit: int) -> Any:
+    """Return a JSON value with all its texts shown and its lists cut."""
+    match value:
+        case str():
+            return show(value, limit)
+        case Mapping():
+            return {show(name, limit): _bound(inner, show, limit) for name, inner in value.items()}
+        case Sequence():
+            rest = len(value) - SHOWN_ENTRIES
+            told = [_bound(inner, show, limit) for inner in value[:SHOWN_ENTRIES]]
+            return [*told, f"and {rest} more"] if rest > 0 else told
+        case _:
+            return value
 
 
 def _describe(call: str, response: Response) -> dict[str, Any]:
     answer = response.get_json(silent=True)
     told = OUTCOME if response.status_code < HTTPStatus.BAD_REQUEST else ("detail",)
     outcome = {name: answer[name] for name in told if name in answer} if isinstance(answer, dict) else {}
-    return {"audit": call, "from": request.remote_addr, "answer": response.status_code} | _asked(call) | outcome
+    facts = {"audit": call, "from": request.remote_addr, "answer": response.status_code}
+    return facts | _asked(call) | outcome | facts  # a parameter may have any name, and hides none of these
 
 
 def _asked(call: str) -> dict[str, Any]:
+    """Return what was asked for, as far as it was read."""
+    if not g.get("accepted"):
+        return {}
     if call != "start":
-        return dict(request.args)
-    try:
-        body = json.loads(request.get_data())
-    except (ValueError, RecursionError, HTTPException):  # refused already, and told so in `detail`
-        return {}
-    if not isinstance(body, dict):
-        return {}
-    asked = {name: body[name] for name in ("cwd", "replace") if name in body}
-    if isinstance(body.get("command"), str):
-        asked["command"] = body["command"][:SHOWN_COMMAND]
+        return dict(islice(request.args.items(), SHOWN_ENTRIES))
+    body: dict[str, Any] = g.get("body", {})
+    asked = {name: body[name] for name in ("cwd", "replace", "command") if isinstance(body.get(name), str | bool)}
     if isinstance(body.get("env"), dict):
         asked["env_names"] = sorted(body["env"])
     return asked

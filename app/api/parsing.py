@@ -7,18 +7,22 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from flask import Request, request
+from flask import Request, g, request
 from flask_smorest import Blueprint as SmorestBlueprint
+from gunicorn.http.errors import ParseException
 from marshmallow import RAISE, Schema, ValidationError
 from webargs.core import is_json
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, UnsupportedMediaType
 
 from app.api.names import no_such
 from app.exceptions import BadRequestError
 from app.wording import shorten
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 NO_SUCH_FIELD = "There is no such field."  # what is told instead depends on the call
 GIVEN_TWICE = "Give it only once."
@@ -60,6 +64,7 @@ class StrictParser(FlaskParser):
             raise BadRequestError(f"The body is not valid JSON: {_explain(error)}.") from error
         if not isinstance(value, dict):
             raise BadRequestError('The body must be a JSON object, such as {"command": "ls -l"}.')
+        g.body = value  # for the audit
         if len(value) > MAX_NAMES:
             raise BadRequestError(f"The body has {len(value)} fields: {req.path} takes {_listed(schema)}.")
         return value
@@ -155,6 +160,11 @@ def _refuse_too_much(body: bytes) -> None:
         )
 
 
+def has_body(environ: WSGIEnvironment) -> bool:
+    """Tell whether a request has a body, by its framing (RFC 9112, section 6.3)."""
+    return environ.get("CONTENT_LENGTH", "").strip("0") != "" or "HTTP_TRANSFER_ENCODING" in environ
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object; a name given twice is a fault, as in a query string, and not the last one's victory."""
     found = dict(pairs)
@@ -170,9 +180,17 @@ def _read_body(req: Request) -> bytes:
     Werkzeug refuses an announced length over its limit by itself, but cuts a chunked body off there without a word. Its
     limit is therefore one byte more than ours, so that a body that is too long can be told.
     """
-    body = req.get_data()
+    try:
+        body = req.get_data()
+    except (ParseException, ClientDisconnected) as error:
+        raise BadRequestError(
+            "The body did not come as announced: it is cut short, stalled, or not well-formed in its chunks."
+        ) from error
     if len(body) > MAX_BODY_BYTES:
         raise RequestEntityTooLarge
+    if len(body) < (req.content_length or 0):  # Werkzeug takes the server's word for where a body ends
+        raise BadRequestError(f"The body ended after {len(body)} of the {req.content_length} bytes announced.")
+    g.body_read = True
     return body
 
 

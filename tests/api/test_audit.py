@@ -81,3 +81,80 @@ def test_no_secret_is_logged(make_app: Callable[..., Flask], caplog: pytest.LogC
     assert "echo ***" in caplog.text
     assert token not in caplog.text
     assert "s3cr3t" not in caplog.text
+
+
+def test_texts_are_cut(client: FlaskClient, lines: Callable[[], list[dict[str, Any]]]) -> None:
+    """Of no field is more than a beginning told, and of lists and parameters a few and how many more."""
+    client.post(
+        "/start", json={"command": "x" * 1000, "cwd": "/y" * 1000, "env": {f"N{n:03}": "v" for n in range(300)}}
+    )
+    client.post("/kill?" + "&".join(f"{'p' * 300}{n}={'q' * 300}" for n in range(50)))
+    start, kill = lines()
+    assert start["command"] == "x" * 199 + "…"
+    assert start["cwd"] == ("/y" * 100)[:199] + "…"
+    assert start["env_names"] == [f"N{n:03}" for n in range(10)] + ["and 290 more"]
+    assert max(map(len, [*kill.keys(), *map(str, kill.values())])) <= 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {
+            "command": "\x1b\u202e" * 30_000,
+            "cwd": "\U000e0041" * 1000,
+            "env": {"\x07" * 900 + str(n): "" for n in range(99)},
+        },
+        {"command": "日" * 40_000, "cwd": "日" * 1000, "env": {"日" * 900 + str(n): "" for n in range(99)}},
+        {"command": "x", "replace": "y" * 500_000, "more": ["z" * 1000] * 300},
+    ],
+)
+def test_a_line_is_short(client: FlaskClient, caplog: pytest.LogCaptureFixture, body: dict[str, Any]) -> None:
+    """Whatever is asked for, the line has at most 2,000 bytes, all of them printable."""
+    caplog.set_level(logging.INFO, "app.api.audit")
+    assert client.post("/start", json=body).status_code == 400
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "app.api.audit"]
+    assert len(line.encode()) <= 2000
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("token", ['a"token"with\\odd\\characters', "a-token-of-20-letters"])
+@pytest.mark.parametrize("place", ["command", "cwd", "env", "query"])
+def test_the_token_is_hidden_before_the_cut(
+    make_app: Callable[..., Flask], caplog: pytest.LogCaptureFixture, token: str, place: str
+) -> None:
+    """The token goes out of every field, whatever characters it holds, at the cut too."""
+    caplog.set_level(logging.INFO, "app.api.audit")
+    client = make_app(token=token).test_client()
+    headers = {"Authorization": f"Bearer {token}"}
+    for padding in (0, 190, 195):
+        text = "." * padding + token
+        body = {"command": " ", place: {text: 1} if place == "env" else text}
+        if place == "query":
+            client.post("/kill", query_string={"type": text}, headers=headers)
+        else:
+            client.post("/start", json=body, headers=headers)
+    told = [json.loads(record.getMessage()) for record in caplog.records if record.name == "app.api.audit"]
+    assert len(told) == 3
+    for line in told:
+        assert token[:6] not in json.dumps(line).replace("\\", "")
+        assert token[:6] not in str(line)
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Authorization": "Bearer wrong-horse-battery"}, {"Sec-Fetch-Site": "cross-site"}]
+)
+def test_of_a_refused_caller_nothing_is_told_but_where_from(
+    make_app: Callable[..., Flask], lines: Callable[[], list[dict[str, Any]]], headers: dict[str, str]
+) -> None:
+    """A caller who was refused can't write into the log what they like."""
+    client = make_app(token="correct-horse-battery").test_client()  # noqa: S106  a test's own
+    client.post("/start", json={"command": "written by a stranger"}, headers=headers)
+    client.post("/kill?type=stranger", headers=headers)
+    assert [set(line) for line in lines()] == [{"audit", "from", "answer", "detail"}] * 2
+
+
+def test_no_parameter_passes_for_a_fact(client: FlaskClient, lines: Callable[[], list[dict[str, Any]]]) -> None:
+    """Parameters that are called like what the service itself tells don't hide it."""
+    client.post("/kill?from=10.0.0.1&answer=200&audit=start&detail=x")
+    assert [(line["audit"], line["from"], line["answer"]) for line in lines()] == [("kill", "127.0.0.1", 400)]
+    assert "no such parameter" in lines()[0]["detail"]

@@ -1,0 +1,59 @@
+"""What of a caller's texts may stand in the service's log: not its token in any form, and no more than a few words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from itertools import groupby
+
+HIDDEN = "***"
+# Of one character of the token: percent-encoded twice and escaped for JSON twice, it takes no more than this.
+_LONGEST_FORM = 36
+
+
+def make_show(token: str | None) -> Callable[[str, int], str]:
+    """Return a function that gives the beginning of a text, of so many characters at most, without the token.
+
+    The token goes before the text is cut, or what is left of it at the cut could not be told any more.
+    """
+    pattern = re.compile(_forms(token)) if token else None
+    reach = _LONGEST_FORM * len(token or "")
+
+    def show(text: str, limit: int) -> str:
+        shown, position = "", 0
+        while len(shown) <= limit and position < len(text):
+            room = position + limit + 1 - len(shown)
+            found = pattern.search(text, position, room + reach) if pattern else None
+            if found is None or found.start() >= room:
+                shown += text[position:room]
+                break
+            shown += text[position : found.start()] + HIDDEN
+            position = found.end()
+        return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
+
+    return show
+
+
+def escape(text: str) -> str:
+    """Return JSON text in which all that a terminal would obey, or not show, is escaped.
+
+    Bidi marks, for instance, and surrogates: JSON's own rules leave all but U+0000 to U+001F as they are.
+    """
+    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in text)
+
+
+def _forms(token: str) -> str:
+    """Return a pattern for the token as it is, percent-encoded, escaped as in JSON or for a shell, or a mix of these.
+
+    Every repetition is bounded, so that no text makes a search slow.
+    """
+    return "".join(_forms_of_run(character, len(list(run))) for character, run in groupby(token))
+
+
+def _forms_of_run(character: str, count: int) -> str:
+    number = f"(?i:{ord(character):02x})"
+    encoded = rf"\\{{1,4}}+u00{number}|%(?:25)?{number}"
+    if character == "\\":
+        return rf"(?:{encoded}|\\){{{count},{4 * count}}}"
+    return rf"(?:{encoded}|\\{{0,4}}+{re.escape(character)})" * count
