@@ -10,7 +10,7 @@ from typing import Any
 
 from app.config import Settings
 from app.exceptions import ConflictError, InternalError
-from app.log.manager import LogPage
+from app.log.manager import LogManager, LogPage
 from app.process.manager import Policy, ProcessManager
 
 logger = logging.getLogger(__name__)
@@ -45,18 +45,17 @@ class Supervisor:
         The lock sits on an open file description (flock(2)) that forked workers share: it is free only when the last of
         them is gone, so that a killed master's worker still counts.
         """
-        manager = _new_manager(settings)
-        fd = os.open(manager.logs.log_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        log_dir = LogManager(settings.log_dir, group_read=settings.log_group_read).log_dir
+        fd = os.open(log_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if not _lock_within(fd, CLAIM_TIMEOUT):
             os.close(fd)
             raise ConflictError(
-                f"Another service already uses the log directory {manager.logs.log_dir}: stop it, or set "
+                f"Another service already uses the log directory {log_dir}: stop it, or set "
                 "LLM_SHELL_LOG_DIR to another directory."
             )
         self._claim = fd
         self.settings = settings
         self._started_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        manager.forget_history()
 
     def init_app(self, settings: Settings) -> None:
         """Serve this log directory from now on, and take over the run that is live there."""
@@ -104,9 +103,9 @@ class Supervisor:
         """Start a command; see `ProcessManager.start`."""
         return self._running.start(command, cwd=cwd, env=env, replace=replace)
 
-    def get_status(self) -> dict[str, Any]:
-        """Return the current run's status object; see `ProcessManager.get_status`."""
-        return self._running.get_status()
+    def get_status(self, run_id: str | None = None) -> dict[str, Any]:
+        """Return a run's status object, the current run's for None; see `ProcessManager.get_status`."""
+        return self._running.get_status(run_id)
 
     def kill(self, signal_type: str = "SIGTERM", timeout: float = 5.0) -> dict[str, Any]:
         """End the whole tree; see `ProcessManager.kill`."""

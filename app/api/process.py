@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from app.api.openapi import fails_with
-from app.api.parsing import Blueprint, refuse_body, refuse_parameters
-from app.api.schemas import KillQuery, KillSchema, RestartQuery, StartSchema, StatusSchema
+from app.api.parsing import Blueprint, refuse_body
+from app.api.schemas import KillQuery, KillSchema, RestartQuery, StartSchema, StatusQuery, StatusSchema
 from app.supervisor import supervisor
 
 blueprint = Blueprint("process", __name__, description="Start, watch, kill and restart the one command.")
@@ -26,15 +26,16 @@ def start(**request: Any) -> dict[str, Any]:
 
 
 @blueprint.get("/status")
-@blueprint.response(200, StatusSchema, description="The state of the current run, the last one started.")
+@blueprint.arguments(StatusQuery(), location="query", as_kwargs=True)
+@blueprint.response(200, StatusSchema, description="The state of the current run, the last one started, or of another.")
 @fails_with(400, 404)
-def get_status() -> dict[str, Any]:
-    """Tell the state of the current run
+def get_status(run_id: str | None) -> dict[str, Any]:
+    """Tell the state of the current run, or how a past one ended
 
-    404 when nothing was started yet.
+    The last run is answered for as long as it is kept, also after a restart of the service. 404 when nothing was
+    started yet, or there is no such run.
     """
-    refuse_parameters()
-    return supervisor.get_status()
+    return supervisor.get_status(run_id)
 
 
 @blueprint.post("/kill")

@@ -140,6 +140,15 @@ class StartSchema(RequestSchema):
     )
 
 
+class StatusQuery(RequestSchema):
+    """The query of GET /status."""
+
+    run_id = fields.String(
+        load_default=None,
+        metadata={"description": "The run to tell of, by its `run_id`. Default: the current run."},
+    )
+
+
 class KillQuery(RequestSchema):
     """The query of POST /kill."""
 

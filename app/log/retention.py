@@ -14,6 +14,21 @@ _OURS = re.compile(
 )
 
 
+_RUN_ID = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(?:_\d{1,9})?", re.ASCII)
+
+
+def is_run_id(text: str) -> bool:
+    """Tell whether a run may have this name: then it is also a file name without any surprise."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
+def newest_first(log_dir: Path) -> list[str]:
+    """Return the ids of the runs of which there is any file, by age as their names tell it."""
+    matches = map(_OURS.fullmatch, _names(log_dir))
+    runs = {(match["second"], int(match["number"] or 1), match["run_id"]) for match in matches if match}
+    return [run_id for _second, _number, run_id in sorted(runs, reverse=True)]
+
+
 def prune(log_dir: Path, keep: int, protect: Collection[str]) -> None:
     """Remove the files of all but the newest `keep` runs, except those whose run id is in `protect`.
 

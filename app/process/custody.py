@@ -8,17 +8,15 @@ import socket
 import threading
 import time
 
-import msgspec
-
 from app.exceptions import InternalError
-from app.log.clock import format_time
 from app.process import control
 from app.process.contact import connect, hail, wake
 from app.process.control import State
 from app.process.launch import Launched, LaunchError, abandon, launch_takeover
 from app.process.link import ShimLink
 from app.process.reaper import reap_orphans, subreapers
-from app.process.run import RecordFile, RunRecord, Takeover, read_record, record_path
+from app.process.run import RecordFile, RunRecord, Takeover, load_record, record_path
+from app.process.status import ended_unseen
 from app.process.tree import Identity, boot_id, open_pidfd, read_member
 
 logger = logging.getLogger(__name__)
@@ -80,7 +78,6 @@ class Custody:
         custody = cls(record)
         if record.state.ended:
             custody._final = record.state
-            custody._bear_witness()
         else:
             custody._recover_or_go_on_trying()
         return custody
@@ -101,7 +98,7 @@ class Custody:
     def reread(self) -> None:
         """Learn what the shim wrote down last; one killed early may not have got so far as the process's identity."""
         process = self.record.process
-        self.record = read_record(record_path(self.record.log_file)) or self.record
+        self.record = load_record(record_path(self.record.log_file)) or self.record
         if self.record.process is None:
             self.record.process = process
         if self.record.shim is not None:
@@ -209,7 +206,6 @@ class Custody:
             self.reread()
             process = self.record.process
             if self.record.state.ended:
-                self._bear_witness()
                 self._settle(self.record.state)
             elif process is None or self.record.boot_id != boot_id():
                 self._bury()
@@ -242,20 +238,9 @@ class Custody:
 
     def _bury(self) -> None:
         """Write down that a run ended while nobody watched: nothing about its end is invented."""
-        if self.record.boot_id != boot_id():
-            unknown = "The machine was restarted while nobody watched, so its exit code is not known."
-        else:
-            unknown = "The service died while it was starting this: whether it ran, and how it ended, is not known."
-        state = msgspec.structs.replace(
-            self.record.state,
-            stopped_at=self.record.state.stopped_at or format_time(time.time_ns()),
-            unknown=unknown,
-            output_open=False,
-            ended=True,
-        )
-        self.record.state = state
-        self._bear_witness()
-        self._settle(state)
+        self.record.state = ended_unseen(self.record)
+        self._write_record()
+        self._settle(self.record.state)
 
     def _settle(self, final: State) -> None:
         """Keep the outcome, and let go of the dead: nobody has to read an exit code from them any more."""
@@ -268,13 +253,6 @@ class Custody:
             pipe, self._pipe = self._pipe, None
         if pipe is not None:
             os.close(pipe)
-
-    def _bear_witness(self) -> None:
-        """Note that a service answers for this ended run, so that the next one need not."""
-        if self.record.witnessed:
-            return
-        self.record.witnessed = True
-        self._write_record()
 
     def _write_record(self) -> None:
         with contextlib.suppress(OSError):

@@ -140,7 +140,6 @@ class Keeper:
         if self._offspring.gone and not self._state.ended:
             self._pump.drain()
             self._pump.close()
-            self._record.witnessed = self._switchboard.busy
             self._change(ended=True)
 
     def _kill(self, link: socket.socket, request: Kill) -> None:

@@ -14,6 +14,7 @@ from app.exceptions import BadRequestError, InternalError, NotFoundError
 from app.log.clock import RunClock
 from app.log.manager import LogManager
 from app.process.control import Cause, State
+from app.process.history import History, kept_records
 from app.process.lost import find_records
 from app.process.pointer import Pointer
 from app.process.refusals import (
@@ -31,7 +32,6 @@ from app.process.run import read_record, record_path
 from app.process.standby import Standby
 from app.process.starter import Order, Policy, Starter
 from app.process.status import describe, reason_of, signal_name, status_of
-from app.process.tree import boot_id
 from app.process.watch import Run
 
 __all__ = ["Policy", "ProcessManager"]
@@ -56,6 +56,7 @@ class ProcessManager:
     def __init__(self, log_dir: str | Path = "logs", policy: Policy = DEFAULT_POLICY) -> None:
         self.logs = LogManager(log_dir, group_read=policy.group_read)
         self._pointer = Pointer(self.logs.log_dir)
+        self._history = History(self.logs.log_dir)
         self._starter = Starter(self.logs, self._pointer, policy)
         self._run: Run | None = None
         # The pointer's last known value: a run that another manager left there is only taken over by adopt().
@@ -78,6 +79,8 @@ class ProcessManager:
         run = self._current()
         if run is None or not run.live:
             self._adopt_lost()
+        if self._run is None:
+            self._recall_newest()
 
     def _adopt_lost(self) -> None:
         """Take over a run that lives although neither pointer nor record told so: the newest, if there are several."""
@@ -85,21 +88,29 @@ class ProcessManager:
             for path in find_records(self.logs.log_dir, SEARCH_TIMEOUT):
                 if self._run is not None and self._run.live:
                     logger.warning("The run of %s is alive as well: it will be ended when the service stops.", path)
-                elif (found := Run.load(path)) is not None:
-                    if self._run is not None and self._run.record.started_ns > found.record.started_ns:
-                        found.close()  # the current run was started beside it
-                        continue
-                    self._replace_run(found)
-                    with contextlib.suppress(OSError):
-                        self._pointer.set(path)
-                        self._seen = path
+                elif self._run is not None and self._run.record.started_ns > _started_ns(path):
+                    logger.warning("The run of %s, which is not the last one, is alive: a stop will end it.", path)
+                else:
+                    self._make_current(path)
 
-    def forget_history(self) -> None:
-        """Drop a run that had ended, and was answered for, before this service came up: it is history now."""
-        path = self._pointer.read()
-        record = read_record(path) if path is not None else None
-        if record is not None and record.state.ended and record.witnessed:
-            self._pointer.set(None)
+    def _recall_newest(self) -> None:
+        """Answer for the newest run that is kept, where the link to the last one is gone, or leads to no record."""
+        with self._exchange:
+            for path in kept_records(self.logs.log_dir):
+                if self._make_current(path):
+                    logger.warning("Nothing names the last run any more: the newest that is kept, %s, is it now.", path)
+                    return
+
+    def _make_current(self, path: str) -> bool:
+        """Answer for the run with this record from now on; False when that can't be read."""
+        found = Run.load(path)
+        if found is None:
+            return False
+        self._replace_run(found)
+        with contextlib.suppress(OSError):
+            self._pointer.set(path)
+            self._seen = path
+        return True
 
     def start(
         self,
@@ -124,8 +135,10 @@ class ProcessManager:
                 order = dataclasses.replace(order, beside=name_all(refused))
             return self._start(order)
 
-    def get_status(self) -> dict[str, Any]:
-        """Return the status object of the current run; raises `NotFoundError`."""
+    def get_status(self, run_id: str | None = None) -> dict[str, Any]:
+        """Return the status object of a run, the current one for None; raises `NotFoundError`."""
+        if run_id is not None and not self._is_current(run_id):
+            return self._history.status_of(run_id)
         run = self._expected("There is no process to speak of: start one with POST /start.")
         return describe(run.record, run.state, run.leftovers())
 
@@ -200,20 +213,14 @@ class ProcessManager:
 
     def log_of(self, run_id: str | None) -> tuple[str, RunClock | None]:
         """Return log file and clock of a run, the current one for None; raises `NotFoundError`."""
-        if run_id is None:
-            run = self._expected("There is no run to read: start one with POST /start.")
-            return run.record.log_file, run.clock
-        return self._past_run(run_id)
+        if run_id is not None and not self._is_current(run_id):
+            return self._history.log_of(run_id)
+        run = self._expected("There is no run to read: start one with POST /start.")
+        return run.record.log_file, run.clock
 
-    def _past_run(self, run_id: str) -> tuple[str, RunClock | None]:
+    def _is_current(self, run_id: str) -> bool:
         run = self._current()
-        if run is not None and run.record.run_id == run_id:
-            return run.record.log_file, run.clock
-        log_file = str(self.logs.log_dir / f"{run_id}.log")
-        if not Path(log_file).exists():
-            raise NotFoundError(f"There is no run {run_id}, or its log is no longer kept: see LLM_SHELL_LOG_KEEP.")
-        past = read_record(record_path(log_file))
-        return log_file, past.clock if past and past.boot_id == boot_id() else None
+        return run is not None and run.record.run_id == run_id
 
     def _expected(self, detail: str) -> Run:
         run = self._current()
@@ -309,6 +316,11 @@ class ProcessManager:
             self._replace_run(run)
             self._seen = record_path(run.record.log_file)
             return describe(run.record, State(), [])
+
+
+def _started_ns(path: str) -> int:
+    record = read_record(path)
+    return record.started_ns if record is not None else 0
 
 
 def _shut_down(run: Run, timeout: float) -> None:

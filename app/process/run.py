@@ -8,7 +8,7 @@ import msgspec
 
 from app.log.clock import RunClock
 from app.process.control import Cause, State
-from app.process.tree import Identity
+from app.process.tree import Identity, boot_id
 
 RESERVE = 4096
 # Neither through a link nor waiting for the reader of a FIFO, should somebody have put one there.
@@ -34,9 +34,8 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Hold all that a new supervisor or shim needs to answer for a run or to take it over.
 
     `account` is the user that the command runs as (see `account.py`), empty for the service's own. `started_ns`,
-    `boottime_ns` and `boot_id` are the run's clock. `witnessed` is set when a supervisor was connected at
-    the run's end: the next service then has nothing to answer for. `members` are the live members of the tree, as last
-    told. `beside` names those of the run before that could not be ended.
+    `boottime_ns` and `boot_id` are the run's clock. `members` are the live members of the tree, as last told. `beside`
+    names those of the run before that could not be ended.
     """
 
     run_id: str
@@ -57,7 +56,6 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     process: Identity | None = None
     state: State = State()
     intent: Intent | None = None
-    witnessed: bool = False
     beside: str = ""
     members: list[Identity] = []
 
@@ -97,6 +95,17 @@ def read_record(path: str) -> RunRecord | None:
         with contextlib.suppress(OSError, msgspec.MsgspecError), open(name, "rb", opener=_open_at_once) as file:
             return decode_record(file.read())
     return None
+
+
+def load_record(path: str) -> RunRecord | None:
+    """Read a record as `read_record` does, for whoever answers for the run: its log is the one that lies beside it.
+
+    They may have been moved here, or restored from a backup. The shim of a run that may live writes to the old place.
+    """
+    record = read_record(path)
+    if record is not None and (record.state.ended or record.boot_id != boot_id()):
+        record.log_file = os.path.join(os.path.dirname(path), os.path.basename(record.log_file))
+    return record
 
 
 def encode_record(record: RunRecord) -> bytes:

@@ -69,6 +69,8 @@ class Starter:
         self._pointer = pointer
         self._policy = policy
         self._pruning = threading.Lock()
+        # The current run and one that is being started: retention, which runs beside, looks here before each removal.
+        self._in_use: set[str] = set()
 
     def check(self, command: str, cwd: str | None, env: Mapping[str, str], log_file: str | None) -> Order:
         """Check what can be checked before anything is ended or started for it; raises `BadRequestError`."""
@@ -95,6 +97,7 @@ class Starter:
         before = self._pointer.read()
         try:
             record = self._new_record(order)
+            self._in_use.add(record.run_id)
             path = self.launching = record_path(record.log_file)
             # Taken before anybody can learn of the run: an overlapping worker would believe that its shim is dead.
             with control.listen(record.control) as listener, self._undone_on_failure(record, before):
@@ -109,7 +112,8 @@ class Starter:
             self.launching = None
             if self.standby is not None:
                 self.standby.prepare_soon()
-        self._prune(record.run_id)
+        self._in_use.intersection_update({record.run_id})
+        self._prune()
         return run
 
     def _new_record(self, order: Order) -> RunRecord:
@@ -142,20 +146,21 @@ class Starter:
         except (OSError, LaunchError):
             with contextlib.suppress(OSError):
                 self._pointer.set(before)
+            self._in_use.discard(record.run_id)
             RecordFile(record_path(record.log_file)).remove()
             Path(record.log_file).unlink(missing_ok=True)
             raise
 
-    def _prune(self, current: str) -> None:
+    def _prune(self) -> None:
         """Remove the files of the oldest runs, in the background: nobody who starts a command should wait for it."""
         if self._policy.log_keep and self._pruning.acquire(blocking=False):
             try:
-                threading.Thread(target=self._prune_now, args=(current,), name="log-retention", daemon=True).start()
+                threading.Thread(target=self._prune_now, name="log-retention", daemon=True).start()
             except RuntimeError:  # no thread to be had now: the next start tries again
                 self._pruning.release()
 
-    def _prune_now(self, current: str) -> None:
+    def _prune_now(self) -> None:
         try:
-            self._logs.prune(self._policy.log_keep, {current})
+            self._logs.prune(self._policy.log_keep, self._in_use)
         finally:
             self._pruning.release()

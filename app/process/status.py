@@ -1,10 +1,15 @@
 """How a run's record and state read to a caller: the status object and its words."""
 
 import signal
+import time
 from typing import Any, Literal
 
+import msgspec
+
+from app.log.clock import format_time
 from app.process.control import State
 from app.process.run import RunRecord
+from app.process.tree import boot_id
 
 Status = Literal["running", "exited", "killed"]
 
@@ -56,6 +61,20 @@ def reason_of(state: State) -> str | None:
     if told:
         parts.append(f"Trouble: {'; '.join(told)}.")
     return " ".join(parts) or None
+
+
+def ended_unseen(record: RunRecord) -> State:
+    """Return the last state of a run that was over before anybody could see how: nothing about its end is invented."""
+    state = msgspec.structs.replace(record.state, output_open=False, ended=True)
+    if state.stopped_at is not None:
+        return state
+    if record.boot_id != boot_id():
+        unknown = "The machine was restarted while nobody watched, so its exit code is not known."
+    elif record.process is None:
+        unknown = "The service died while it was starting this: whether it ran, and how it ended, is not known."
+    else:
+        unknown = "Its shim was killed with no service there, so its exit code is not known."
+    return msgspec.structs.replace(state, stopped_at=format_time(time.time_ns()), unknown=unknown)
 
 
 def _beside(record: RunRecord) -> str | None:

@@ -40,11 +40,6 @@ class Switchboard:
         """Return the descriptor that is readable when `serve` has something to do."""
         return self._poller.fileno()
 
-    @property
-    def busy(self) -> bool:
-        """Tell whether any supervisor is connected."""
-        return bool(self._links)
-
     def add(self, link: socket.socket) -> None:
         """Serve this connection from now on."""
         link.setblocking(False)

@@ -13,7 +13,7 @@ from app.process.foster import find_members
 from app.process.launch import Launched
 from app.process.link import LinkLostError
 from app.process.reaper import subreapers
-from app.process.run import RunRecord, read_record, record_path
+from app.process.run import RunRecord, load_record, read_record, record_path
 from app.process.tree import boot_id, descendants, open_pidfd
 
 
@@ -31,7 +31,7 @@ class Run:
     @classmethod
     def load(cls, path: str) -> "Run | None":
         """Take up the run with this record; None when there is no record or it can't be read."""
-        record = read_record(path)
+        record = load_record(path)
         return cls(Custody.take_up(record)) if record is not None else None
 
     @property

@@ -158,14 +158,20 @@ def test_a_worker_finds_a_run_whose_record_is_broken(service: Service, damage: D
 
 
 def test_a_broken_record_of_an_ended_run_is_history(service: Service, damage: Damage) -> None:
-    """A run that ended and whose record is broken costs its successor nothing: its log is read, the next run works."""
+    """A run that ended and whose record is broken costs its successor nothing: its log is read, the next run works.
+
+    The last run that is known is then the one before.
+    """
+    service.start("echo before; exit 6")
+    before = wait_until_ended(service)
     run_id = service.start(counter(count=50))["run_id"]
     ended = wait_until_ended(service)
     damage(record_file(ended))
     damage(Path(spare_path(str(record_file(ended)))))
     send(signal.SIGKILL, worker_of(service))
     worker_of(service)
-    assert service.get("/status").status == 404
+    assert service.status() == before
+    assert service.get(f"/status?run_id={run_id}").status == 404
     assert_whole(service.content(f"?run_id={run_id}"), last=50)
     assert service.start("echo again")["run_id"] != run_id
     wait_until_ended(service)

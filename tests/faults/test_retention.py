@@ -67,6 +67,7 @@ def test_readers_never_see_a_half_rotated_log(service: Service) -> None:
             assert numbers == list(range(page.get("first_seq", 1), numbers[-1] + 1))
     assert lasts == sorted(lasts)
     assert len(firsts) > 2
+    wait_until_ended(service)
 
 
 def test_a_name_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -303,7 +303,8 @@ def test_router_while_a_shell_is_away(cluster: Cluster) -> None:
     cluster.bring_up(1)
     cluster.wait_for(1)
     assert cluster.content(1, f"?run_id={run_id}") == "mine"
-    assert cluster.router.get("/shells/1/status").status == 404  # that run ended with its pod
+    ended = cluster.router.get("/shells/1/status")  # with its pod, and its record is in the volume
+    assert (ended.status, ended.json["run_id"], ended.json["status"]) == (200, run_id, "killed")
 
 
 def test_router_says_where_a_shell_is(cluster: Cluster) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.process.control import State
-from app.process.run import RecordFile, RunRecord, read_record, spare_path
+from app.process.run import RecordFile, RunRecord, encode_record, read_record, spare_path
 from app.process.tree import Identity
 
 
@@ -148,3 +148,11 @@ def test_a_fifo_in_place_of_a_file_holds_nobody_up(tmp_path: Path) -> None:
     found = read_record(path)
     assert found is not None
     assert found.process == Identity(7, 7)
+
+
+def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """A field that is not known any more, or not yet, is passed over."""
+    path = tmp_path / "run.json"
+    record = make_record(state=State(stopped_at="then", exit_code=6, ended=True))
+    path.write_bytes(encode_record(record).replace(b"{", b'{"witnessed":true,"of_the_future":[1],', 1))
+    assert read_record(str(path)) == record
