@@ -39,7 +39,8 @@ class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_default
     """Hold everything about a run that changes, in one value that is replaced as a whole.
 
     `killed_by` is set with the first signal that found the process alive. `ended` is set when the tree is gone, the
-    output is closed and nothing will change any more. `trouble` counts what went wrong, by kind.
+    output is closed and nothing will change any more. `orders` counts the requests for the tree's end after which
+    nothing is to be started. `trouble` counts what went wrong, by kind.
     """
 
     stopped_at: str | None = None
@@ -49,6 +50,7 @@ class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_default
     unknown: str | None = None
     output_open: bool = True
     ended: bool = False
+    orders: int = 0
     trouble: dict[str, int] = {}
 
 

@@ -149,6 +149,8 @@ class Keeper:
             self._switchboard.send(link, Killed(request.id, found=False))
             return
         self._waiters.append((link, request))
+        if request.cause in OVERTAKING:
+            self._change(orders=self._state.orders + 1)
         deadline = time.monotonic() + request.timeout
         if self._ending is None:
             self._begin_ending(request, deadline)

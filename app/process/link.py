@@ -89,6 +89,11 @@ class ShimLink:
         with self._changed:
             return self._changed.wait_for(lambda: self._greeted or self._lost, timeout) and self._greeted
 
+    def wait_for_end(self, timeout: float) -> None:
+        """Wait until the run has ended or the connection is lost, `timeout` seconds at the most."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._state.ended or self._lost, timeout)
+
     def close(self) -> None:
         """Hang up; the shim goes on without us."""
         with contextlib.suppress(OSError):

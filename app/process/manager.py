@@ -16,12 +16,12 @@ from app.log.manager import LogManager
 from app.process.control import Cause, State
 from app.process.history import History, kept_records
 from app.process.lost import find_records
+from app.process.naming import name_all
 from app.process.pointer import Pointer
 from app.process.refusals import (
     already_ended,
     busy,
     cancelled,
-    name_all,
     not_signalled,
     out_of_reach,
     outlived,
@@ -39,6 +39,8 @@ __all__ = ["Policy", "ProcessManager"]
 logger = logging.getLogger(__name__)
 # What `replace` gives the old tree before SIGKILL, like /kill's default.
 REPLACE_TIMEOUT = 5.0
+# What a process started and left may need a moment to end after it, as the members of a pipeline do.
+LEFTOVER_PATIENCE = 2.0
 # A shim whose run has ended needs milliseconds to write that down and go.
 SHIM_PATIENCE = 2.0
 # A lost run's shim answers within milliseconds; a busy machine has time to start, and less of it to stop.
@@ -123,16 +125,18 @@ class ProcessManager:
     ) -> dict[str, Any]:
         """Start a command and return its status at the moment of the spawn.
 
-        Raises `BadRequestError`, `ConflictError` when something lives and is not to be replaced, `InternalError`.
+        Leftovers of the last run that go by themselves are waited for. Raises `BadRequestError`, `ConflictError` when
+        something lives and is not to be replaced, `InternalError`.
         """
         order = self._starter.check(command, cwd, env or {}, log_file)
         with self._operation("start"):
             run = self._current()
             if run is not None and run.live:
-                if not replace:
-                    raise still_alive(run)
-                refused = self._end(run, "replace", REPLACE_TIMEOUT)
-                order = dataclasses.replace(order, beside=name_all(refused))
+                if replace:
+                    refused = self._end(run, "replace", REPLACE_TIMEOUT)
+                    order = dataclasses.replace(order, beside=name_all(refused))
+                else:
+                    _await_leftovers(run)
             return self._start(order)
 
     def get_status(self, run_id: str | None = None) -> dict[str, Any]:
@@ -321,6 +325,15 @@ class ProcessManager:
 def _started_ns(path: str) -> int:
     record = read_record(path)
     return record.started_ns if record is not None else 0
+
+
+def _await_leftovers(run: Run) -> None:
+    """Give what an ended process left behind the time to go by itself; raises `ConflictError` where it does not."""
+    orders = run.state.orders
+    if run.state.stopped_at is None or not run.wait_until_ended(LEFTOVER_PATIENCE):
+        raise still_alive(run)
+    if run.state.orders > orders:
+        raise cancelled()
 
 
 def _shut_down(run: Run, timeout: float) -> None:

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 
 from app.exceptions import BadRequestError, ConflictError, InternalError
 from app.process.launch import LaunchError
+from app.process.naming import count_rest, listed, name_all, name_some
 from app.process.run import RunRecord
-from app.process.tree import command_line, may_signal, read_member, user_of
+from app.process.tree import may_signal, read_member
 from app.process.watch import Run
 
 # Where it is mounted hidepid (proc(5)), others' processes are not to be seen.
 UNSEEN = "what /proc does not show"
-# A sentence names so many processes, and of a command line so many characters.
-MAX_NAMED = 5
-MAX_COMMAND_LINE = 80
 
 
 @contextlib.contextmanager
@@ -66,16 +64,14 @@ def still_alive(run: Run) -> ConflictError:
             run_id=run.record.run_id,
         )
     pids = run.leftovers()
-    leftovers = [{"pid": pid, "command_line": command_line(pid)} for pid in pids]
+    facts = {"leftovers": name_some(pids), "more": count_rest(pids)}
     refused = _out_of_reach(pids)
     if pids and refused == pids:
-        said = f"The last process ended, but what it started lives on: {name_all(pids)}"
-        return _beside_only(said, run, leftovers=leftovers)
-    named = ", ".join(f"{left['pid']} ({left['command_line']})" for left in leftovers) or UNSEEN
+        return _beside_only(f"The last process ended, but what it started lives on: {name_all(pids)}", run, **facts)
     return ConflictError(
-        f"The last process ended, but what it started lives on: {named}. "
+        f"The last process ended, but what it started lives on: {listed(pids) or UNSEEN}. "
         f'Call /kill to end that, or send "replace": true.{_and_not_signalled(refused)}',
-        leftovers=leftovers,
+        **facts,
         run_id=run.record.run_id,
     )
 
@@ -94,21 +90,14 @@ def out_of_reach(refused: list[int]) -> ConflictError:
     return ConflictError(
         f"The old process could not be ended, so nothing was restarted: the service may not signal "
         f'{name_all(refused)}. Have its owner end it, or call /start with "replace": true to start beside it.',
-        survivors=refused,
+        survivors=name_some(refused),
+        more=count_rest(refused),
     )
 
 
 def not_signalled(refused: list[int]) -> str | None:
     """Say who outlived an ending only because we may not signal them; None when there is nobody."""
     return f"The service may not signal, so did not end: {name_all(refused)}." if refused else None
-
-
-def name_all(pids: list[int]) -> str:
-    """Name processes by pid, user and command line, five of them at the most."""
-    named = [f"{pid} (user {user_of(pid)}: {command_line(pid)[:MAX_COMMAND_LINE]})" for pid in pids[:MAX_NAMED]]
-    if len(pids) > MAX_NAMED:
-        named.append(f"{len(pids) - MAX_NAMED} more")
-    return ", ".join(named)
 
 
 def _out_of_reach(pids: list[int]) -> list[int]:
@@ -134,9 +123,10 @@ def outlived(survivors: list[int], refused: list[int]) -> ConflictError:
     """Say who is in the way of a start even after SIGKILL; nobody is named whom `/proc` does not show."""
     others = [pid for pid in survivors if pid not in refused]
     return ConflictError(
-        f"The old process could not be ended, so nothing was started: {others or UNSEEN} outlived SIGKILL."
+        f"The old process could not be ended, so nothing was started: {listed(others) or UNSEEN} outlived SIGKILL."
         f"{_and_not_signalled(refused)}",
-        survivors=survivors,
+        survivors=name_some(survivors),
+        more=count_rest(survivors),
     )
 
 

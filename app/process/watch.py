@@ -94,6 +94,15 @@ class Run:
         overtaken = self.state.killed_by in OVERTAKING and cause not in OVERTAKING
         return Killed(0, found=True, escalated=self.state.escalated, overtaken=overtaken)
 
+    def wait_until_ended(self, timeout: float) -> bool:
+        """Wait until nothing of the run's tree is alive; False after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while self.live and (left := deadline - time.monotonic()) > 0:
+            link = self._custody.usable_link()
+            if link is not None:
+                link.wait_for_end(left)
+        return not self.live
+
     def restore_record(self) -> bool:
         """Have the record written again where somebody removed it; False when that does not work now."""
         return self._custody.restore_record()

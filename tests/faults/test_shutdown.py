@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,28 @@ def test_stop_overtakes_an_operation(
     assert (answer.status if answer is not None else None) == code
     assert record_of(status).state.exit_code == 5
     assert len(list(service.log_dir.glob("*.json"))) == 1
+
+
+def test_stop_overtakes_a_start_that_waits_for_leftovers(serve: Services) -> None:
+    """A stop ends the leftovers that a start is waiting for, and nothing is started in their place."""
+    service = serve()
+    service.start("sleep 1000 & exit 4")
+    (leftover,) = wait_until(lambda: service.status()["leftover_pids"])
+    request = Request(lambda: service.post("/start", {"command": "exec sleep 1000"}))
+    wait_until(lambda: is_locked(service.log_dir / ".lock"))
+    assert service.status()["leftover_pids"] == [leftover]
+    assert service.stop() == 0
+    answer = request.answer()
+    assert answer is not None
+    assert (answer.status, "cancelled" in answer.body["detail"]) == (409, True)
+    assert not runs(leftover)
+    assert len(list(service.log_dir.glob("*.json"))) == 1
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether anybody has a lock on this file (proc_locks(5))."""
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any(fields[-3].endswith(f":{path.stat().st_ino}") for fields in locks)
 
 
 def test_a_stop_that_keeps_does_not_wait_for_a_restart(serve: Services) -> None:

@@ -71,9 +71,12 @@ def test_leftovers_are_named(pm: ProcessManager) -> None:
     assert status["exit_code"] == 4
     leftovers = wait_until(lambda: len(found := pm.get_status()["leftover_pids"]) == 2 and found)
     assert int(content(pm)) in leftovers
-    with pytest.raises(ConflictError, match=r"sleep 9[89].*/kill.*\"replace\": true") as caught:
+    with pytest.raises(ConflictError, match=r"\d+ \(sleep\), \d+ \(sleep\)\..*/kill.*\"replace\": true") as caught:
         pm.start("true")
-    assert {left["pid"] for left in caught.value.extra["leftovers"]} == set(leftovers)  # type: ignore[attr-defined]
+    named = caught.value.extra["leftovers"]
+    assert isinstance(named, list)
+    assert [left["pid"] for left in named] == sorted(leftovers)
+    assert {left["command_line"] for left in named} == {"sleep 98", "sleep 99"}
     answer = pm.kill()
     assert (answer["status"], answer["exit_code"], answer["survivors"]) == ("exited", 4, [])
     assert not any(alive(pid) for pid in leftovers)
