@@ -13,17 +13,18 @@ __version__ = "1.0.0"
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Build the WSGI application and hand `settings` (default: those of the environment) to the supervisor.
+    """Build a WSGI application that serves by `settings` (default: those of the environment).
 
-    Raises `SettingsError` when the environment's settings are faulty. Flask is imported here and not above, because the
-    shim imports `app.process` and must not pay for a web framework.
+    Each log directory has one supervisor, which is `app.extensions["supervisor"]`; its `stop()` ends the run. Raises
+    `SettingsError` when the environment's settings are faulty, `ConflictError` when the log directory can't be had.
+
+    Flask is imported here and not above, because the shim imports `app.process` and must not pay for a web framework.
     """
     from app.api import build_app  # noqa: PLC0415 (see the docstring)
     from app.config import load_settings  # noqa: PLC0415 (see the docstring)
-    from app.supervisor import supervisor  # noqa: PLC0415 (see the docstring)
+    from app.supervisor import serve, supervisor  # noqa: PLC0415 (see the docstring)
 
     if settings is None:
         # Under gunicorn the master has read them; what a reload refused must not come in through the worker.
         settings = supervisor.settings if supervisor.claimed and supervisor.settings else load_settings()
-    supervisor.init_app(settings)
-    return build_app(settings)
+    return build_app(settings, serve(settings))

@@ -1,11 +1,13 @@
-"""The one supervisor of the service: settings in, the current run and its log out."""
+"""The supervisor of a log directory: settings in, the current run and its log out."""
 
 import atexit
 import contextlib
 import fcntl
 import logging
 import os
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from app.config import Settings
@@ -21,7 +23,7 @@ CLAIM_TIMEOUT = 5.0
 
 
 class Supervisor:
-    """Own the ProcessManager of this service and its claim to the log directory.
+    """Own the ProcessManager of one log directory and the claim to that.
 
     `settings` are those in force. Under gunicorn the master claims (`claim`) and each worker, forked from it, inherits
     the claim and calls `init_app`; elsewhere `init_app` does both, and the interpreter's end ends the process.
@@ -31,13 +33,18 @@ class Supervisor:
         self.settings: Settings | None = None
         self._manager: ProcessManager | None = None
         self._claim: int | None = None
+        self._claimed_by = 0  # the pid of this process or, in a worker, of the master
+        self._log_dir = ""
         self._started_ns = 0
-        self._atexit = False
 
     @property
     def claimed(self) -> bool:
         """Tell whether this service holds its log directory."""
         return self._claim is not None
+
+    def holds(self, log_dir: Path) -> bool:
+        """Tell whether this is the directory that was claimed, however it is spelt."""
+        return self.claimed and os.path.realpath(log_dir) == self._log_dir
 
     def claim(self, settings: Settings) -> None:
         """Become the only service on the log directory; waits up to 5 s for another to go, then raises `ConflictError`.
@@ -53,21 +60,27 @@ class Supervisor:
                 f"Another service already uses the log directory {log_dir}: stop it, or set "
                 "LLM_SHELL_LOG_DIR to another directory."
             )
+        self._give_up_claim()
         self._claim = fd
+        self._claimed_by = os.getpid()
+        self._log_dir = os.path.realpath(log_dir)
         self.settings = settings
         self._started_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def init_app(self, settings: Settings) -> None:
-        """Serve this log directory from now on, and take over the run that is live there."""
-        in_a_worker = self.claimed
-        if not in_a_worker:
+        """Serve this log directory from now on, by these settings, and take over the run that is live there."""
+        in_a_worker = self.claimed and self._claimed_by != os.getpid()
+        if not in_a_worker and not self._claim_is_good(settings.log_dir):
             self.claim(settings)
-            self._stop_with_the_interpreter()
-        self.settings = settings
-        self._manager = _new_manager(settings)
-        self._manager.adopt()
+            atexit.register(self._stop_with_the_interpreter)
+        manager = _new_manager(settings)
+        manager.adopt()
         if in_a_worker:
-            self._manager.keep_standby()
+            manager.keep_standby()
+        self.settings = settings
+        former, self._manager = self._manager, manager
+        if former is not None:
+            former.close()
 
     def stop(self) -> None:
         """End the tree (with ON_SHUTDOWN=keep, let it run) and give the log directory up; harmless when repeated."""
@@ -75,9 +88,7 @@ class Supervisor:
         self._end_run(manager)
         if manager is not None:
             manager.close()
-        if self._claim is not None:
-            os.close(self._claim)
-            self._claim = None
+        self._give_up_claim()
 
     def begin_stop(self) -> None:
         """End the tree (see `stop`) while the worker still answers: its operations are overtaken, and start nothing."""
@@ -134,10 +145,24 @@ class Supervisor:
             raise InternalError("The service is stopping: no command is taken any more.")
         return self._manager
 
+    def _claim_is_good(self, log_dir: Path) -> bool:
+        """Tell whether the claim is to what is there under this path now: it goes with a directory that is removed."""
+        if self._claim is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._claim), log_dir.stat())
+        except OSError:
+            return False
+
+    def _give_up_claim(self) -> None:
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            os.close(claim)
+            atexit.unregister(self._stop_with_the_interpreter)
+
     def _stop_with_the_interpreter(self) -> None:
-        if not self._atexit:
-            self._atexit = True
-            atexit.register(self.stop)
+        if os.getpid() == self._claimed_by:  # and not with that of a child which was forked from it
+            self.stop()
 
 
 def _new_manager(settings: Settings) -> ProcessManager:
@@ -164,4 +189,28 @@ def _lock_within(fd: int, timeout: float) -> bool:
     return False
 
 
+def serve(settings: Settings) -> Supervisor:
+    """Return the supervisor that serves a log directory by these settings: one for each directory of a process.
+
+    Where this process serves the directory already, the settings given last hold. A worker of gunicorn's serves the
+    directory that its master has claimed and no other: `ConflictError`.
+    """
+    with _serving:
+        _of_this_process[:] = [one for one in _of_this_process if one.claimed]
+        found = next((one for one in (supervisor, *_of_this_process) if one.holds(settings.log_dir)), None)
+        if found is None:
+            if supervisor.claimed:
+                raise ConflictError(
+                    f"This service uses one log directory, the one that its settings name, and not "
+                    f"{settings.log_dir.absolute()}: set LLM_SHELL_LOG_DIR, or start another service for that."
+                )
+            found = Supervisor()
+            _of_this_process.append(found)
+        found.init_app(settings)
+        return found
+
+
+# The service's own, under gunicorn: claimed in the master, and serving in its worker.
 supervisor = Supervisor()
+_of_this_process: list[Supervisor] = []
+_serving = threading.Lock()

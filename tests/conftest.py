@@ -16,7 +16,6 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.config import PREFIX, Settings
-from app.supervisor import supervisor
 from tests.support import assert_none_left, descendants, require
 
 
@@ -51,13 +50,15 @@ def make_app(settings: Settings) -> Iterator[Callable[..., Flask]]:
     Ends what the test started and fails it when any descendant of the test process is left.
     """
     before = descendants()
+    made: list[Flask] = []
 
     def make(**changes: Any) -> Flask:
-        supervisor.stop()
-        return create_app(dataclasses.replace(settings, **changes))
+        made.append(create_app(dataclasses.replace(settings, **changes)))
+        return made[-1]
 
     yield make
-    supervisor.stop()
+    for app in made:
+        app.extensions["supervisor"].stop()
     assert_none_left(before)
 
 

@@ -8,25 +8,28 @@ from flask import Flask
 
 from app.api import audit, auth, docs, errors, health, logs, process
 from app.api.answers import QuickJSON
+from app.api.context import SUPERVISOR
 from app.api.openapi import ShellApi
 from app.api.parsing import MAX_BODY_BYTES
 from app.api.proxy import TrustedProxies
 from app.api.quick import QuickStatus
 from app.config import Settings
+from app.supervisor import Supervisor
 
 STALL_SECONDS = 30
 
 
-def build_app(settings: Settings) -> Flask:
-    """Build the Flask application with every route, check and error handler."""
+def build_app(settings: Settings, supervisor: Supervisor) -> Flask:
+    """Build the Flask application with every route, check and error handler; it answers for what `supervisor` has."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # see where bodies are read
     app.config["STALL_SECONDS"] = STALL_SECONDS
+    app.extensions[SUPERVISOR] = supervisor
     app.json = QuickJSON(app)
     app.url_map.merge_slashes = False  # "//start" is a 404 like any other wrong path, not a redirect
     app.extensions[logs.LONG_ANSWERS] = BoundedSemaphore(max(1, settings.threads // 4))
     check_caller = auth.protect(app, settings)
-    quick = QuickStatus(app.wsgi_app, check_caller, auth.ANSWER_HEADERS)
+    quick = QuickStatus(app.wsgi_app, supervisor, check_caller, auth.ANSWER_HEADERS)
     app.wsgi_app = TrustedProxies(quick, settings.trusted_proxies)  # type: ignore[method-assign]  # Flask's way
     errors.register(app)
     audit.register(app, settings)

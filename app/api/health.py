@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from app import __version__
+from app.api.context import supervisor
 from app.api.openapi import fails_with
 from app.api.parsing import Blueprint, refuse_parameters
 from app.api.schemas import HealthSchema
-from app.supervisor import supervisor
 
 blueprint = Blueprint("health", __name__, description="Tell that the service is up.")
 

@@ -11,11 +11,11 @@ from typing import Any
 from flask import Response, current_app, request
 from werkzeug.exceptions import TooManyRequests
 
+from app.api.context import supervisor
 from app.api.openapi import fails_with
 from app.api.parsing import Blueprint
 from app.api.schemas import LogsQuery, LogsSchema
 from app.log.manager import LogPage
-from app.supervisor import supervisor
 
 LONG_ANSWERS = "long-answers"  # the key, among the app's extensions, of the semaphore that counts them
 # A shorter answer is taken by the kernel whole, so that no client can hold a thread by reading slowly. Linux grants

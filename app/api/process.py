@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.api.context import supervisor
 from app.api.openapi import fails_with
 from app.api.parsing import Blueprint, refuse_body
 from app.api.schemas import KillQuery, KillSchema, RestartQuery, StartSchema, StatusQuery, StatusSchema
-from app.supervisor import supervisor
 
 blueprint = Blueprint("process", __name__, description="Start, watch, kill and restart the one command.")
 

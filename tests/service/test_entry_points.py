@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.conftest import Services
-from tests.service.harness import PROGRAMS, ROOT, Service, alive
+from tests.service.harness import GUNICORN, PROGRAMS, ROOT, Service, alive
 from tests.support import wait_until
 
 TOKEN = "a-token-of-sufficient-length"  # noqa: S105  made up
@@ -211,3 +211,26 @@ def test_one_worker_and_one_master_whatever_the_signal(serve: Services, number: 
     assert alive(pid)
     assert service.status()["status"] == "running"
     assert service.stop() == 0
+
+
+def test_a_wsgi_file_that_makes_two_applications(serve: Services, tmp_path: Path) -> None:
+    """Both serve the one directory of the service, whose worker has one claim and one shim that stands by."""
+    (tmp_path / "twice.py").write_text("from app import create_app\ncreate_app()\napp = create_app()\n")
+    service = serve(command=(*GUNICORN, "twice:app"), settings={"PYTHONPATH": str(tmp_path)})
+    pid = service.start("exec sleep 300")["process_pid"]
+    assert service.status()["process_pid"] == pid
+    wait_until(lambda: len(service.standing_by) == 1)
+    assert service.stop() == 0
+    assert not alive(pid)
+
+
+def test_a_wsgi_file_with_another_directory_is_refused(serve: Services, tmp_path: Path) -> None:
+    """An application on a directory that the master has not claimed does not start, and the log says what to do."""
+    (tmp_path / "other.py").write_text(
+        "from pathlib import Path\nfrom app import create_app\nfrom app.config import Settings\n"
+        f"app = create_app(Settings(log_dir=Path({str(tmp_path / 'other')!r})))\n"
+    )
+    service = serve.launch(command=(*GUNICORN, "other:app"), settings={"PYTHONPATH": str(tmp_path)})
+    wait_until(lambda: "This service uses one log directory" in service.text, 20.0)
+    assert str(tmp_path / "other") in service.text
+    assert "set LLM_SHELL_LOG_DIR" in service.text
