@@ -2,11 +2,9 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import logging
-import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,7 +18,6 @@ from app.process.naming import name_all
 from app.process.pointer import Pointer
 from app.process.refusals import (
     already_ended,
-    busy,
     cancelled,
     not_signalled,
     out_of_reach,
@@ -32,6 +29,7 @@ from app.process.run import read_record, record_path
 from app.process.standby import Standby
 from app.process.starter import Order, Policy, Starter
 from app.process.status import describe, reason_of, signal_name, status_of
+from app.process.turns import Turns
 from app.process.watch import Run
 
 __all__ = ["Policy", "ProcessManager"]
@@ -63,10 +61,7 @@ class ProcessManager:
         self._run: Run | None = None
         # The pointer's last known value: a run that another manager left there is only taken over by adopt().
         self._seen = self._pointer.read()
-        self._busy = threading.Lock()
-        self._doing = ""
-        self._counting = threading.Lock()
-        self._kills = 0
+        self._turns = Turns(self.logs)
         # Held while the current run is being exchanged for another: /kill waits for that, reads do not.
         self._exchange = threading.RLock()
 
@@ -129,7 +124,7 @@ class ProcessManager:
         something lives and is not to be replaced, `InternalError`.
         """
         order = self._starter.check(command, cwd, env or {}, log_file)
-        with self._operation("start"):
+        with self._turns.operation("start"):
             run = self._current()
             if run is not None and run.live:
                 if replace:
@@ -153,7 +148,7 @@ class ProcessManager:
         """
         if signal_type not in ("SIGTERM", "SIGKILL"):
             raise BadRequestError(f"{signal_type} is not a way to end a process here: use SIGTERM or SIGKILL.")
-        with self._killing():
+        with self._turns.kill():
             with self._exchange:
                 run = self._expected("There is no process to kill: start one with POST /start.")
             answer = run.kill(cast(Literal["SIGTERM", "SIGKILL"], signal_type), timeout, "kill") if run.live else None
@@ -175,7 +170,7 @@ class ProcessManager:
 
         Raises `NotFoundError`, `ConflictError` when a `/kill` overtook it, and what `start` raises.
         """
-        with self._operation("restart"):
+        with self._turns.operation("restart"):
             run = self._expected("There is no process to restart: start one with POST /start.")
             record = run.record
             with said_before("Nothing was ended and nothing restarted. "):
@@ -260,47 +255,6 @@ class ProcessManager:
         if self._run is not None:
             self._run.close()
         self._run = run
-
-    @contextlib.contextmanager
-    def _killing(self) -> Iterator[None]:
-        """Keep other operations away while a kill is under way, of which there may be several: they join."""
-        with self._counting:
-            self._kills += 1
-        try:
-            yield
-        finally:
-            with self._counting:
-                self._kills -= 1
-
-    @contextlib.contextmanager
-    def _operation(self, name: str) -> Iterator[None]:
-        """Let one operation through at a time, among the threads of this worker and among overlapping workers."""
-        if not self._busy.acquire(blocking=False):
-            raise busy(self._doing)
-        try:
-            if self._kills:
-                raise busy("kill")
-            self._doing = name
-            with self._lock_file():
-                yield
-        finally:
-            self._busy.release()
-
-    @contextlib.contextmanager
-    def _lock_file(self) -> Iterator[None]:
-        self.logs.make_directory()
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            fd = os.open(self.logs.log_dir / ".lock", flags, 0o600)
-        except OSError as error:
-            raise InternalError(f"The log directory can't be used: {error.strerror}.") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise busy("of another worker") from None
-        finally:
-            os.close(fd)
 
     def _end(self, run: Run, cause: Cause, timeout: float) -> list[int]:
         """End a run's tree; return who is left because we may not signal it. Raises `ConflictError`."""

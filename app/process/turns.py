@@ -1,0 +1,67 @@
+"""Who may change the process now: one operation at a time, and kills at any."""
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+
+from app.exceptions import InternalError
+from app.log.manager import LogManager
+from app.process.refusals import busy
+
+
+class Turns:
+    """Let one operation through at a time, among the threads of this worker and among overlapping workers.
+
+    Thread-safe; an operation that comes meanwhile is refused with `ConflictError`.
+    """
+
+    def __init__(self, logs: LogManager) -> None:
+        self._logs = logs
+        self._busy = threading.Lock()
+        self._doing = ""
+        self._counting = threading.Lock()
+        self._kills = 0
+
+    @contextlib.contextmanager
+    def operation(self, name: str) -> Iterator[None]:
+        """Be the one operation, called so to whom it keeps away."""
+        if not self._busy.acquire(blocking=False):
+            raise busy(self._doing)
+        try:
+            if self._kills:
+                raise busy("kill")
+            self._doing = name
+            with self._lock_file():
+                yield
+        finally:
+            self._busy.release()
+
+    @contextlib.contextmanager
+    def kill(self) -> Iterator[None]:
+        """Keep other operations away while a kill is under way, of which there may be several: they join."""
+        with self._counting:
+            self._kills += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._kills -= 1
+
+    @contextlib.contextmanager
+    def _lock_file(self) -> Iterator[None]:
+        self._logs.make_directory()
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            fd = os.open(self._logs.log_dir / ".lock", flags, 0o600)
+        except OSError as error:
+            raise InternalError(f"The log directory can't be used: {error.strerror}.") from error
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise busy("of another worker") from None
+            yield
+        finally:
+            os.close(fd)
