@@ -13,14 +13,19 @@ from pathlib import Path
 import msgspec
 
 from app.process.shim import LINK_FD
+from app.process.spawn import LIBRARY_SIGNALS, attributes, posix_spawn
 
 ROOT = str(Path(__file__).resolve().parents[2])
 SITE_PACKAGES = str(Path(msgspec.__file__).resolve().parents[1])
+_PLACES = (ROOT, SITE_PACKAGES)
 # -S and two directories given by name spare the shim the search for site-packages: half of a bare start. -I keeps the
 # service's PYTHON* variables, which the command must get, from meaning anything to the shim.
 BOOT = "import sys; sys.path[:0] = sys.argv[1:3]; from app.process.shim import {0}; {0}()"
 # What the interpreter itself may need to come up.
-SHIM_ENVIRONMENT = frozenset({"LD_LIBRARY_PATH", "PATH"})
+SHIM_ENVIRONMENT = frozenset({b"LD_LIBRARY_PATH", b"PATH"})
+# A Ctrl-C reaches our whole process group, and must not make an interpreter that starts print a traceback; it stays
+# blocked, as a shim ignores it anyway.
+_SIGNALS = attributes(LIBRARY_SIGNALS, blocked=[signal.SIGINT])
 
 
 def request_file(request: bytes) -> FileIO:
@@ -49,15 +54,12 @@ def boot(entry: str, what_for: str, fds: Sequence[int]) -> tuple[int, socket.soc
         for fd in high:
             stack.callback(os.close, fd)
         places = [0, *range(LINK_FD, LINK_FD + len(fds))]
-        pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-S", "-c", BOOT.format(entry), ROOT, SITE_PACKAGES, what_for],
+        pid = posix_spawn(
+            [os.fsencode(part) for part in (sys.executable, "-I", "-S", "-c", BOOT.format(entry), *_PLACES, what_for)],
             # None of the service's environment: it may hold the token, and the command's own goes with the request.
-            {name: value for name, value in os.environ.items() if name in SHIM_ENVIRONMENT},
-            file_actions=[(os.POSIX_SPAWN_DUP2, fd, place) for fd, place in zip(high, places, strict=True)],
-            # A Ctrl-C reaches our whole process group, and must not make an interpreter that starts print a traceback;
-            # it stays blocked, as a shim ignores it anyway.
-            setsigmask=[signal.SIGINT],
+            [b"%b=%b" % entry for entry in os.environb.items() if entry[0] in SHIM_ENVIRONMENT],
+            list(zip(high, places, strict=True)),
+            _SIGNALS,
         )
         on_failure.pop_all()
     return pid, ours

@@ -1,19 +1,34 @@
 """Two ways to start the command: as the service's own user, and as another."""
 
+import ctypes
 import os
 
 from app.process.account import Account
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from ctypes import CDLL
     from typing import NoReturn
 
 # CPython ignores SIGPIPE and SIGXFSZ, and ignored signals stay ignored across exec (signal(7)). KILL and STOP can't be
-# set, 32 and 33 belong to glibc.
-DEFAULT_SIGNALS = [number for number in range(1, 65) if number not in (9, 19, 32, 33)]
+# set.
+ALL_SIGNALS = [number for number in range(1, 65) if number not in (9, 19)]
+# Those belong to glibc, whose sigaction(3) refuses them; musl has a third, 34. A shim has them at their defaults from
+# its start on, and passes that on where it forks.
+RESERVED = (32, 33)
+LIBRARY_SIGNALS = (*RESERVED, 34)
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
+# spawn.h, the same in glibc and musl.
+_SETSIGDEF = 0x04
+_SETSIGMASK = 0x08
+_SETSID = 0x80
+# sigset_t is 1,024 bits in words of that size; the other two types of spawn.h are smaller than this.
+_BITS = 8 * ctypes.sizeof(ctypes.c_ulong)
+_SignalSet = ctypes.c_ulong * (1024 // _BITS)
+_Opaque = ctypes.c_ulong * 256
+_libc = ctypes.CDLL(None)
 
 
 class StepError(Exception):
@@ -42,24 +57,74 @@ def spawn(program: Program) -> int:
         os.chdir(program.cwd)
     except OSError as error:
         raise StepError("cwd", error.errno or 0) from error
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    entries = [b"%b=%b" % entry for entry in program.environment.items()]
+    places = ((null, 0), (program.output, 1), (program.output, 2))
     try:
-        return os.posix_spawn(
-            program.path,
-            program.arguments,
-            program.environment,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, program.output, 1),
-                (os.POSIX_SPAWN_DUP2, program.output, 2),
-            ],
-            setsid=True,
-            setsigmask=(),
-            setsigdef=DEFAULT_SIGNALS,
-        )
+        return posix_spawn(program.arguments, entries, places, _COMMAND)
     except OSError as error:
         raise StepError("spawn", error.errno or 0) from error
     finally:
+        os.close(null)
         os.chdir("/")
+
+
+def attributes(
+    defaults: "Iterable[int]", blocked: "Iterable[int]" = (), flags: int = 0
+) -> "ctypes.Array[ctypes.c_ulong]":
+    """Return what `posix_spawn` is to change about a child: signals at their defaults, signals blocked, flags.
+
+    The defaults are why this is not `os.posix_spawn`: the child of posix_spawn(3) ignores the C library's own signals
+    unless the set of defaults holds them (__spawni_child(), sysdeps/unix/sysv/linux/spawni.c), and sigaddset(3), by
+    which Python fills that set, refuses them.
+    """
+    result = _Opaque()
+    _libc.posix_spawnattr_init(result)
+    _libc.posix_spawnattr_setsigdefault(result, _signal_set(defaults))
+    _libc.posix_spawnattr_setsigmask(result, _signal_set(blocked))
+    _libc.posix_spawnattr_setflags(result, _SETSIGDEF | _SETSIGMASK | flags)
+    return result
+
+
+def _signal_set(numbers: "Iterable[int]") -> "ctypes.Array[ctypes.c_ulong]":
+    words = _SignalSet()
+    for number in numbers:
+        words[(number - 1) // _BITS] |= 1 << (number - 1) % _BITS
+    return words
+
+
+_COMMAND = attributes(ALL_SIGNALS, flags=_SETSID)
+# Looked up now, not when somebody waits for a start.
+_init, _destroy = _libc.posix_spawn_file_actions_init, _libc.posix_spawn_file_actions_destroy
+_place, _spawn = _libc.posix_spawn_file_actions_adddup2, _libc.posix_spawn
+
+
+def posix_spawn(
+    arguments: "Sequence[bytes]",
+    environment: "Sequence[bytes]",
+    places: "Iterable[tuple[int, int]]",
+    how: "ctypes.Array[ctypes.c_ulong]",
+) -> int:
+    """Start a program and return its pid; raises `OSError`.
+
+    Of `places` each names a descriptor and the number that it gets.
+    """
+    actions, pid = _Opaque(), ctypes.c_int()
+    _init(actions)
+    try:
+        for source, target in places:
+            _place(actions, source, target)
+        argv, envp = _strings(arguments), _strings(environment)
+        error = _spawn(ctypes.byref(pid), arguments[0], actions, how, argv, envp)
+    finally:
+        _destroy(actions)
+    if error:
+        raise OSError(error, os.strerror(error))
+    return pid.value
+
+
+def _strings(values: "Sequence[bytes]") -> "ctypes.Array[ctypes.c_char_p]":
+    return (ctypes.c_char_p * (len(values) + 1))(*values)
 
 
 def spawn_as(account: Account, program: Program, libc: "CDLL") -> int:
@@ -98,8 +163,9 @@ def _execute(account: Account, program: Program, told: int, libc: "CDLL", shim: 
         os.setsid()
         for source, target in ((os.open(os.devnull, os.O_RDONLY), 0), (program.output, 1), (program.output, 2)):
             os.dup2(source, target)
-        for number in DEFAULT_SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+        for number in ALL_SIGNALS:
+            if number not in RESERVED:
+                signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         account.become(libc)
         step = b"cwd"

@@ -1,0 +1,47 @@
+"""A command begins with every signal at its default, whichever way it is started."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.process.manager import Policy, ProcessManager
+from tests.process.conftest import content, ended
+from tests.support import require
+
+
+@pytest.fixture(params=[None, "nobody"], ids=["own user", "another user"])
+def pm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessManager]:
+    """Return a process manager for each way of starting: posix_spawn, and fork and exec for another user."""
+    require(request.param is None or os.geteuid() == 0, "root, to start commands as another user")
+    manager = ProcessManager(tmp_path / "logs", Policy(run_as=request.param))
+    yield manager
+    manager.shut_down(0.0)
+    manager.close()
+
+
+@pytest.mark.parametrize("stands_by", [False, True])
+def test_no_signal_is_ignored_blocked_or_caught(pm: ProcessManager, stands_by: bool) -> None:
+    """Not even 32 and 33, which are the C library's own and which its posix_spawn leaves ignored; nor in a restart."""
+    if stands_by:
+        pm.keep_standby()
+    pm.start("exec cat /proc/self/status", cwd="/")
+    for again in (True, False):
+        ended(pm)
+        masks = dict(line.split(":\t") for line in content(pm).splitlines() if line.startswith("Sig"))
+        assert {name: int(masks[name], 16) for name in ("SigIgn", "SigBlk", "SigCgt", "SigPnd")} == {
+            "SigIgn": 0,
+            "SigBlk": 0,
+            "SigCgt": 0,
+            "SigPnd": 0,
+        }
+        if again:
+            pm.restart()
+
+
+@pytest.mark.parametrize("number", [32, 33, 34, 64])
+def test_a_real_time_signal_ends_the_command(pm: ProcessManager, number: int) -> None:
+    """A command is ended by signals that it does not handle, those of the C library included."""
+    pm.start(f"kill -{number} $$; sleep 1", cwd="/")
+    assert ended(pm)["exit_code"] == -number
