@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Software: zsh 5.9 (Debian 5.9-4+b15).
+# Software: zsh 5.9 (Debian 5.9-4, any rebuild).
 # Expected: a background job (`CMD &`) of a shell without job control reads /dev/null, as POSIX says and bash, dash, mksh, ksh93, yash
 #   and busybox do; so does zsh, since it ignores SIGINT and SIGQUIT there as they do.
 # Happens: zsh gives such a job /dev/null only where its own stdin is a terminal. On a pipe the job keeps it, and takes the
@@ -10,7 +10,7 @@ set -euo pipefail
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-(cd "$dir" && apt-get download -qq zsh=5.9-4+b15 2>/dev/null && dpkg -x zsh_*.deb root) || { echo "zsh 5.9-4+b15 is not to be had"; exit 1; }
+(cd "$dir" && apt-get download -qq "zsh=5.9-4*" 2>/dev/null && dpkg -x zsh_*.deb root) || { echo "zsh 5.9-4 is not to be had"; exit 1; }
 zsh=$dir/root/bin/zsh
 
 in_zsh=$(echo answer | timeout 10 "$zsh" -f -c 'cat & wait')

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Software: zsh 5.9 (Debian 5.9-4+b15).
+# Software: zsh 5.9 (Debian 5.9-4, any rebuild).
 # Expected: a signal that ends `zsh -c` while it has no trap for that signal skips the EXIT trap, whichever signal it is (as in dash),
 #   or runs it for all (as in bash), and in both cases the parent sees a death by that signal.
 # Happens: SIGTERM ends it as expected, without the EXIT trap. SIGHUP runs the EXIT trap, and zsh then exits with code 1: for the
@@ -15,7 +15,7 @@ finish() {
     rm -rf "$dir"
 }
 trap finish EXIT
-(cd "$dir" && apt-get download -qq zsh=5.9-4+b15 2>/dev/null && dpkg -x zsh_*.deb root) || { echo "zsh 5.9-4+b15 is not to be had"; exit 1; }
+(cd "$dir" && apt-get download -qq "zsh=5.9-4*" 2>/dev/null && dpkg -x zsh_*.deb root) || { echo "zsh 5.9-4 is not to be had"; exit 1; }
 
 # The outcome of SIGNAL sent to the shell alone, in the midst of its foreground command.
 outcome() {
