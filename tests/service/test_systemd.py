@@ -18,7 +18,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import gunicorn
 import pytest
 from gunicorn.config import GracefulTimeout
 
@@ -26,7 +25,7 @@ from app.process.manager import SHIM_PATIENCE
 from app.supervisor import SHUTDOWN_TIMEOUT
 from tests.service.calling import ANSWER_TIMEOUT, over_unix_socket
 from tests.service.harness import ROOT, Answer, alive, nothing_left_behind
-from tests.service.unprivileged import ACCOUNT, AS_ROOT, OWNER, TOKEN, Deployed, interpreter, scratch
+from tests.service.unprivileged import ACCOUNT, AS_ROOT, OWNER, TOKEN, Deployed, install_program, interpreter, scratch
 from tests.support import require, wait_until
 
 UNITS = ROOT / "deploy" / "systemd"
@@ -142,20 +141,6 @@ def read_unit(path: Path) -> Mapping[str, list[str]]:
             name, _, value = line.partition("=")
             values[name].append(value)
     return values
-
-
-def install_program(folder: Path) -> None:
-    """Put the program into a folder, beside a virtual environment that has the packages of the tests' own."""
-    shutil.copytree(ROOT / "app", folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("wsgi.py", "gunicorn.conf.py"):
-        shutil.copy(ROOT / name, folder)
-    subprocess.run([interpreter(), "-m", "venv", "--without-pip", folder / ".venv"], check=True)
-    packages = Path(gunicorn.__file__).parents[1]
-    [own] = (folder / ".venv").glob("lib/*/site-packages")
-    (own / "packages.pth").write_text(f"{packages}\n")
-    script = folder / ".venv" / "bin" / "gunicorn"
-    script.write_text(f"#!{folder}/.venv/bin/python\nfrom gunicorn.app.wsgiapp import run\n\nrun()\n")
-    script.chmod(0o755)
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tests.service.harness import Service
+from tests.service.harness import ROOT, Service
 from tests.support import require
 
 TOKEN = "a-token-of-sufficient-length"  # noqa: S105  made up
@@ -43,6 +46,46 @@ def scratch() -> Iterator[Path]:
         folder = Path(name)
         folder.chmod(0o755)
         yield folder
+
+
+def install_program(folder: Path) -> None:
+    """Put the program into a folder with a virtual environment of its own, all of it readable to anybody.
+
+    The checkout and its packages may lie in a directory that only their owner may enter, and under any umask.
+    """
+    shutil.copytree(ROOT / "app", folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("wsgi.py", "gunicorn.conf.py"):
+        shutil.copy(ROOT / name, folder)
+    subprocess.run([interpreter(), "-m", "venv", "--without-pip", folder / ".venv"], check=True)
+    [packages] = (folder / ".venv").glob("lib/*/site-packages")
+    copy_packages(packages)
+    script = folder / ".venv" / "bin" / "gunicorn"
+    script.write_text(f"#!{folder}/.venv/bin/python\nfrom gunicorn.app.wsgiapp import run\n\nrun()\n")
+    script.chmod(0o755)
+    subprocess.run(["/bin/chmod", "-R", "go+rX", folder], check=True)
+
+
+def copy_packages(target: Path) -> None:
+    """Copy what the service runs on, as it is installed for the tests."""
+    for name in pinned("requirements.txt"):
+        copy_package(metadata.distribution(name), target)
+    for name in pinned("requirements-quick.txt"):
+        with suppress(metadata.PackageNotFoundError):  # not to be had on every system
+            copy_package(metadata.distribution(name), target)
+
+
+def pinned(requirements: str) -> list[str]:
+    """Return the names of the packages that a list of requirements pins."""
+    return re.findall(r"^([\w-]+)==", (ROOT / requirements).read_text(), re.MULTILINE)
+
+
+def copy_package(package: metadata.Distribution, target: Path) -> None:
+    """Copy an installed package's files, those outside of its directory of packages (its scripts) left out."""
+    for file in package.files or ():
+        source = Path(str(package.locate_file(file)))
+        if ".." not in file.parts and source.exists():  # pip lists byte code that may be gone
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target / file)
 
 
 def interpreter() -> Path:
