@@ -14,6 +14,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from app.addresses import is_loopback, split_port
+from app.api import docs
 from app.api.parsing import has_body
 from app.config import Settings
 from app.exceptions import BadRequestError
@@ -22,7 +23,9 @@ from app.wording import shorten
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-OPEN_PATH = "/health"
+HEALTH_PATH = "/health"
+# /docs and what it is made of are the same in every installation; a browser can't send a token before it has the page.
+OPEN_PATHS = frozenset({HEALTH_PATH, *docs.PATHS})
 SHOWN_HOST = 100  # characters
 UNREAD_BODY_SECONDS = 0.25
 # What a browser says of a request that a page of this service makes, or its user by hand (W3C Fetch Metadata); programs
@@ -49,14 +52,14 @@ def protect(app: Flask, settings: Settings) -> Callable[[WSGIEnvironment], None]
         _limit_stall(environ, app.config["STALL_SECONDS"])
         if expected is None or settings.trusted_hosts:
             _check_host(environ, settings.trusted_hosts)
-        if environ["PATH_INFO"] != OPEN_PATH and environ.get("HTTP_SEC_FETCH_SITE", "none") not in _OWN_SITES:
+        if environ["PATH_INFO"] != HEALTH_PATH and environ.get("HTTP_SEC_FETCH_SITE", "none") not in _OWN_SITES:
             raise Forbidden(
                 "A page of another site must neither call this service nor lead to it: call it from a program, or type "
                 "its address into the browser."
             )
         if expected is None:
             _check_origin(environ)
-        elif environ["PATH_INFO"] != OPEN_PATH:
+        elif environ["PATH_INFO"] not in OPEN_PATHS:
             _check_token(environ, expected)
 
     def accept() -> None:

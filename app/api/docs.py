@@ -9,6 +9,7 @@ from flask import Response
 from flask_smorest import current_api
 from swagger_ui_bundle import swagger_ui_path
 
+from app.api import examples
 from app.api.openapi import fails_with
 from app.api.parsing import Blueprint, refuse_parameters
 
@@ -16,6 +17,7 @@ _OWN_FILES = Path(__file__).with_name("static")
 _PAGE = (_OWN_FILES / "docs.html", "text/html")
 _ASSETS = {
     "docs.js": (_OWN_FILES / "docs.js", "text/javascript"),
+    "docs.css": (_OWN_FILES / "docs.css", "text/css"),
     "swagger-ui.css": (Path(swagger_ui_path) / "swagger-ui.css", "text/css"),
     "swagger-ui-bundle.js": (Path(swagger_ui_path) / "swagger-ui-bundle.js", "text/javascript"),
 }
@@ -25,15 +27,21 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+PATHS = frozenset({"/openapi.json", "/docs", *(f"/docs/{name}" for name in _ASSETS)})
+
 blueprint = Blueprint("docs", __name__, description="The API's description of itself.")
 assets = flask.Blueprint("assets", __name__)
 
 
 @blueprint.get("/openapi.json")
 @blueprint.response(200, {"type": "object"}, description="An OpenAPI 3.0 document.")
-@fails_with(400)
+@blueprint.doc(security=[])
+@fails_with(examples.OPENAPI)
 def get_openapi() -> Response:
-    """Describe this API as an OpenAPI document"""
+    """Describe this API as an OpenAPI document
+
+    Never needs a token.
+    """
     refuse_parameters()
     servers = [{"url": flask.request.script_root or "/"}]  # the prefix under which a proxy serves us
     return flask.jsonify(current_api.spec.to_dict() | {"servers": servers})
@@ -41,9 +49,13 @@ def get_openapi() -> Response:
 
 @blueprint.get("/docs")
 @blueprint.response(200, {"type": "string"}, content_type="text/html", description="A page for people.")
-@fails_with(400)
+@blueprint.doc(security=[])
+@fails_with(examples.DOCS)
 def get_docs() -> Response:
-    """Show this API's description as a page, with no network needed"""
+    """Show this API's description as a page, with no network needed
+
+    Never needs a token; its "Authorize" takes the token for the calls that do.
+    """
     refuse_parameters()
     return _send(*_PAGE)
 

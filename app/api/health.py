@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app import __version__
+from app.api import examples
 from app.api.context import supervisor
 from app.api.openapi import fails_with
 from app.api.parsing import Blueprint, refuse_parameters
@@ -14,9 +15,9 @@ blueprint = Blueprint("health", __name__, description="Tell that the service is 
 
 
 @blueprint.get("/health")
-@blueprint.response(200, HealthSchema, description="The service is up.")
+@blueprint.response(200, HealthSchema, description="The service is up.", example=dict(examples.HEALTHY))
 @blueprint.doc(security=[])
-@fails_with(400)
+@fails_with(examples.HEALTH)
 def get_health() -> dict[str, Any]:
     """Tell that the service is up
 

@@ -11,6 +11,7 @@ from typing import Any
 from flask import Response, current_app, request
 from werkzeug.exceptions import TooManyRequests
 
+from app.api import examples
 from app.api.context import supervisor
 from app.api.openapi import fails_with
 from app.api.parsing import Blueprint
@@ -31,9 +32,9 @@ blueprint = Blueprint("logs", __name__, description="Read what the command print
 
 @blueprint.get("/logs")
 @blueprint.arguments(LogsQuery(), location="query", as_kwargs=True)
-@blueprint.response(200, LogsSchema, description="The lines asked for.")
-@fails_with(400, 404, 429)
-def get_logs(lines: int | None, seconds: float | None, run_id: str | None) -> Response:
+@blueprint.response(200, LogsSchema, description="The lines asked for.", example=dict(examples.LINES))
+@fails_with(examples.LOGS)
+def get_logs(lines: int | None = None, seconds: float | None = None, run_id: str | None = None) -> Response:
     """Read what a run has printed so far
 
     Works while the run goes on and after it ended. Without `lines` and `seconds` it returns everything, which may be

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TypeVar, cast
 
@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from app import __version__
 from app.api.errors import PROBLEM_TYPE, answer_http_exception
+from app.api.examples import Body, ByStatus
 from app.api.parsing import Blueprint
 from app.api.schemas import ProblemSchema
 
@@ -54,11 +55,16 @@ class ShellApi(Api):
         return answer_http_exception(error)
 
 
-def fails_with(*statuses: int) -> Callable[[View], View]:
-    """Document a call's errors, and those that the checks in front of every call give."""
-
-    responses = {status: HTTPStatus(status).name for status in sorted({*statuses, 400, 401, 403, 500})}
+def fails_with(errors: ByStatus) -> Callable[[View], View]:
+    """Document the errors that a call can answer with, an example of each."""
+    responses = {status: _failure(HTTPStatus(status), bodies) for status, bodies in sorted(errors.items())}
     return cast("Callable[[View], View]", Blueprint.doc(responses=responses))
+
+
+def _failure(status: HTTPStatus, bodies: Mapping[str, Body]) -> dict[str, object]:
+    examples = {name: {"summary": name.replace("-", " "), "value": dict(body)} for name, body in bodies.items()}
+    content = {"schema": ProblemSchema, "examples": examples}
+    return {"description": status.phrase, "content": {PROBLEM_TYPE: content}}
 
 
 def _describe(*, needs_token: bool) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.api import examples
 from app.api.context import supervisor
 from app.api.openapi import fails_with
 from app.api.parsing import Blueprint, refuse_body
@@ -13,9 +14,14 @@ blueprint = Blueprint("process", __name__, description="Start, watch, kill and r
 
 
 @blueprint.post("/start")
-@blueprint.arguments(StartSchema(), as_kwargs=True)
-@blueprint.response(201, StatusSchema, description="The command was started; the state at the moment of the spawn.")
-@fails_with(400, 409, 413, 415, 500)
+@blueprint.arguments(StartSchema(), as_kwargs=True, example=dict(examples.TRY))
+@blueprint.response(
+    201,
+    StatusSchema,
+    description="The command was started; the state at the moment of the spawn.",
+    example=dict(examples.RUNNING),
+)
+@fails_with(examples.START)
 def start(**request: Any) -> dict[str, Any]:
     """Start a command
 
@@ -27,9 +33,14 @@ def start(**request: Any) -> dict[str, Any]:
 
 @blueprint.get("/status")
 @blueprint.arguments(StatusQuery(), location="query", as_kwargs=True)
-@blueprint.response(200, StatusSchema, description="The state of the current run, the last one started, or of another.")
-@fails_with(400, 404)
-def get_status(run_id: str | None) -> dict[str, Any]:
+@blueprint.response(
+    200,
+    StatusSchema,
+    description="The state of the current run, the last one started, or of another.",
+    example=dict(examples.RUNNING),
+)
+@fails_with(examples.STATUS)
+def get_status(run_id: str | None = None) -> dict[str, Any]:
     """Tell the state of the current run, or how a past one ended
 
     The last run is answered for as long as it is kept, also after a restart of the service. 404 when nothing was
@@ -40,8 +51,8 @@ def get_status(run_id: str | None) -> dict[str, Any]:
 
 @blueprint.post("/kill")
 @blueprint.arguments(KillQuery(), location="query", as_kwargs=True)
-@blueprint.response(200, KillSchema, description="What was ended, and how.")
-@fails_with(400, 404, 413)
+@blueprint.response(200, KillSchema, description="What was ended, and how.", example=dict(examples.KILLED))
+@fails_with(examples.KILL)
 def kill(signal_type: str, timeout: float) -> dict[str, Any]:
     """End the process and everything it started
 
@@ -55,10 +66,13 @@ def kill(signal_type: str, timeout: float) -> dict[str, Any]:
 @blueprint.post("/restart")
 @blueprint.arguments(RestartQuery(), location="query", as_kwargs=True)
 @blueprint.response(
-    200, StatusSchema, description="The new run at the moment of the spawn, with a log file of its own."
+    200,
+    StatusSchema,
+    description="The new run at the moment of the spawn, with a log file of its own.",
+    example=dict(examples.RUNNING),
 )
-@fails_with(400, 404, 409, 413, 500)
-def restart(timeout: float | None) -> dict[str, Any]:
+@fails_with(examples.RESTART)
+def restart(timeout: float | None = None) -> dict[str, Any]:
     """End the current run and start the same command again
 
     Same command, directory and environment. Works on a run that has ended, too. Parameters go in the query string; a

@@ -118,7 +118,7 @@ class StartSchema(RequestSchema):
         metadata={
             "description": "The directory to run it in: absolute, or relative to the service's working directory "
             "(the default).",
-            "example": "/srv/project",
+            "example": "/",
         },
     )
     env = Variables(
@@ -172,7 +172,6 @@ class RestartQuery(RequestSchema):
     """The query of POST /restart."""
 
     timeout = Number(
-        load_default=None,
         validate=_TIMEOUT,
         metadata={
             "description": "Seconds to wait after SIGTERM before SIGKILL; fractions allowed. The default is the "
@@ -185,12 +184,13 @@ class LogsQuery(RequestSchema):
     """The query of GET /logs."""
 
     lines = WholeNumber(
-        load_default=None,
         validate=_NOT_NEGATIVE,
-        metadata={"description": "Return the last N lines; 0 returns everything. Not together with `seconds`."},
+        metadata={
+            "description": "Return the last N lines; 0 returns everything. Not together with `seconds`.",
+            "example": 100,
+        },
     )
     seconds = Number(
-        load_default=None,
         validate=_NOT_NEGATIVE,
         metadata={
             "description": "Return the lines of the last S seconds; fractions allowed; 0 returns nothing. Not together "
@@ -198,7 +198,6 @@ class LogsQuery(RequestSchema):
         },
     )
     run_id = fields.String(
-        load_default=None,
         metadata={"description": "The run to read, by its `run_id`. Default: the current run."},
     )
 

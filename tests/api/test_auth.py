@@ -11,16 +11,17 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 TOKEN = "correct-horse-battery"  # noqa: S105 (a token of these tests alone)
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
+FILES = ["docs.js", "docs.css", "swagger-ui.css", "swagger-ui-bundle.js"]
 EVERY_OTHER_CALL = [
     ("POST", "/start"),
     ("GET", "/status"),
     ("POST", "/kill"),
     ("POST", "/restart"),
     ("GET", "/logs"),
-    ("GET", "/openapi.json"),
-    ("GET", "/docs"),
-    ("GET", "/docs/docs.js"),
     ("GET", "/nothing"),
+    ("GET", "/docs/"),
+    ("GET", "/docs/nothing"),
+    ("GET", "//docs"),
     ("DELETE", "/status"),
     ("OPTIONS", "/start"),
 ]
@@ -34,7 +35,7 @@ def guarded(make_app: Callable[..., Flask]) -> FlaskClient:
 
 @pytest.mark.parametrize(("method", "path"), EVERY_OTHER_CALL)
 def test_no_token(guarded: FlaskClient, method: str, path: str) -> None:
-    """With a token set, every call but /health is 401 without it, and so is a path that does not exist."""
+    """With a token set, every call but the open ones is 401 without it, and so is a path that does not exist."""
     response = guarded.open(path, method=method)
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"] == 'Bearer realm="LLM Shell"'
@@ -82,6 +83,22 @@ def test_health_needs_no_token(guarded: FlaskClient) -> None:
     assert guarded.get("/health").status_code == 200
     assert guarded.get("/health", headers={"Host": "10.0.0.5:8000"}).status_code == 200
     assert guarded.head("/health").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs", *(f"/docs/{name}" for name in FILES)])
+def test_docs_need_no_token(guarded: FlaskClient, path: str) -> None:
+    """A browser gets the page, its files and the description without the token, which it could not send before."""
+    response = guarded.get(path)
+    assert response.status_code == 200
+    assert TOKEN not in response.text
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/docs/docs.js"])
+def test_open_paths_check_the_host(make_app: Callable[..., Flask], path: str) -> None:
+    """What needs no token is no exception to TRUSTED_HOSTS."""
+    client = make_app(token=TOKEN, trusted_hosts=("shell.example.com",)).test_client()
+    assert client.get(path, headers={"Host": "shell.example.com"}).status_code == 200
+    assert client.get(path, headers={"Host": "evil.example.com"}).status_code == 400
 
 
 def test_any_host_with_a_token(guarded: FlaskClient) -> None:

@@ -1,0 +1,180 @@
+"""Answers as they come, for the API's description; tests/api/test_examples.py provokes each error and compares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any
+
+from app import __version__
+
+Body = Mapping[str, Any]
+ByStatus = Mapping[int, Mapping[str, Body]]
+
+
+def _problem(status: HTTPStatus, detail: str, **more: object) -> Body:
+    return {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **more}
+
+
+def _invalid(field: str, message: str) -> Body:
+    return _problem(HTTPStatus.BAD_REQUEST, f"{field}: {message}", errors={field: [message]})
+
+
+def _nothing_taken(path: str) -> Body:
+    text = f"{path} takes nothing in its query string; /openapi.json shows what it takes, and where."
+    return _invalid("verbose", text)
+
+
+def _nothing(what: str) -> Body:
+    return _problem(HTTPStatus.NOT_FOUND, f"There is {what}: start one with POST /start.")
+
+
+NO_DIRECTORY = "No such file or directory"
+ERRORS: Mapping[str, Body] = MappingProxyType(
+    {
+        "foreign-host": _problem(
+            HTTPStatus.BAD_REQUEST,
+            "The Host 'shell.example.com' is not this service's: call it by localhost, or have the operator add the "
+            "name to the setting LLM_SHELL_TRUSTED_HOSTS.",
+        ),
+        "blank-command": _invalid("command", "Must not be blank."),
+        "no-such-directory": _problem(
+            HTTPStatus.BAD_REQUEST,
+            f"cwd '/srv/gone' can't be used: {NO_DIRECTORY}. Name a directory that exists and may be entered.",
+            errors={"cwd": [f"{NO_DIRECTORY}."]},
+        ),
+        "status-takes-nothing": _nothing_taken("/status"),
+        "health-takes-nothing": _nothing_taken("/health"),
+        "openapi-takes-nothing": _nothing_taken("/openapi.json"),
+        "docs-take-nothing": _nothing_taken("/docs"),
+        "unknown-signal": _invalid("type", "Must be SIGTERM or SIGKILL."),
+        "already-ended": _problem(
+            HTTPStatus.BAD_REQUEST,
+            "The process already ended with exit code 0 and left nothing behind: there is nothing to kill. Read its "
+            "output with GET /logs, or start again with POST /restart.",
+        ),
+        "grace-too-long": _invalid("timeout", "Must be from 0 to 600 seconds."),
+        "both-limits": _invalid("seconds", "Give lines or seconds, not both."),
+        "no-token": _problem(
+            HTTPStatus.UNAUTHORIZED,
+            "This service needs its token: send the header Authorization: Bearer <the value of LLM_SHELL_TOKEN>.",
+        ),
+        "foreign-origin": _problem(
+            HTTPStatus.FORBIDDEN,
+            "A page of another origin must not call this service; call it from a program instead.",
+        ),
+        "nothing-to-speak-of": _nothing("no process to speak of"),
+        "nothing-to-kill": _nothing("no process to kill"),
+        "nothing-to-restart": _nothing("no process to restart"),
+        "nothing-to-read": _nothing("no run to read"),
+        "unknown-run": _problem(
+            HTTPStatus.NOT_FOUND,
+            "There is no run of that run_id; take one from an answer of /start, /status or /restart, such as "
+            "2026-11-22_06-08-00.",
+        ),
+        "already-running": _problem(
+            HTTPStatus.CONFLICT,
+            'A process is already running (pid 4242): call /kill first, or send "replace": true.',
+            process_pid=4242,
+            run_id="2026-11-22_06-08-00",
+        ),
+        "leftovers": _problem(
+            HTTPStatus.CONFLICT,
+            "The last process ended, but what it started lives on: 4243 (sleep 3600). Call /kill to end that, or send "
+            '"replace": true.',
+            leftovers=[{"pid": 4243, "command_line": "sleep 3600"}],
+            run_id="2026-11-22_06-08-00",
+        ),
+        "overtaken-by-kill": _problem(
+            HTTPStatus.CONFLICT,
+            "A /kill, or the service's stop, cancelled this: the old process is ended and nothing was started. Call "
+            "/start or /restart if you still want one.",
+        ),
+        "body-too-large": _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large; send at most 1 MiB."),
+        "not-declared-as-json": _problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "Send the body as JSON, with the header Content-Type: application/json.",
+        ),
+        "too-many-long-answers": _problem(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "Too many long answers are being sent already; ask for fewer lines, or try again in a second.",
+        ),
+        "no-such-shell": _problem(
+            HTTPStatus.INTERNAL_SERVER_ERROR, f"The shell /bin/zsh could not be started: {NO_DIRECTORY}."
+        ),
+        "too-many-files": _problem(
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "The system refused what this request needs: Too many open files. Try again once that is remedied.",
+        ),
+    }
+)
+
+
+def _pick(*names: str) -> ByStatus:
+    """Return these errors and those that any call can meet, by their status."""
+    picked: dict[int, dict[str, Body]] = {}
+    for name in (*names, "foreign-host", "foreign-origin", "too-many-files"):
+        picked.setdefault(ERRORS[name]["status"], {})[name] = ERRORS[name]
+    return MappingProxyType(picked)
+
+
+START = _pick(
+    "blank-command",
+    "no-such-directory",
+    "no-token",
+    "already-running",
+    "leftovers",
+    "body-too-large",
+    "not-declared-as-json",
+    "no-such-shell",
+)
+STATUS = _pick("status-takes-nothing", "no-token", "nothing-to-speak-of")
+KILL = _pick("already-ended", "unknown-signal", "no-token", "nothing-to-kill", "body-too-large")
+RESTART = _pick(
+    "grace-too-long", "no-token", "nothing-to-restart", "overtaken-by-kill", "body-too-large", "no-such-shell"
+)
+LOGS = _pick("both-limits", "no-token", "nothing-to-read", "unknown-run", "too-many-long-answers")
+HEALTH = _pick("health-takes-nothing")
+OPENAPI = _pick("openapi-takes-nothing")
+DOCS = _pick("docs-take-nothing")
+
+# What "Try it out" is filled in with: it starts anywhere, prints something to read, and stays to be killed.
+TRY = MappingProxyType({"command": "echo ready; sleep 3600"})
+RUNNING: Body = MappingProxyType(
+    {
+        "status": "running",
+        "process_pid": 4242,
+        "command": TRY["command"],
+        "run_id": "2026-11-22_06-08-00",
+        "log_file": "/srv/llm-shell/logs/2026-11-22_06-08-00.log",
+        "created_at": "2026-11-22T06:08:00.123456Z",
+        "stopped_at": None,
+        "exit_code": None,
+        "signal": None,
+        "reason": None,
+        "output_open": True,
+        "leftover_pids": [],
+    }
+)
+KILLED: Body = MappingProxyType(
+    {
+        "status": "killed",
+        "type": "SIGTERM",
+        "exit_code": -15,
+        "signal": "SIGTERM",
+        "reason": "Ended by /kill.",
+        "stopped_at": "2026-11-22T06:08:04.654321Z",
+        "escalated": False,
+        "survivors": [],
+    }
+)
+LINES: Body = MappingProxyType(
+    {
+        "log_file": "/srv/llm-shell/logs/2026-11-22_06-08-00.log",
+        "total_lines": 1,
+        "content": "ready",
+        "lines_returned": 1,
+    }
+)
+HEALTHY: Body = MappingProxyType({"status": "healthy", "version": __version__, "uptime": 20})

@@ -1,0 +1,226 @@
+"""The description's examples are true: each error is provoked here and compared, and what is filled in works."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from app.api import examples
+from app.api.parsing import MAX_BODY_BYTES
+from app.supervisor import supervisor
+from tests.support import wait_until
+
+SUCCESSES = {
+    "POST /start": examples.RUNNING,
+    "GET /status": examples.RUNNING,
+    "POST /restart": examples.RUNNING,
+    "POST /kill": examples.KILLED,
+    "GET /logs": examples.LINES,
+    "GET /health": examples.HEALTHY,
+}
+LEAVES_ONE = 'sleep 3600 & echo "left $!"'
+# The run's own pids, times and numbers of seconds are no part of what is compared.
+NUMBERS = re.compile(r"\d+")
+
+
+def get(path: str, **headers: str) -> Callable[[FlaskClient], TestResponse]:
+    """Return a function that sends this GET."""
+    return lambda client: client.get(path, headers=headers)
+
+
+def post(path: str, **options: Any) -> Callable[[FlaskClient], TestResponse]:
+    """Return a function that sends this POST."""
+    return lambda client: client.post(path, **options)
+
+
+def kill_the_ended(client: FlaskClient) -> TestResponse:
+    """Kill what has ended by itself."""
+    client.post("/start", json={"command": "true"})
+    wait_until(lambda: client.get("/status").get_json()["status"] == "exited")
+    return client.post("/kill")
+
+
+def start_twice(client: FlaskClient) -> TestResponse:
+    """Start beside what runs."""
+    client.post("/start", json=dict(examples.TRY))
+    return client.post("/start", json=dict(examples.TRY))
+
+
+def start_beside_leftovers(client: FlaskClient) -> TestResponse:
+    """Start beside what an ended command has left alive, once that shows its last name."""
+    client.post("/start", json={"command": LEAVES_ONE})
+    [pid] = wait_until(lambda: client.get("/status").get_json()["leftover_pids"])
+    wait_until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\0003600\0")
+    return client.post("/start", json=dict(examples.TRY))
+
+
+def restart_and_kill(client: FlaskClient) -> TestResponse:
+    """Kill what a restart waits for."""
+    client.post("/start", json={"command": "trap 'echo asked' TERM; echo ready; while :; do sleep 0.01; done"})
+    wait_until(lambda: client.get("/logs").get_json()["content"] == "ready")
+    answers: list[TestResponse] = []
+    restart = threading.Thread(target=lambda: answers.append(client.application.test_client().post("/restart")))
+    restart.start()
+    wait_until(lambda: "asked" in client.get("/logs").get_json()["content"])
+    client.post("/kill?timeout=0")
+    restart.join()
+    return answers[0]
+
+
+def read_too_much(client: FlaskClient) -> TestResponse:
+    """Read a long answer while others hold all places."""
+    client.post("/start", json={"command": "seq 100000"})
+    wait_until(lambda: not client.get("/status").get_json()["output_open"])
+    places: list[TestResponse] = []
+    try:
+        while (answer := client.get("/logs", buffered=False)).status_code == 200:
+            places.append(answer)
+            next(iter(answer.response))
+        return answer
+    finally:
+        for place in places:
+            place.close()
+
+
+PROVOKED: dict[str, Callable[[FlaskClient], TestResponse]] = {
+    "foreign-host": get("/status", Host="shell.example.com"),
+    "blank-command": post("/start", json={"command": " "}),
+    "no-such-directory": post("/start", json={"command": "true", "cwd": "/srv/gone"}),
+    "status-takes-nothing": get("/status?verbose=1"),
+    "health-takes-nothing": get("/health?verbose=1"),
+    "openapi-takes-nothing": get("/openapi.json?verbose=1"),
+    "docs-take-nothing": get("/docs?verbose=1"),
+    "unknown-signal": post("/kill?type=SIGHUP"),
+    "already-ended": kill_the_ended,
+    "grace-too-long": post("/restart?timeout=601"),
+    "both-limits": get("/logs?lines=10&seconds=60"),
+    "no-token": get("/status"),
+    "foreign-origin": get("/status", Origin="http://localhost:3000"),
+    "nothing-to-speak-of": get("/status"),
+    "nothing-to-kill": post("/kill"),
+    "nothing-to-restart": post("/restart"),
+    "nothing-to-read": get("/logs"),
+    "unknown-run": get("/logs?run_id=latest"),
+    "already-running": start_twice,
+    "leftovers": start_beside_leftovers,
+    "overtaken-by-kill": restart_and_kill,
+    "body-too-large": post("/start", data=b"x" * (MAX_BODY_BYTES + 1), content_type="application/json"),
+    "not-declared-as-json": post("/start", data='{"command": "true"}'),
+    "too-many-long-answers": read_too_much,
+    "no-such-shell": post("/start", json={"command": "true"}),
+    "too-many-files": get("/status"),
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "no-token": {"token": "correct-horse-battery"},
+    "no-such-shell": {"shell": "/bin/no-such-shell"},
+}
+
+
+@pytest.fixture
+def _no_descriptors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the system refuse a descriptor where that is the example."""
+    if request.node.callspec.params["name"] == "too-many-files":
+
+        def refuse() -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        monkeypatch.setattr(supervisor, "get_status", refuse)
+
+
+def comparable(body: Any) -> Any:
+    """Return a body without the numbers that differ from run to run."""
+    if isinstance(body, dict):
+        return {key: comparable(value) for key, value in body.items()}
+    if isinstance(body, list):
+        return [comparable(value) for value in body]
+    return NUMBERS.sub("N", str(body).replace("/bin/no-such-shell", "/bin/zsh"))
+
+
+@pytest.mark.usefixtures("_no_descriptors")
+@pytest.mark.parametrize("name", examples.ERRORS)
+def test_errors_are_true(make_app: Callable[..., Flask], name: str) -> None:
+    """The example is, but for pids and times, what the service answers."""
+    answer = PROVOKED[name](make_app(**SETTINGS.get(name, {})).test_client())
+    assert answer.mimetype == "application/problem+json"
+    assert answer.status_code == examples.ERRORS[name]["status"]
+    assert comparable(answer.get_json()) == comparable(dict(examples.ERRORS[name]))
+
+
+def documented(client: FlaskClient) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield each call, each status of it and what the description has there."""
+    document = client.get("/openapi.json").get_json()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            for status, response in operation["responses"].items():
+                yield f"{method.upper()} {path}", status, response
+
+
+def test_every_error_has_an_example(client: FlaskClient) -> None:
+    """No call documents an error without an example, nor an example that is not tried above."""
+    for call, status, response in documented(client):
+        if status < "400":
+            continue
+        shown = response["content"]["application/problem+json"]["examples"]
+        assert shown, (call, status)
+        for name, example in shown.items():
+            assert example["value"] == examples.ERRORS[name]
+            assert str(example["value"]["status"]) == status
+
+
+def test_what_try_it_out_sends_works(client: FlaskClient) -> None:
+    """Each call, sent as the page fills it in, one after another, answers 2xx with the fields of its example."""
+    assert client.post("/start", json=dict(examples.TRY)).get_json().keys() == examples.RUNNING.keys()
+    wait_until(lambda: client.get("/logs?lines=100").get_json()["content"] == "ready")
+    sent = {
+        "GET /status": "",
+        "GET /logs": "?lines=100",
+        "GET /health": "",
+        "POST /restart": "",
+        "POST /kill": "?type=SIGTERM&timeout=5",
+    }
+    for call, query in sent.items():
+        method, path = call.split()
+        answer = client.open(path + query, method=method)
+        assert answer.status_code == 200
+        assert answer.get_json().keys() == SUCCESSES[call].keys()
+
+
+def test_answers_are_shown(client: FlaskClient) -> None:
+    """Each call's good answer is shown by an example."""
+    shown = {
+        call: response["content"]["application/json"].get("example")
+        for call, status, response in documented(client)
+        if status < "300" and call in SUCCESSES
+    }
+    assert shown == SUCCESSES
+
+
+def test_try_it_out_is_filled_in(client: FlaskClient) -> None:
+    """The page fills in a start that works on any machine, the last 100 lines, and nothing that is not there."""
+    document = client.get("/openapi.json").get_json()
+    body = document["paths"]["/start"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["example"] == examples.TRY
+    filled = {
+        (path, parameter["name"]): parameter["schema"].get("example", parameter["schema"].get("default", "nothing"))
+        for path, operations in document["paths"].items()
+        for operation in operations.values()
+        for parameter in operation.get("parameters", [])
+    }
+    assert filled == {
+        ("/kill", "type"): "SIGTERM",
+        ("/kill", "timeout"): 5.0,
+        ("/restart", "timeout"): "nothing",
+        ("/logs", "lines"): 100,
+        ("/logs", "seconds"): "nothing",
+        ("/logs", "run_id"): "nothing",
+    }
