@@ -20,7 +20,7 @@ from gunicorn.config import GracefulTimeout
 
 from app.supervisor import SHUTDOWN_TIMEOUT
 from tests.service.harness import ROOT, children, nothing_left_behind
-from tests.service.unprivileged import ACCOUNT, OWNER, TOKEN, Deployed, interpreter, scratch
+from tests.service.unprivileged import ACCOUNT, GROUP, OWNER, TOKEN, Deployed, interpreter, scratch
 from tests.support import descendants, require, wait_until
 
 DOCKER = ROOT / "deploy" / "docker"
@@ -56,6 +56,8 @@ class Image:
     def inside(self, text: str) -> str:
         """Return a text with the image's paths moved below `root`, and its user made the one of this machine."""
         moved = re.sub(r"(?<![\w./-])/(?=(?:data|etc|opt|run)\b)", f"{self.root}/", text)
+        for taken_for_group in (f"{IMAGE_USER}:{IMAGE_USER}", f"-g {IMAGE_USER}"):
+            moved = moved.replace(taken_for_group, f"{taken_for_group.removesuffix(IMAGE_USER)}{GROUP}")
         return moved.replace(IMAGE_USER, str(OWNER))
 
     def run_environment(self, **settings: str) -> dict[str, str]:
@@ -200,7 +202,7 @@ def test_user_has_a_name(image: Image) -> None:
     """The image's user is given by number, is not root, and has a name, a home and a shell for programs that ask."""
     assert image.user == f"{IMAGE_USER}:{IMAGE_USER}"
     fields = (image.root / "etc" / "passwd").read_text().strip().split(":")
-    assert fields == ["llm-shell", "x", str(OWNER), str(OWNER), "LLM Shell", str(image.root / "data"), "/bin/sh"]
+    assert fields == ["llm-shell", "x", str(OWNER), str(GROUP), "LLM Shell", str(image.root / "data"), "/bin/sh"]
 
 
 def test_needs_a_token(image: Image, tmp_path: Path) -> None:

@@ -196,6 +196,7 @@ def test_user() -> None:
         [line] = [
             line for line in (folder / "etc" / "passwd").read_text().splitlines() if line.startswith("llm-shell:")
         ]
+        (folder / "etc" / "shadow").chmod(0o600)  # made with 0000, which binds its owner, unless that is root
         [locked] = [line for line in (folder / "etc" / "shadow").read_text().splitlines() if "llm-shell" in line]
     name, _, uid, _, _, home, shell = line.split(":")
     assert [name] == unit["User"] == unit["Group"]

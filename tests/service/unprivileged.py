@@ -22,6 +22,7 @@ TOKEN = "a-token-of-sufficient-length"  # noqa: S105  made up
 ACCOUNT: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
 AS_ROOT = dict.fromkeys(ACCOUNT)
 OWNER: int = ACCOUNT.get("user", os.geteuid())
+GROUP: int = ACCOUNT.get("group", os.getegid())
 
 
 class Deployed(Service):
