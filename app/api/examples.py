@@ -21,9 +21,8 @@ def _invalid(field: str, message: str) -> Body:
     return _problem(HTTPStatus.BAD_REQUEST, f"{field}: {message}", errors={field: [message]})
 
 
-def _nothing_taken(path: str) -> Body:
-    text = f"{path} takes nothing in its query string; /openapi.json shows what it takes, and where."
-    return _invalid("verbose", text)
+def _unknown(name: str, told: str) -> Body:
+    return _invalid(name, f"There is no such parameter{told}.")
 
 
 def _nothing(what: str) -> Body:
@@ -44,10 +43,11 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
             f"cwd '/srv/gone' can't be used: {NO_DIRECTORY}. Name a directory that exists and may be entered.",
             errors={"cwd": [f"{NO_DIRECTORY}."]},
         ),
-        "status-takes-nothing": _nothing_taken("/status"),
-        "health-takes-nothing": _nothing_taken("/health"),
-        "openapi-takes-nothing": _nothing_taken("/openapi.json"),
-        "docs-take-nothing": _nothing_taken("/docs"),
+        "unknown-parameter-of-status": _unknown("verbose", ". /status takes none"),
+        "unknown-parameter-of-health": _unknown("verbose", ". /health takes none"),
+        "unknown-parameter-of-openapi": _unknown("verbose", ". /openapi.json takes none"),
+        "unknown-parameter-of-docs": _unknown("verbose", ". /docs takes none"),
+        "misspelt-parameter": _unknown("line", "; did you mean lines? /logs takes lines, seconds, run_id"),
         "unknown-signal": _invalid("type", "Must be SIGTERM or SIGKILL."),
         "already-ended": _problem(
             HTTPStatus.BAD_REQUEST,
@@ -63,6 +63,11 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
         "foreign-origin": _problem(
             HTTPStatus.FORBIDDEN,
             "A page of another origin must not call this service; call it from a program instead.",
+        ),
+        "foreign-site": _problem(
+            HTTPStatus.FORBIDDEN,
+            "A page of another site must neither call this service nor lead to it: call it from a program, or type its "
+            "address into the browser.",
         ),
         "nothing-to-speak-of": _nothing("no process to speak of"),
         "nothing-to-kill": _nothing("no process to kill"),
@@ -120,6 +125,7 @@ def _pick(*names: str) -> ByStatus:
 
 
 START = _pick(
+    "foreign-site",
     "blank-command",
     "no-such-directory",
     "no-token",
@@ -129,15 +135,29 @@ START = _pick(
     "not-declared-as-json",
     "no-such-shell",
 )
-STATUS = _pick("status-takes-nothing", "no-token", "nothing-to-speak-of")
-KILL = _pick("already-ended", "unknown-signal", "no-token", "nothing-to-kill", "body-too-large")
+STATUS = _pick("foreign-site", "unknown-parameter-of-status", "no-token", "nothing-to-speak-of")
+KILL = _pick("foreign-site", "already-ended", "unknown-signal", "no-token", "nothing-to-kill", "body-too-large")
 RESTART = _pick(
-    "grace-too-long", "no-token", "nothing-to-restart", "overtaken-by-kill", "body-too-large", "no-such-shell"
+    "foreign-site",
+    "grace-too-long",
+    "no-token",
+    "nothing-to-restart",
+    "overtaken-by-kill",
+    "body-too-large",
+    "no-such-shell",
 )
-LOGS = _pick("both-limits", "no-token", "nothing-to-read", "unknown-run", "too-many-long-answers")
-HEALTH = _pick("health-takes-nothing")
-OPENAPI = _pick("openapi-takes-nothing")
-DOCS = _pick("docs-take-nothing")
+LOGS = _pick(
+    "both-limits",
+    "misspelt-parameter",
+    "foreign-site",
+    "no-token",
+    "nothing-to-read",
+    "unknown-run",
+    "too-many-long-answers",
+)
+HEALTH = _pick("unknown-parameter-of-health")
+OPENAPI = _pick("foreign-site", "unknown-parameter-of-openapi")
+DOCS = _pick("foreign-site", "unknown-parameter-of-docs")
 
 # What "Try it out" is filled in with: it starts anywhere, prints something to read, and stays to be killed.
 TRY = MappingProxyType({"command": "echo ready; sleep 3600"})
