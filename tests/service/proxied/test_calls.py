@@ -54,9 +54,9 @@ def test_prefix(site: Site, prefix: str) -> None:
     made_up = {"X-Forwarded-Prefix": "/elsewhere", "X-Forwarded-Proto": "gopher"}
     assert site.client.get(f"{prefix}/openapi.json", headers=made_up).json["servers"] == [{"url": prefix or "/"}]
     links = re.findall(r'(?:src|href)="((?!data:)[^"]+)"', site.client.get(f"{prefix}/docs").body.decode())
-    assert len(links) == 4
+    assert len(links) == 5
     # The page is at PREFIX/docs, so its links are relative to PREFIX/.
-    assert [site.client.get(f"{prefix}/{link}").status for link in links] == [200] * 4
+    assert [site.client.get(f"{prefix}/{link}").status for link in links] == [200] * 5
 
 
 def test_token(site: Site) -> None:
