@@ -43,7 +43,7 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
             f"cwd '/srv/gone' can't be used: {NO_DIRECTORY}. Name a directory that exists and may be entered.",
             errors={"cwd": [f"{NO_DIRECTORY}."]},
         ),
-        "unknown-parameter-of-status": _unknown("verbose", ". /status takes none"),
+        "unknown-parameter-of-status": _unknown("verbose", ". /status takes run_id"),
         "unknown-parameter-of-health": _unknown("verbose", ". /health takes none"),
         "unknown-parameter-of-openapi": _unknown("verbose", ". /openapi.json takes none"),
         "unknown-parameter-of-docs": _unknown("verbose", ". /docs takes none"),
@@ -86,9 +86,10 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
         ),
         "leftovers": _problem(
             HTTPStatus.CONFLICT,
-            "The last process ended, but what it started lives on: 4243 (sleep 3600). Call /kill to end that, or send "
+            "The last process ended, but what it started lives on: 4243 (sleep). Call /kill to end that, or send "
             '"replace": true.',
-            leftovers=[{"pid": 4243, "command_line": "sleep 3600"}],
+            leftovers=[{"pid": 4243, "name": "sleep", "command_line": "sleep 3600"}],
+            more=0,
             run_id="2026-11-22_06-08-00",
         ),
         "overtaken-by-kill": _problem(

@@ -144,7 +144,6 @@ class StatusQuery(RequestSchema):
     """The query of GET /status."""
 
     run_id = fields.String(
-        load_default=None,
         metadata={"description": "The run to tell of, by its `run_id`. Default: the current run."},
     )
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from flask import Flask
@@ -17,7 +18,6 @@ from werkzeug.test import TestResponse
 
 from app.api import examples
 from app.api.parsing import MAX_BODY_BYTES
-from app.supervisor import supervisor
 from tests.support import wait_until
 
 SUCCESSES = {
@@ -92,6 +92,13 @@ def read_too_much(client: FlaskClient) -> TestResponse:
             place.close()
 
 
+def look_without_descriptors(client: FlaskClient) -> TestResponse:
+    """Ask for the status where the system has no descriptor left to look it up with."""
+    refusal = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    with patch.object(client.application.extensions["supervisor"], "get_status", side_effect=refusal):
+        return client.get("/status")
+
+
 PROVOKED: dict[str, Callable[[FlaskClient], TestResponse]] = {
     "foreign-host": get("/status", Host="shell.example.com"),
     "blank-command": post("/start", json={"command": " "}),
@@ -120,23 +127,12 @@ PROVOKED: dict[str, Callable[[FlaskClient], TestResponse]] = {
     "not-declared-as-json": post("/start", data='{"command": "true"}'),
     "too-many-long-answers": read_too_much,
     "no-such-shell": post("/start", json={"command": "true"}),
-    "too-many-files": get("/status"),
+    "too-many-files": look_without_descriptors,
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "no-token": {"token": "correct-horse-battery"},
     "no-such-shell": {"shell": "/bin/no-such-shell"},
 }
-
-
-@pytest.fixture
-def _no_descriptors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the system refuse a descriptor where that is the example."""
-    if request.node.callspec.params["name"] == "too-many-files":
-
-        def refuse() -> None:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-        monkeypatch.setattr(supervisor, "get_status", refuse)
 
 
 def comparable(body: Any) -> Any:
@@ -148,7 +144,6 @@ def comparable(body: Any) -> Any:
     return NUMBERS.sub("N", str(body).replace("/bin/no-such-shell", "/bin/zsh"))
 
 
-@pytest.mark.usefixtures("_no_descriptors")
 @pytest.mark.parametrize("name", examples.ERRORS)
 def test_errors_are_true(make_app: Callable[..., Flask], name: str) -> None:
     """The example is, but for pids and times, what the service answers."""
@@ -222,6 +217,7 @@ def test_try_it_out_is_filled_in(client: FlaskClient) -> None:
         ("/kill", "type"): "SIGTERM",
         ("/kill", "timeout"): 5.0,
         ("/restart", "timeout"): "nothing",
+        ("/status", "run_id"): "nothing",
         ("/logs", "lines"): 100,
         ("/logs", "seconds"): "nothing",
         ("/logs", "run_id"): "nothing",
