@@ -26,7 +26,8 @@ def start(**request: Any) -> dict[str, Any]:
     """Start a command
 
     Answers at once, while the command runs on; read what it prints with GET /logs and its end from GET /status. 409
-    when the last run, or something it left behind, is still alive: call POST /kill first, or send `"replace": true`.
+    when the last run is still alive, or something it left behind does not go by itself within 2 s: call POST /kill
+    first, or send `"replace": true`.
     """
     return supervisor.start(**request)
 

@@ -130,6 +130,20 @@ def test_only_replace_starts_beside_a_leftover(service: Service, helper: str) ->
     assert runs(pid)
 
 
+def test_a_past_run_names_what_is_left_of_it(service: Service, helper: str) -> None:
+    """/status of a run beside which another was started has its outcome, and its leftover for as long as that lives."""
+    run_id = service.start(f"{helper} sleep 1001 & exit 3")["run_id"]
+    pid = survivor()
+    wait_until(lambda: service.status()["leftover_pids"] == [pid])
+    service.start("exec sleep 1000", replace=True)
+    past = service.get(f"/status?run_id={run_id}").body
+    assert (past["status"], past["exit_code"], past["leftover_pids"]) == ("exited", 3, [pid])
+    assert service.status()["leftover_pids"] == []
+    end_all()
+    wait_until(lambda: service.get(f"/status?run_id={run_id}").body["leftover_pids"] == [])
+    assert service.status()["status"] == "running"
+
+
 def test_a_restart_starts_beside_a_leftover(service: Service, helper: str) -> None:
     """The process is ended and started again; what it left is named."""
     service.start(f"{helper} sleep 1001 & wait")
