@@ -2,6 +2,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+REAL := .real
+REAL_PACKAGES := bash:bash dash:dash dumb-init:dumb-init fakeroot:fakeroot npm:npm redis-server:redis-server
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 # A virtual environment whose interpreter was removed or upgraded away is made anew.
@@ -9,11 +11,12 @@ ifneq ($(shell $(BIN)/python -c 'print("works")' 2>/dev/null),works)
 $(VENV)/.made: rebuild
 endif
 
-.PHONY: help run test lint bench soak compiled clean rebuild
+.PHONY: help run test test-real real-packages lint bench soak compiled clean rebuild
 
 help:
 	@echo 'make run    start the service on http://127.0.0.1:8000; Ctrl-C stops it (settings: README)'
 	@echo 'make test   run every check and every test (TESTS=tests/faults for a part)'
+	@echo 'make test-real  run celery, supervisord, npm and others through it, hundreds of times where it takes that'
 	@echo 'make lint   run the checks only'
 	@echo 'make bench  measure it beside conmon, s6-log and others (BENCH="capture --rounds 3" for a part)'
 	@echo 'make soak   use the service for long and look for growth (SOAK="--cycles 100 --minutes 0.5" shortens it)'
@@ -26,7 +29,17 @@ run: compiled
 # files keep their order, in which the longest does not come last.
 test: lint compiled
 	@scripts/test-packages
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder \
+	    $(or $(TESTS),--ignore=tests/real)
+
+# Programs of others, in pinned versions, in directories of their own. What can't be installed is named in one line, and
+# the tests that need it say so.
+test-real: compiled $(VENV)/.dev $(REAL)/python/.made $(REAL)/node/.made
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder \
+	    $(or $(TESTS),tests/real)
+
+real-packages:
+	@scripts/test-packages $(REAL_PACKAGES)
 
 lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check
@@ -44,7 +57,7 @@ compiled: $(VENV)/.runtime
 	@$(BIN)/python -m compileall -q app
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .coverage
+	rm -rf $(VENV) $(REAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each installation has a stamp, older than its list of requirements when it is outdated.
@@ -57,6 +70,16 @@ $(VENV)/.runtime: requirements.txt requirements-quick.txt $(VENV)/.made
 	@$(INSTALL) --only-binary :all: -r requirements-quick.txt \
 	    || echo 'LLM Shell works without ssrjson (requirements-quick.txt says more; touch it, and make tries again)' >&2
 	@touch $@
+
+$(REAL)/python/.made: requirements-real.txt $(VENV)/.made
+	@$(BIN)/python -m venv --clear $(REAL)/python
+	@$(REAL)/python/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-real.txt \
+	    && touch $@ || echo 'Some tests need what requirements-real.txt lists, which could not be installed' >&2
+
+$(REAL)/node/.made: tests/real/package.json tests/real/package-lock.json | real-packages
+	@mkdir -p $(REAL)/node && cp $^ $(REAL)/node
+	@npm ci --prefix $(REAL)/node --silent --no-audit --no-fund && touch $@ \
+	    || echo 'Some tests need what tests/real/package.json lists, which could not be installed' >&2
 
 # Candidates are tried, not only looked for: version managers leave names on the path that do not run.
 $(VENV)/.made:
