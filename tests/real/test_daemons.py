@@ -1,0 +1,47 @@
+"""Programs that leave something running: the command has exited, what is left is named, and a kill ends it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.real.conftest import needs
+from tests.real.trying import Trial
+from tests.support import command_line, wait_until
+
+DMYPY = Path(sys.executable).parent / "dmypy"
+# Each with a word of what its command line is then.
+DAEMONS = {
+    "dmypy": (f"{DMYPY} start", "dmypy"),
+    "gpg-agent": ("mkdir -m 700 home; GNUPGHOME=$PWD/home gpg-agent --daemon", "gpg-agent"),
+    "credential-cache": (
+        "mkdir -m 700 home; printf 'host=h\\nusername=u\\npassword=p\\n\\n'"
+        " | git credential-cache --socket $PWD/home/socket store",
+        "credential-cache",
+    ),
+    "ssh-agent": ("ssh-agent -a $PWD/socket", "ssh-agent"),
+    "redis": ("redis-server --port 0 --unixsocket $PWD/socket --daemonize yes", "redis-server"),
+    "setsid -f": ("setsid --fork sleep 100", "sleep 100"),
+    "nohup &": ("nohup sleep 100 > /dev/null &", "sleep 100"),
+}
+PROGRAMS = {"gpg-agent": "gpg-agent", "credential-cache": "git", "ssh-agent": "ssh-agent", "redis": "redis-server"}
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_what_is_left_is_named_and_ended(trial: Trial, name: str) -> None:
+    """The command ends with 0 while its daemon runs on; the status names that, and /kill ends it by SIGTERM."""
+    command, word = DAEMONS[name]
+    if name in PROGRAMS:
+        needs(PROGRAMS[name])
+    trial.start(command, env={"PATH": os.environ["PATH"]})
+
+    status = trial.ended()
+    assert (status["status"], status["exit_code"]) == ("exited", 0)
+    pids = wait_until(lambda: trial.pm.get_status()["leftover_pids"])
+    assert any(word in command_line(pid) for pid in pids)
+    answer = trial.pm.kill("SIGTERM", 5.0)
+
+    assert (answer["status"], answer["survivors"], answer["escalated"]) == ("exited", [], False)

@@ -1,0 +1,36 @@
+"""Programs that watch: some take the end of their standard input for an order to end."""
+
+from __future__ import annotations
+
+from tests.real.conftest import needs
+from tests.real.trying import Trial
+from tests.support import wait_until
+
+
+def test_esbuild_ends_with_its_standard_input(trial: Trial) -> None:
+    """`esbuild --watch` finds its input at its end, says so, and has exited with 0, before it has built anything."""
+    start(trial, "--watch")
+    assert (trial.ended()["status"], trial.ended()["exit_code"]) == ("exited", 0)
+    assert "stdin was closed" in trial.printed
+
+
+def test_esbuild_may_watch_forever(trial: Trial) -> None:
+    """With `--watch=forever` it goes on, builds again at each change, and ends by a kill."""
+    start(trial, "--watch=forever")
+    trial.file("out.js")
+    (trial.folder / "in.js").write_text("console.log('second')\n")
+    built = trial.folder / "out.js"
+    wait_until(lambda: "second" in built.read_text(), 30)
+
+    outcome = trial.kill()
+
+    assert outcome.answer["status"] == "killed"
+    assert outcome.gentle
+    assert outcome.seconds < 3
+
+
+def start(trial: Trial, option: str) -> None:
+    """Start a build that watches."""
+    needs("esbuild")
+    (trial.folder / "in.js").write_text("console.log('first')\n")
+    trial.start(f"exec esbuild in.js --outfile=out.js {option}")
