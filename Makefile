@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 REAL := .real
-REAL_PACKAGES := bash:bash dash:dash dumb-init:dumb-init fakeroot:fakeroot npm:npm redis-server:redis-server
+REAL_PACKAGES := bash:bash chromium:chromium dash:dash dumb-init:dumb-init fakeroot:fakeroot npm:npm redis-server:redis-server
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 # A virtual environment whose interpreter was removed or upgraded away is made anew.
