@@ -6,10 +6,11 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from gunicorn.workers.gthread import TConn
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.config import ENV_FILE, Settings, SettingsError, load_settings, require_token_for
 from app.exceptions import LLMShellError
@@ -130,7 +131,7 @@ def when_ready(server: "Arbiter") -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
-def post_worker_init(worker: object) -> None:  # noqa: ARG001  gunicorn's signature
+def post_worker_init(worker: ThreadWorker) -> None:
     """Let the worker end at once at the master's quick stop (INT, QUIT): nothing is lost with it.
 
     gunicorn's own handler takes the thread pool's lock, which the very code that it interrupts may hold.
@@ -138,6 +139,26 @@ def post_worker_init(worker: object) -> None:  # noqa: ARG001  gunicorn's signat
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, lambda *_: os._exit(0))
     _bound_the_reading_of_heads()
+    _answer_in_our_shape(worker)
+
+
+def _answer_in_our_shape(worker: ThreadWorker) -> None:
+    """Let what gunicorn itself refuses be answered as the application answers, and be logged in one short line."""
+    from app.api.unparsed import refusal_of, whole_answer  # noqa: PLC0415  the master needs no Flask
+
+    answer_failure = worker.handle_error
+
+    def handle_error(request: Any, client: socket.socket, address: Any, error: BaseException) -> None:
+        refusal = refusal_of(error)
+        if refusal is None:
+            answer_failure(request, client, address, error)
+            return
+        caller = address[0] if isinstance(address, tuple) else "a Unix socket"
+        _log.info("Refused what is no request, from %s: %s.", caller, type(error).__name__)
+        with suppress(OSError):
+            client.sendall(whole_answer(*refusal))
+
+    worker.handle_error = handle_error  # type: ignore[method-assign, assignment]  # gunicorn has no hook there
 
 
 def _bound_the_reading_of_heads() -> None:

@@ -10,7 +10,7 @@ from app.api import audit, auth, docs, errors, health, logs, process
 from app.api.answers import QuickJSON
 from app.api.context import SUPERVISOR
 from app.api.openapi import ShellApi
-from app.api.parsing import MAX_BODY_BYTES
+from app.api.parsing import MAX_BODY_BYTES, refuse_odd_requests
 from app.api.proxy import TrustedProxies
 from app.api.quick import QuickStatus
 from app.config import Settings
@@ -26,9 +26,10 @@ def build_app(settings: Settings, supervisor: Supervisor) -> Flask:
     app.config["STALL_SECONDS"] = STALL_SECONDS
     app.extensions[SUPERVISOR] = supervisor
     app.json = QuickJSON(app)
-    app.url_map.merge_slashes = False  # "//start" is a 404 like any other wrong path, not a redirect
+    app.url_map.merge_slashes = False  # "/docs//x" is a 404 like any other wrong path, not a redirect
     app.extensions[logs.LONG_ANSWERS] = BoundedSemaphore(max(1, settings.threads // 4))
     check_caller = auth.protect(app, settings)
+    app.before_request(refuse_odd_requests)
     quick = QuickStatus(app.wsgi_app, supervisor, check_caller, auth.ANSWER_HEADERS)
     app.wsgi_app = TrustedProxies(quick, settings.trusted_proxies)  # type: ignore[method-assign]  # Flask's way
     errors.register(app)

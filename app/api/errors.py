@@ -8,6 +8,7 @@ from http import HTTPStatus
 
 from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing.exceptions import WebsocketMismatch
 
 from app.exceptions import BadRequestError, ConflictError, InternalError, LLMShellError, NotFoundError
 from app.wording import shorten
@@ -60,13 +61,18 @@ def _answer_refusal(error: OSError) -> Response:
     )
 
 
-def _problem(status: HTTPStatus, detail: str, extra: dict[str, object]) -> Response:
-    members: dict[str, object] = {
+def problem(status: HTTPStatus, detail: str) -> dict[str, object]:
+    """Return the members that every error has."""
+    return {
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
         "detail": _printable(shorten(detail, MAX_DETAIL)),
     }
+
+
+def _problem(status: HTTPStatus, detail: str, extra: dict[str, object]) -> Response:
+    members = problem(status, detail)
     response = jsonify(members | extra | members)  # the standard's members first, and never overridden
     response.status_code = status
     response.mimetype = PROBLEM_TYPE
@@ -74,7 +80,9 @@ def _problem(status: HTTPStatus, detail: str, extra: dict[str, object]) -> Respo
 
 
 def _explain(error: HTTPException) -> str:
-    path = shorten(request.path, SHOWN_PATH)
+    path = shorten(_path(), SHOWN_PATH)
+    if isinstance(error, WebsocketMismatch):
+        return f"There is no WebSocket here: call {path} without the header Upgrade."
     if isinstance(error, MethodNotAllowed):
         methods = sorted({*(error.valid_methods or ())} - {"HEAD", "OPTIONS"})
         return f"{path} does not take {shorten(request.method, SHOWN_PATH)}; use {' or '.join(methods)}."
@@ -87,6 +95,11 @@ def _explain(error: HTTPException) -> str:
             return "The service failed to answer this request; what went wrong is in its log."
         case _:
             return error.description or "The request cannot be answered."
+
+
+def _path() -> str:
+    """Return the path as it was asked for; `request.path` has lost all slashes at its beginning but one."""
+    return str(request.environ["PATH_INFO"].encode("latin-1").decode(errors="replace"))
 
 
 def _printable(text: str) -> str:

@@ -15,7 +15,7 @@ from gunicorn.http.errors import ParseException
 from marshmallow import RAISE, Schema, ValidationError
 from webargs.core import is_json
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import ClientDisconnected, NotFound, RequestEntityTooLarge, UnsupportedMediaType
 
 from app.api.names import no_such
 from app.exceptions import BadRequestError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NO_SUCH_FIELD = "There is no such field."  # what is told instead depends on the call
 GIVEN_TWICE = "Give it only once."
+BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_BODY_BYTES = 1024 * 1024
 MAX_VARIABLES = 1000  # in a body's `env`
 MAX_NAMES = 100  # parameters, or fields of a body: ten times what any call takes
@@ -97,6 +98,16 @@ class Blueprint(SmorestBlueprint):
     """
 
     ARGUMENTS_PARSER = StrictParser()
+
+
+def refuse_odd_requests() -> None:
+    """Refuse what Werkzeug lets through: a path with slashes before it, and a body where none has a meaning."""
+    if request.environ["PATH_INFO"].startswith("//"):
+        raise NotFound
+    if request.method in BODILESS and request.routing_exception is None and has_body(request.environ):
+        raise BadRequestError(
+            f"{request.method} takes no body; give parameters in the query string, as /openapi.json shows."
+        )
 
 
 def refuse_parameters() -> None:

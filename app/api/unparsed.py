@@ -1,0 +1,69 @@
+"""What a caller is told whose request gunicorn could not read, so that the application never sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from gunicorn.http.errors import (  # type: ignore[attr-defined]  # two are not in the stubs yet
+    ConfigurationProblem,
+    ExpectationFailed,
+    ForbiddenProxyRequest,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
+
+from app.api.answers import encode
+from app.api.auth import ANSWER_HEADERS
+from app.api.errors import PROBLEM_TYPE, problem
+from app.wording import shorten
+
+SHOWN_FAULT = 200  # characters
+_NOT_THE_CALLERS = (ConfigurationProblem, InvalidResponseHeader, InvalidResponseHeaderName)
+_OTHERS: Mapping[type[ParseException], tuple[HTTPStatus, str]] = {
+    LimitRequestLine: (
+        HTTPStatus.REQUEST_URI_TOO_LONG,
+        "The request line is too long (method, path and query together): send at most 4 KiB.",
+    ),
+    LimitRequestHeaders: (
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "There are too many headers, or one is too long: send at most 100, of 8 KiB each.",
+    ),
+    ExpectationFailed: (
+        HTTPStatus.EXPECTATION_FAILED,
+        "This service meets no other expectation than 100-continue: send the request without the header Expect.",
+    ),
+    UnsupportedTransferCoding: (
+        HTTPStatus.NOT_IMPLEMENTED,
+        "This service reads no other transfer coding than chunked: send the body plain.",
+    ),
+    ForbiddenProxyRequest: (HTTPStatus.FORBIDDEN, "The PROXY protocol is not spoken here."),
+}
+
+
+def refusal_of(error: BaseException) -> tuple[HTTPStatus, str] | None:
+    """Return status and detail of the answer to what gunicorn raised, or None when that is no fault of the caller's."""
+    if not isinstance(error, ParseException) or isinstance(error, _NOT_THE_CALLERS):
+        return None
+    known = _OTHERS.get(type(error))
+    return known or (
+        HTTPStatus.BAD_REQUEST,
+        f"The request is not well-formed HTTP: {shorten(str(error), SHOWN_FAULT)}.",
+    )
+
+
+def whole_answer(status: HTTPStatus, detail: str) -> bytes:
+    """Return an error with its head, after which the connection is to be closed."""
+    body = encode(problem(status, detail))
+    headers = ANSWER_HEADERS | {"Content-Type": PROBLEM_TYPE, "Content-Length": str(len(body)), "Connection": "close"}
+    lines = [
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+        "",
+        "",
+    ]
+    return "\r\n".join(lines).encode("ascii") + body
