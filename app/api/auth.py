@@ -88,8 +88,8 @@ def _leave_unread_body(response: Response) -> Response:
     gunicorn would wait for it five seconds in the thread and two more in its main loop. What comes shortly after the
     answer is taken in, or the kernel would reset the connection and the caller might miss the answer (RFC 9112, 9.6).
     """
-    connection = request.environ.get("gunicorn.socket")
-    if connection is not None and has_body(request.environ) and not g.get("body_read"):
+    environ = request.environ
+    if has_body(environ) and (connection := environ.get("gunicorn.socket")) is not None and not g.get("body_read"):
         response.call_on_close(lambda: _end_reading(connection))
     return response
 

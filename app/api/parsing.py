@@ -102,9 +102,10 @@ class Blueprint(SmorestBlueprint):
 
 def refuse_odd_requests() -> None:
     """Refuse what Werkzeug lets through: a path with slashes before it, and a body where none has a meaning."""
-    if request.environ["PATH_INFO"].startswith("//"):
+    environ = request.environ
+    if environ["PATH_INFO"].startswith("//"):
         raise NotFound
-    if request.method in BODILESS and request.routing_exception is None and has_body(request.environ):
+    if has_body(environ) and environ["REQUEST_METHOD"] in BODILESS and request.routing_exception is None:
         raise BadRequestError(
             f"{request.method} takes no body; give parameters in the query string, as /openapi.json shows."
         )

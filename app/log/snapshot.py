@@ -12,6 +12,7 @@ from app.log.record import RECORD_LIMIT, Record, count_whole_lines, decode, deco
 _BLOCK = 64 * 1024  # the allocator maps what is larger than 128 KiB anew for each use, page by page
 _PROBE = 8 * 1024
 _USUAL_RECORD = 256
+_LEAST_RECORD = 62  # an empty line's: a block that may hold the line sought is decoded in any case
 
 
 def older_segment(path: str) -> str:
@@ -163,7 +164,7 @@ class Snapshot:
         """
         oldest = 0
         for offset, block in self.blocks_backward(min(max(count * _USUAL_RECORD, _PROBE), _BLOCK)):
-            counted = count_whole_lines(block)
+            counted = count_whole_lines(block) if count > len(block) // _LEAST_RECORD else None
             if counted is not None and counted[1] < count:
                 oldest, lines = counted
                 count -= lines
