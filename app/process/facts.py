@@ -1,8 +1,9 @@
 """What `/proc` tells about a member that decides when it is signalled: whether it is a shell, and its pipes."""
 
 import contextlib
+import ctypes
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from app.process.tree import DEAD_STATES, Member
 
@@ -14,6 +15,7 @@ _MULTICALL = frozenset({"busybox", "toybox"})
 # What is appended to the name of an executable that was removed or replaced since (d_path(), fs/d_path.c).
 _DELETED = " (deleted)"
 _ACCESS_MODE = 0o3
+_libc = ctypes.CDLL(None)
 
 
 class ProcFacts:
@@ -26,20 +28,22 @@ class ProcFacts:
     def is_shell(self, member: Member) -> bool:
         """Tell whether its executable is a shell's."""
         if member.pid not in self._shells:
-            self._shells[member.pid] = _is_shell(_folder(member))
+            with _eyes_of(member):
+                self._shells[member.pid] = _is_shell(_folder(member))
         return self._shells[member.pid]
 
     def reads(self, member: Member) -> int | None:
         """Return the inode of the pipe that is its standard input."""
         if member.pid not in self._inputs:
-            self._inputs[member.pid] = _pipe(f"{_folder(member)}/fd/0")
+            with _eyes_of(member):
+                self._inputs[member.pid] = _pipe(f"{_folder(member)}/fd/0")
         return self._inputs[member.pid]
 
     def writes(self, member: Member, pipes: Collection[int]) -> set[int]:
         """Return those of `pipes` of which it has an end to write to; none where its descriptors can't be read."""
         folder = _folder(member)
         found: set[int] = set()
-        with contextlib.suppress(OSError):
+        with _eyes_of(member), contextlib.suppress(OSError):
             for fd in os.listdir(f"{folder}/fd"):
                 pipe = _pipe(f"{folder}/fd/{fd}")
                 if pipe is None or pipe not in pipes or pipe in found:
@@ -47,6 +51,33 @@ class ProcFacts:
                 if _is_writable(f"{folder}/fdinfo/{fd}"):
                     found.add(pipe)
         return found
+
+
+@contextlib.contextmanager
+def _eyes_of(member: Member) -> Iterator[None]:
+    """Look at a member with its own user's rights, where ours are root's.
+
+    In a container root often lacks CAP_SYS_PTRACE, without which it may not look into the processes of others; who has
+    their user as the one of its file accesses may (ptrace_may_access(), kernel/ptrace.c; setfsuid(2)). There is no
+    thread in a shim but the one that looks.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    try:
+        owner = os.stat(f"/proc/{member.pid}")
+    except OSError:
+        owner = None
+    if owner is None or owner.st_uid == 0:
+        yield
+        return
+    _libc.setfsgid(owner.st_gid)
+    _libc.setfsuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        _libc.setfsuid(0)
+        _libc.setfsgid(os.getegid())
 
 
 def _folder(member: Member) -> str:
@@ -66,9 +97,8 @@ def _folder(member: Member) -> str:
 def _is_shell(folder: str) -> bool:
     """Tell by the executable, or by what it was called as where that can't be read.
 
-    A process of another user hides its executable from who lacks CAP_SYS_PTRACE, root in a container among them
-    (ptrace_may_access(), kernel/ptrace.c), while its arguments are there for everybody. A script's begin with its
-    interpreter (load_script(), fs/binfmt_script.c).
+    A process of another user hides its executable, while its arguments are there for everybody. A script's begin with
+    its interpreter (load_script(), fs/binfmt_script.c).
     """
     try:
         executable = os.readlink(f"{folder}/exe").removesuffix(_DELETED)

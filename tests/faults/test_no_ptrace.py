@@ -1,0 +1,26 @@
+"""Root in a container may often not look into other users' processes: commands of RUN_AS end in order all the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from tests.service.conftest import Services
+from tests.service.harness import GUNICORN
+from tests.support import require
+
+TRIES = 5
+WITHOUT = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", *GUNICORN, "wsgi:app")
+SERVER = """sh -c 'trap "sleep 0.1; echo last words; exit" TERM; echo ready; while :; do sleep 0.05; done'"""
+
+
+def test_readers_wait_for_writers_of_another_user(serve: Services) -> None:
+    """Without CAP_SYS_PTRACE it is still known who reads whose pipe, so the last words are in the log."""
+    require(os.geteuid() == 0 and shutil.which("setpriv"), "root and setpriv")
+    service = serve(command=WITHOUT, settings={"LLM_SHELL_RUN_AS": "nobody"})
+    for _ in range(TRIES):
+        service.start(f"{SERVER} | cat; echo next", cwd="/")
+        service.wait_for_output("ready")
+        answer = service.post("/kill").body
+        assert (answer["exit_code"], answer["escalated"], answer["survivors"]) == (-15, False, [])
+        assert [line for line in service.content().splitlines() if line != "Terminated"] == ["ready", "last words"]
