@@ -49,20 +49,30 @@ def boot(entry: str, what_for: str, fds: Sequence[int]) -> tuple[int, socket.soc
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         on_failure.callback(ours.close)
         stack.enter_context(theirs)
-        # Out of the way of the numbers they are to have, or one dup2 could overwrite the source of the next.
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (fds[0], theirs.fileno(), *fds[1:])]
-        for fd in high:
-            stack.callback(os.close, fd)
         places = [0, *range(LINK_FD, LINK_FD + len(fds))]
+        sources = [_out_of_the_way(fd, places[-1], stack) for fd in (fds[0], theirs.fileno(), *fds[1:])]
         pid = posix_spawn(
             [os.fsencode(part) for part in (sys.executable, "-I", "-S", "-c", BOOT.format(entry), *_PLACES, what_for)],
             # None of the service's environment: it may hold the token, and the command's own goes with the request.
             [b"%b=%b" % entry for entry in os.environb.items() if entry[0] in SHIM_ENVIRONMENT],
-            list(zip(high, places, strict=True)),
+            list(zip(sources, places, strict=True)),
             _SIGNALS,
         )
         on_failure.pop_all()
     return pid, ours
+
+
+def _out_of_the_way(fd: int, last_place: int, stack: contextlib.ExitStack) -> int:
+    """Return a descriptor for the same that no dup2 to a place overwrites before it was itself a source.
+
+    A duplicate is closed with `stack`, in which it is put at once: the next one may be refused (EMFILE, fcntl(2)), and
+    one of the run's listener that stayed open would keep the name on which every later shim of the run must listen.
+    """
+    if fd > last_place:
+        return fd
+    duplicate = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, last_place + 1)
+    stack.callback(os.close, duplicate)
+    return duplicate
 
 
 def put_down(shim: int) -> None:

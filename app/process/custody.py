@@ -11,13 +11,14 @@ import time
 from app.exceptions import InternalError
 from app.process import control
 from app.process.contact import connect, hail, wake
-from app.process.control import State
-from app.process.launch import Launched, LaunchError, abandon, launch_takeover
+from app.process.control import Kill, Killed, State
+from app.process.last_resort import end_tree
+from app.process.launch import Launched, LaunchError, launch_takeover
 from app.process.link import ShimLink
 from app.process.reaper import reap_orphans, subreapers
 from app.process.run import RecordFile, RunRecord, Takeover, load_record, record_path
 from app.process.status import ended_unseen
-from app.process.tree import Identity, boot_id, open_pidfd, read_member
+from app.process.tree import boot_id, open_pidfd, read_member
 
 logger = logging.getLogger(__name__)
 # Beyond /kill's own bounds: how long the supervisor waits for a dead shim's successor before it gives up.
@@ -26,19 +27,26 @@ RECOVERY_TIMEOUT = 10.0
 HAIL_TIMEOUT = 1.0
 # An overlapping worker needs about this long to make a successor listen.
 RETRY_INTERVAL = 0.02
+# How often a machine that gives no process or descriptor is asked again in the background.
+SCARCE_INTERVAL = 0.25
 # How long to stand in line with strangers before the next look at whether the shim is still there.
 CONNECT_TIMEOUT = 1.0
 # At the most one new shim for a run in this time.
 SUCCESSION_INTERVAL = 1.0
-# A fostered tree's dead are no shim's children: they wait for us at most this long.
-REAP_INTERVAL = 1.0
+# A fostered tree's dead are no shim's children: they wait for us at most this long. So does what is missing of a run.
+TEND_INTERVAL = 1.0
+
+
+class NoShimError(Exception):
+    """Say that the machine gives no shim now, in its own words."""
 
 
 class Custody:
     """See to it that a run has a shim until it has ended. Thread-safe.
 
-    When the connection to the shim ends before the run does, the thread that noticed connects again, starts a
-    successor, or settles the outcome as far as it can be known. `shim` is the pid of the last one known.
+    When the connection to the shim ends before the run does, a thread of the run's own connects again, starts a
+    successor, or settles the outcome as far as it can be known. Where that thread can't be had, whoever asks for the
+    state or for the connection does what it would have done. `shim` is the pid of the last one known.
 
     Until the run has ended, a read end of its output pipe is held here, unread: as long as some process has one open, a
     writer gets no SIGPIPE (pipe(7)), so that a shim may die without hurting the command.
@@ -53,23 +61,21 @@ class Custody:
         self._closed = False
         self._succeeded_at = -SUCCESSION_INTERVAL
         self._recovering = threading.RLock()
+        self._watcher: threading.Thread | None = None
+        self._fostered = False
         self._pidfd = open_pidfd(record.process) if record.process else None
 
     @classmethod
     def begin(cls, record: RunRecord, launched: Launched) -> "Custody":
-        """Care for what was just launched; raises `OSError` where that can't be, and nothing is left then."""
+        """Care for what was just launched."""
         record.process = launched.process
         shim = read_member(launched.shim)
         record.shim = shim.identity if shim is not None else None
         custody = cls(record)
         custody.shim = launched.shim
         custody._pipe = launched.pipe
-        try:
-            custody._follow(launched.link)
-        except OSError:
-            abandon(launched)
-            custody.close()
-            raise
+        custody._follow(launched.link)
+        custody._ensure_watcher()
         return custody
 
     @classmethod
@@ -78,22 +84,60 @@ class Custody:
         custody = cls(record)
         if record.state.ended:
             custody._final = record.state
-        else:
-            custody._recover_or_go_on_trying()
+            return custody
+        try:
+            custody._recover()
+        except (NoShimError, InternalError) as error:  # output waits in the pipe meanwhile
+            logger.error("Run %s: %s", record.run_id, error)  # noqa: TRY400  its sentence says it all
+        custody._ensure_watcher()
         return custody
 
     @property
     def state(self) -> State:
         """Return what is known of the run now."""
+        if self._watcher is None and self._final is None and not self._closed:
+            self._do_without_watcher()
         if self._final is not None:
             return self._final
         return self._link.state if self._link is not None else self.record.state
 
     def usable_link(self) -> ShimLink | None:
-        """Return a connection to a live shim, made anew where needed; None when the run has ended."""
-        if self._final is None and (self._link is None or self._link.lost):
+        """Return a connection to a live shim, made anew where needed; None when the run has ended.
+
+        Raises `NoShimError` when the machine gives no shim now, `InternalError` when none answers for a while.
+        """
+        if self._shimless:
             self._recover()
         return None if self._final is not None else self._link
+
+    def end_without_shim(self, request: Kill) -> Killed | None:
+        """End the tree in this thread, where no shim can be had; None when another thread or worker is at it.
+
+        It does what a shim does, under the same name, so that further requests reach it as one. Raises `OSError`.
+        """
+        with contextlib.ExitStack() as held:
+            with self._recovering:
+                if not self._shimless:
+                    return None
+                listener = self._claim_name()
+                if listener is None:
+                    return None
+                held.enter_context(listener)
+                pipe = os.dup(self._pipe) if self._pipe is not None else None
+                if pipe is not None:
+                    held.callback(os.close, pipe)
+                self.reread()
+                takeover = self._takeover()
+                if takeover is None:
+                    return None
+                self._fostered = True
+            logger.warning("Run %s: no shim can be had, so the service ends its tree itself.", self.record.run_id)
+            state, killed = end_tree(takeover, listener, pipe, self._pidfd, request)
+        with self._recovering:
+            self.record.state = state
+            if state.ended:
+                self._settle(state)
+        return killed
 
     def reread(self) -> None:
         """Learn what the shim wrote down last; one killed early may not have got so far as the process's identity."""
@@ -120,64 +164,134 @@ class Custody:
         self._closed = True
         if self._link is not None:
             self._link.close()
+        if self._watcher is not None and self._watcher is not threading.current_thread():
+            self._watcher.join()
+        self._settle_if_told()
         self._drop_pipe()
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
 
-    def _link_lost(self, link: ShimLink) -> None:
-        """Settle what becomes of the run; called by the link's thread as the last thing it does."""
-        if link.state.ended:
-            self._settle(link.state)
-            self._reap_shim()
-        elif not self._closed:
-            logger.warning("The shim of run %s is gone before its run: taking over.", self.record.run_id)
-            self._recover_or_go_on_trying()
+    @property
+    def _shimless(self) -> bool:
+        """Tell whether the run goes on and no shim is known to keep it."""
+        return self._final is None and not self._closed and (self._link is None or self._link.lost)
 
-    def _recover_or_go_on_trying(self) -> None:
-        """Recover, in the background where the machine does not allow it yet: output waits in the pipe meanwhile."""
+    def _ensure_watcher(self) -> None:
+        """Have a thread watch over the run; without one to be had, whoever asks about the run looks after it."""
+        if self._watcher is not None or self._final is not None or self._closed:
+            return
+        thread = threading.Thread(target=self._watch, name="run-watcher", daemon=True)
         try:
-            self._recover()
-        except InternalError as error:
-            logger.error("Run %s: %s", self.record.run_id, error)  # noqa: TRY400  its sentence says it all
-            threading.Thread(target=self._recover_or_go_on_trying, name="run-recovery", daemon=True).start()
+            thread.start()
+        except RuntimeError:  # all that CPython tells of pthread_create(3)'s EAGAIN
+            return
+        self._watcher = thread
+
+    def _watch(self) -> None:
+        """Follow the run's shim, and its successors, until the run has ended."""
+        while self._final is None and not self._closed:
+            if self._link is not None and not self._link.lost:
+                self._link.follow(TEND_INTERVAL if self._needs_tending else None)
+                self._tend()
+            elif not self._settle_if_told():
+                self._go_on_without_shim()
+
+    def _settle_if_told(self) -> bool:
+        """Keep the outcome that a shim has told before it went; False when it did not tell any."""
+        if self._final is not None or self._link is None or not (self._link.lost and self._link.state.ended):
+            return False
+        self._settle(self._link.state)
+        self._reap_shim()
+        return True
+
+    def _go_on_without_shim(self) -> None:
+        """Put another shim in the place of one that has gone before its run."""
+        logger.warning("The shim of run %s is gone before its run: taking over.", self.record.run_id)
+        while self._shimless:
+            try:
+                self._recover()
+            except (NoShimError, InternalError) as error:
+                logger.error("Run %s: %s", self.record.run_id, error)  # noqa: TRY400  its sentence says it all
+                time.sleep(SCARCE_INTERVAL)  # no event tells that the machine has something to give again
+
+    def _do_without_watcher(self) -> None:
+        """Do at a call what no thread does in the background, as far as that takes no waiting."""
+        self._ensure_watcher()
+        link = self._link
+        if self._watcher is not None or link is None:
+            return
+        link.catch_up()
+        if not self._settle_if_told() and link.lost and time.monotonic() - self._succeeded_at > SUCCESSION_INTERVAL:
+            with contextlib.suppress(NoShimError, OSError, LaunchError), self._recovering:
+                self._connect_or_succeed()
+
+    @property
+    def _needs_tending(self) -> bool:
+        return self._fostered or self._lacks_pipe
+
+    @property
+    def _lacks_pipe(self) -> bool:
+        """Tell whether the greeting came without the pipe: for want of a descriptor it is dropped (recvmsg(2))."""
+        return self._pipe is None and self._final is None and self.state.output_open
+
+    def _tend(self) -> None:
+        """Ask for a pipe that did not come, and reap what ends of a tree that has come to this process."""
+        if self._lacks_pipe and (link := connect(self.record.control, HAIL_TIMEOUT)) is not None:
+            with link, contextlib.suppress(OSError):
+                link.settimeout(HAIL_TIMEOUT)
+                for fd in control.receive(link)[1]:
+                    self._keep_pipe(fd)
+        if self._fostered and self._final is None:
+            # The shim still has to read the process's own end.
+            process = self.record.process if self.state.stopped_at is None else None
+            reap_orphans(spare=process.pid if process is not None else None)
 
     def _recover(self) -> None:
         """Connect to the run's shim, or to its successor, or make one; else tell the outcome.
 
         An overlapping worker may be at it too: who binds the dead shim's name makes the successor, and the other
-        connects to that as soon as it listens. Raises `InternalError` when none of this works for a while.
+        connects to that as soon as it listens. Raises `NoShimError` when the machine gives none, `InternalError` when
+        none answers for a while.
         """
-        with self._recovering:
-            deadline = time.monotonic() + RECOVERY_TIMEOUT
-            while self._final is None and not self._closed and (self._link is None or self._link.lost):
-                fault = "another worker is at it and does not come to an end"
-                try:
-                    connected = self._connect_or_succeed()
-                except (OSError, LaunchError) as error:
-                    connected, fault = False, str(error)
-                if connected:
-                    self._await_greeting()
-                elif self._final is None:
-                    if time.monotonic() > deadline:
-                        raise InternalError(f"The process could not be taken over from its dead shim: {fault}.")
-                    time.sleep(RETRY_INTERVAL)  # no event tells that another worker's successor listens
+        deadline = time.monotonic() + RECOVERY_TIMEOUT
+        while True:
+            with self._recovering:
+                if not self._shimless:
+                    return
+                fault = self._try_to_recover()
+            if fault is None:
+                continue
+            if time.monotonic() > deadline:
+                raise InternalError(f"The process could not be taken over from its dead shim: {fault}.")
+            time.sleep(RETRY_INTERVAL)  # no event tells that another worker's successor listens
+
+    def _try_to_recover(self) -> str | None:
+        """Do what `_recover` says once; return what is in the way of it, if anything is. Raises `NoShimError`."""
+        try:
+            connected = self._connect_or_succeed()
+        except LaunchError as error:
+            return str(error)
+        except OSError as error:
+            raise NoShimError(f"No other shim can be had for its dead one: {error.strerror}.") from error
+        if connected:
+            self._await_greeting()
+        elif self._final is None:
+            return "another worker is at it and does not come to an end"
+        return None
 
     def _connect_or_succeed(self) -> bool:
         """Follow the run's shim or a new one; False when neither can be had now. Raises `OSError` and `LaunchError`."""
         connection = connect(self.record.control, CONNECT_TIMEOUT) or self._succeed()
         if connection is None:
             return False
-        try:
-            self._follow(connection)
-        except OSError:
-            connection.close()
-            raise
+        self._follow(connection)
         return True
 
     def _follow(self, connection: socket.socket) -> None:
         """Learn of the run's changes from this connection."""
-        self._link = ShimLink(connection, self.state, self._keep_pipe, self._link_lost)
+        state = self._link.state if self._link is not None else self.record.state
+        self._link = ShimLink(connection, state, self._keep_pipe)
 
     def _await_greeting(self) -> None:
         """Wait until the shim has told how things are; whatever it started before is in the record by then."""
@@ -195,46 +309,49 @@ class Custody:
 
         Raises `OSError` and `LaunchError`.
         """
-        try:
-            listener = control.listen(self.record.control)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
+        listener = self._claim_name()
+        if listener is None:
             return None
         with listener:
             self._reap_shim()
             self.reread()
-            process = self.record.process
-            if self.record.state.ended:
-                self._settle(self.record.state)
-            elif process is None or self.record.boot_id != boot_id():
-                self._bury()
-            else:
-                return self._start_successor(process, listener)
+            takeover = self._takeover()
+            return None if takeover is None else self._start_successor(takeover, listener)
+
+    def _claim_name(self) -> socket.socket | None:
+        """Take the name of the run's control socket, which is free when its shim is dead; None when it is not."""
+        try:
+            return control.listen(self.record.control)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return None
+
+    def _takeover(self) -> Takeover | None:
+        """Return what a successor must know of the run; None, its outcome settled, where nothing is left to keep."""
+        process = self.record.process
+        if self.record.state.ended:
+            self._settle(self.record.state)
+        elif process is None or self.record.boot_id != boot_id():
+            self._bury()
+        else:
+            return Takeover(
+                record=self.record,
+                process=process,
+                parents=subreapers(),
+                not_ours=[os.getsid(0)],
+                has_pipe=self._pipe is not None,
+                has_pidfd=self._pidfd is not None,
+            )
         return None
 
-    def _start_successor(self, process: Identity, listener: socket.socket) -> socket.socket:
+    def _start_successor(self, takeover: Takeover, listener: socket.socket) -> socket.socket:
         # The first at once; one that dies at once, too, must not be replaced hundreds of times a second.
         time.sleep(max(0.0, self._succeeded_at + SUCCESSION_INTERVAL - time.monotonic()))
-        self._succeeded_at = time.monotonic()
-        takeover = Takeover(
-            record=self.record,
-            process=process,
-            parents=subreapers(),
-            not_ours=[os.getsid(0)],
-            has_pipe=self._pipe is not None,
-            has_pidfd=self._pidfd is not None,
-        )
         self.shim, connection = launch_takeover(takeover, listener, self._pipe, self._pidfd)
-        threading.Thread(target=self._reap_the_fostered, name="orphan-reaper", daemon=True).start()
+        self._succeeded_at = time.monotonic()
+        self._fostered = True
         return connection
-
-    def _reap_the_fostered(self) -> None:
-        """Reap what ends of a tree that has come to this process; the shim still has to read the process's own end."""
-        while self._final is None and not self._closed:
-            process = self.record.process if self.state.stopped_at is None else None
-            reap_orphans(spare=process.pid if process is not None else None)
-            time.sleep(REAP_INTERVAL)  # a wait for any child would return at once for the spared zombie
 
     def _bury(self) -> None:
         """Write down that a run ended while nobody watched: nothing about its end is invented."""

@@ -8,7 +8,17 @@ import select
 import struct
 from collections.abc import Collection, Iterable, Iterator
 
-from app.process.tree import Identity, Member, descendants, open_pidfd, read_member, session_members, snapshot
+from app.process.tree import (
+    Identity,
+    Member,
+    descendants,
+    find_pidfd,
+    has_ended,
+    open_pidfd,
+    read_member,
+    session_members,
+    snapshot,
+)
 
 # struct pidfd_info, include/uapi/linux/pidfd.h: mask, cgroup id, eleven ids, exit code. _IOWR(0xFF, 11, 64 bytes).
 _PIDFD_INFO = struct.Struct("=QQ11Ii")
@@ -48,7 +58,7 @@ def _in_session(process: Identity) -> list[Member]:
     return session_members(process.pid)
 
 
-def _allow_many_descriptors() -> None:
+def allow_many_descriptors() -> None:
     """Let a tree of thousands be watched: each member takes a descriptor, of which the usual limit allows 1,024."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -70,7 +80,6 @@ class Foster:
         parents: Collection[int],
         not_ours: Collection[int],
     ) -> None:
-        _allow_many_descriptors()
         self._process = process
         self._known: dict[Identity, int] = {}
         self._parents = set(parents)
@@ -78,6 +87,7 @@ class Foster:
         self._epoll = select.epoll()
         self.fd = self._epoll.fileno()
         self._told = False
+        self._lent_pidfd = pidfd
         self._process_pidfd = pidfd if pidfd is not None else open_pidfd(process)
         if self._process_pidfd is not None:
             self._epoll.register(self._process_pidfd, select.EPOLLIN | select.EPOLLONESHOT)
@@ -106,11 +116,23 @@ class Foster:
     def watch(self, awaited: Iterable[Identity]) -> None:
         """Announce these ends, as those of all members are anyway."""
 
+    def close(self) -> None:
+        """Watch no longer."""
+        own = [self._process_pidfd] if self._process_pidfd not in (None, self._lent_pidfd) else []
+        for pidfd in [*own, *self._known.values()]:
+            if pidfd is not None:
+                os.close(pidfd)
+        self._known.clear()
+        self._epoll.close()
+
     def _get_to_know(self, identity: Identity) -> bool:
         """Watch this process from now on; False when it is gone."""
         if identity in self._known:
             return True
-        pidfd = open_pidfd(identity)
+        try:
+            pidfd = find_pidfd(identity)
+        except OSError:  # no descriptor is left to watch it by, and it is a member all the same
+            return True
         if pidfd is None:
             return False
         self._known[identity] = pidfd
@@ -125,6 +147,8 @@ class Foster:
                 del self._known[identity]
 
     def _has_ended(self) -> bool:
+        if self._process_pidfd is not None:
+            return has_ended(self._process_pidfd)
         member = read_member(self._process.pid)
         return member is None or member.identity != self._process or not member.alive
 

@@ -3,7 +3,7 @@
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -88,14 +88,27 @@ class Keeper:
 
     def run(self) -> None:
         """Serve events until the run has ended."""
+        for _state in self.states():
+            pass
+        self.close()
+
+    def states(self) -> Iterator[State]:
+        """Serve events, and yield the state after each, until the run has ended."""
         self._reap()
         self._settle()
+        yield self._state
         while not self._state.ended:
             for fd, _events in self._poller.poll(self._patience()):
                 # One event may have ended what another, of the same poll, was about.
                 self._handlers.get(fd, bool)()
             self._settle()
+            yield self._state
+
+    def close(self) -> None:
+        """Hang up on everybody and close what is open, whether the run has ended or not."""
         self._switchboard.close()
+        self._pump.close()
+        self._writer.close()
 
     def _settle(self) -> None:
         """Draw the conclusions of what has just happened, write them down and tell them."""

@@ -13,7 +13,7 @@ import msgspec
 from app.process import control
 from app.process.boot import boot, put_down, request_file
 from app.process.contact import wake
-from app.process.control import Failed, Kill, Started
+from app.process.control import Failed, Started
 from app.process.ending import Ending
 from app.process.foster import find_members
 from app.process.reaper import reap_orphans
@@ -86,17 +86,6 @@ def launch(
             raise LaunchError(answer.step, answer.errno)
         on_failure.pop_all()
     return Launched(Identity(answer.pid, answer.start_ticks), shim, link, read_end)
-
-
-def abandon(launched: Launched) -> None:
-    """End a tree that nobody can watch, and its shim, and wait until both are gone."""
-    with launched.link:
-        launched.link.settimeout(START_TIMEOUT)
-        with contextlib.suppress(OSError):
-            launched.link.send(control.encode(Kill(0, "SIGKILL", 0.0, "kill")))
-            while control.receive(launched.link)[0]:
-                pass
-    put_down(launched.shim)
 
 
 def _end_what_it_started(record: RunRecord) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from app.process import control
 from app.process.control import Crashed
-from app.process.foster import Foster
+from app.process.foster import Foster, allow_many_descriptors
 from app.process.keeper import Keeper
 from app.process.offspring import Offspring
 from app.process.run import Takeover, decode_record
@@ -42,6 +42,7 @@ def keep(record_json: bytes, process: tuple[int, int], pipe: int, link_fd: int, 
 def take_over(request: bytes, link_fd: int, listener_fd: int, pipe: int, pidfd: int) -> None:
     """Keep a run whose first shim died until nothing of it is left; returns then."""
     with _life_of_a_shim(link_fd) as link:
+        allow_many_descriptors()
         takeover = msgspec.json.decode(request, type=Takeover)
         record = takeover.record
         record.shim = _own_identity()

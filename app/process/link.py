@@ -1,12 +1,12 @@
 """The supervisor's end of the conversation with one shim."""
 
 import contextlib
-import errno
 import itertools
 import logging
-import os
+import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -29,33 +29,22 @@ class LinkLostError(Exception):
 
 
 class ShimLink:
-    """Follow one shim: its latest state, its answers, its end. Thread-safe.
+    """Follow one shim: its latest state, its answers, its end. Thread-safe, and in need of no thread of its own.
 
-    A thread of its own reads the connection. `on_pipe` gets each read end of the output pipe that the shim sends, and
-    `on_lost` is called by that thread when the connection has ended.
+    Whoever waits for something reads the connection, one thread at a time, and the others wait for what that one hears.
+    `on_pipe` gets each read end of the output pipe that the shim sends.
     """
 
-    def __init__(
-        self,
-        connection: socket.socket,
-        state: State,
-        on_pipe: Callable[[int], None],
-        on_lost: Callable[["ShimLink"], None],
-    ) -> None:
+    def __init__(self, connection: socket.socket, state: State, on_pipe: Callable[[int], None]) -> None:
         self._connection = connection
         self._changed = threading.Condition()
         self._state = state
         self._answers: dict[int, Killed] = {}
         self._ids = itertools.count(1)
+        self._reading = False
         self._lost = False
         self._greeted = False
         self._on_pipe = on_pipe
-        self._on_lost = on_lost
-        self._thread = threading.Thread(target=self._listen, name="shim-link", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError as error:  # all that CPython tells of pthread_create(3)'s EAGAIN
-            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
 
     @property
     def state(self) -> State:
@@ -77,8 +66,8 @@ class ShimLink:
             self._connection.send(control.encode(request))
         except OSError as error:
             raise LinkLostError(asked=False) from error
+        self._wait(lambda: request.id in self._answers, timeout + ANSWER_MARGIN)
         with self._changed:
-            self._changed.wait_for(lambda: request.id in self._answers or self._lost, timeout + ANSWER_MARGIN)
             answer = self._answers.pop(request.id, None)
         if answer is None:
             raise LinkLostError(asked=True)
@@ -86,8 +75,16 @@ class ShimLink:
 
     def wait_greeting(self, timeout: float) -> bool:
         """Wait until the shim has told its state, which it does first of all; False after `timeout` seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._greeted or self._lost, timeout) and self._greeted
+        return self._wait(lambda: self._greeted, timeout)
+
+    def follow(self, timeout: float | None) -> None:
+        """Keep the state up to date until the connection ends, or for `timeout` seconds."""
+        self._wait(lambda: False, timeout)
+
+    def catch_up(self) -> None:
+        """Take in what the shim has said already, unless another thread is at it."""
+        while self._read(0.0):
+            pass
 
     def wait_for_end(self, timeout: float) -> None:
         """Wait until the run has ended or the connection is lost, `timeout` seconds at the most."""
@@ -97,26 +94,50 @@ class ShimLink:
     def close(self) -> None:
         """Hang up; the shim goes on without us."""
         with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+            self._connection.shutdown(socket.SHUT_RDWR)  # an end of file for whoever reads, this thread if nobody does
+        self._wait(lambda: False, None)
 
-    def _listen(self) -> None:
+    def _wait(self, over: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until `over`, the end of the connection or `timeout`; return what `over` says then."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            with self._changed:
+                if over() or self._lost or (left is not None and left <= 0):
+                    return over()
+                if self._reading:
+                    self._changed.wait(left)
+                    continue
+            self._read(left)
+
+    def _read(self, timeout: float | None) -> bool:
+        """Hear one packet; False when none came in time, the connection has ended, or another thread reads."""
+        with self._changed:
+            if self._reading or self._lost:
+                return False
+            self._reading = True
+        heard = False
         try:
-            while True:
-                packet, fds = control.receive(self._connection)
-                for fd in fds:
-                    self._on_pipe(fd)
-                if not packet:
-                    break
+            heard = _readable(self._connection, timeout) and self._hear()
+        finally:
+            with self._changed:
+                self._reading = False
+                self._changed.notify_all()
+        return heard
+
+    def _hear(self) -> bool:
+        try:
+            packet, fds = control.receive(self._connection)
+            for fd in fds:
+                self._on_pipe(fd)
+            if packet:
                 self._take(control.decode_from_shim(packet))
+                return True
         except (OSError, msgspec.MsgspecError) as error:
             logger.warning("The connection to a shim broke: %s", error)
-        with self._changed:
-            self._lost = True
-            self._changed.notify_all()
+        self._lost = True
         self._connection.close()
-        self._on_lost(self)
+        return False
 
     def _take(self, message: control.FromShim) -> None:
         if isinstance(message, Crashed):
@@ -129,3 +150,10 @@ class ShimLink:
             elif isinstance(message, Killed):
                 self._answers[message.id] = message
             self._changed.notify_all()
+
+
+def _readable(connection: socket.socket, timeout: float | None) -> bool:
+    """Wait for something to be received, the end of the connection included; False after `timeout` seconds."""
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    return bool(poller.poll(None if timeout is None else max(0.0, timeout) * 1000))

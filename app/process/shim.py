@@ -17,6 +17,10 @@ import os
 from app.process.account import Account
 from app.process.spawn import Program, StepError, spawn, spawn_as
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 LINK_FD = 3
 LISTENER_FD = 4
 PIPE_FD = 5
@@ -45,7 +49,8 @@ def main() -> None:
 
 def stand_by() -> None:
     """Make the imports, wait for a run, and keep it; end when the service hangs up instead."""
-    import fcntl  # noqa: PLC0415  not for `main`, whose caller waits
+    import errno  # noqa: PLC0415  not for `main`, whose caller waits
+    import fcntl  # noqa: PLC0415  the same
     import socket  # noqa: PLC0415  the same
 
     from app.process import life  # noqa: F401, PLC0415  made here so that `main` finds it made
@@ -56,15 +61,20 @@ def stand_by() -> None:
         try:
             if link.recv(1):
                 _tell(b"\0")  # awake: from here on the service relies on this one
-            packet, fds, _flags, _address = socket.recv_fds(link, 1, 4)
+            packet, fds, flags, _address = socket.recv_fds(link, 1, 4)
         except ConnectionResetError:  # it hung up, and never read what we said last
             packet = b""
     if not packet:
         os._exit(0)
-    # Out of the way of the numbers they are to have, which some of them may have already.
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, WRITE_END_FD + 1) for fd in fds]
-    for fd, place in zip(high, (0, LISTENER_FD, PIPE_FD, WRITE_END_FD), strict=True):
-        os.dup2(fd, place)
+    if flags & socket.MSG_CTRUNC:  # what has no room in our table is dropped on the way (recvmsg(2), unix(7))
+        _fail("spawn", errno.EMFILE)
+    try:
+        # Out of the way of the numbers they are to have, which some of them may have already.
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD, WRITE_END_FD + 1) for fd in fds]
+        for fd, place in zip(high, (0, LISTENER_FD, PIPE_FD, WRITE_END_FD), strict=True):
+            os.dup2(fd, place)
+    except OSError as error:
+        _fail("spawn", error.errno or 0)
     main()
 
 
@@ -108,10 +118,15 @@ def _spawn(request: list[bytes]) -> int:
     try:
         pid = spawn(program) if account is None else spawn_as(account, program, ctypes.CDLL(None))
     except StepError as error:
-        _tell(b'{"type":"failed","step":"%s","errno":%d}' % (error.step.encode(), error.errno))
-        os._exit(1)
+        _fail(error.step, error.errno)
     os.close(WRITE_END_FD)
     return pid
+
+
+def _fail(step: str, errno: int) -> "NoReturn":
+    """Tell which step failed, and end."""
+    _tell(b'{"type":"failed","step":"%s","errno":%d}' % (step.encode(), errno))
+    os._exit(1)
 
 
 def _write_down(path: bytes, last_field: bytes, offset: int) -> None:

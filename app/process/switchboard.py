@@ -43,8 +43,8 @@ class Switchboard:
     def add(self, link: socket.socket) -> None:
         """Serve this connection from now on."""
         link.setblocking(False)
-        self._links.append(link)
         self._poller.register(link.fileno(), select.EPOLLIN)
+        self._links.append(link)
         state, fd = self._greet()
         if fd is None:
             self.send(link, state)
@@ -82,6 +82,7 @@ class Switchboard:
         for link in list(self._links):
             self._drop(link)
         self._listener.close()
+        self._poller.close()
 
     def _accept(self) -> None:
         """Accept all that wait, so that a flood of strangers keeps no supervisor out; not for ever, as output waits."""

@@ -1,5 +1,6 @@
 """What Linux says about a process tree, and how to signal its members without ever hitting a stranger."""
 
+import contextlib
 import os
 import select
 import signal
@@ -49,10 +50,18 @@ class Member(NamedTuple):
 
 
 def read_member(pid: int) -> Member | None:
-    """Read one process from `/proc`; None when there is no such process."""
+    """Read one process from `/proc`; None when there is no such process, or no descriptor to read it by."""
+    try:
+        return _find_member(pid)
+    except OSError:
+        return None
+
+
+def _find_member(pid: int) -> Member | None:
+    """Read one process from `/proc`; None when there is no such process. Raises `OSError` for want of a descriptor."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     try:
         raw = os.read(fd, 4096)
@@ -67,7 +76,7 @@ def read_member(pid: int) -> Member | None:
 
 
 def snapshot() -> dict[int, Member]:
-    """Read every process of the machine.
+    """Read every process of the machine; raises `OSError` rather than leave out what it has no descriptor to read by.
 
     A process that vanishes between the listing and its reading may have left a child that the listing did not have yet,
     so then the listing is made again.
@@ -77,7 +86,7 @@ def snapshot() -> dict[int, Member]:
         vanished = False
         for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
             if pid not in table:
-                member = read_member(pid)
+                member = _find_member(pid)
                 vanished = vanished or member is None
                 if member is not None:
                     table[pid] = member
@@ -117,19 +126,29 @@ def session_members(session: int) -> list[Member]:
 
 
 def open_pidfd(identity: Identity) -> int | None:
-    """Open a handle on exactly this process, or None when it is gone; a zombie still counts as there.
+    """Open a handle on exactly this process; None when it is gone, or can't be had. A zombie still counts as there.
 
     The start time is compared after the open: from then on the descriptor, unlike the pid, can't come to mean another
     process (pidfd_open(2)).
     """
     try:
-        pidfd = os.pidfd_open(identity.pid)
+        return find_pidfd(identity)
     except OSError:
         return None
-    member = read_member(identity.pid)
-    if member is None or member.start_ticks != identity.start_ticks:
-        os.close(pidfd)
+
+
+def find_pidfd(identity: Identity) -> int | None:
+    """Do the same, and raise `OSError` where the process may be there and there is no descriptor for it."""
+    try:
+        pidfd = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
         return None
+    with contextlib.ExitStack() as on_failure:
+        on_failure.callback(os.close, pidfd)
+        member = _find_member(identity.pid)
+        if member is None or member.start_ticks != identity.start_ticks:
+            return None
+        on_failure.pop_all()
     return pidfd
 
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from app.exceptions import InternalError
 from app.log.clock import RunClock
-from app.process.control import OVERTAKING, Cause, Killed, State
-from app.process.custody import RECOVERY_TIMEOUT, Custody
+from app.process.control import OVERTAKING, Cause, Kill, Killed, State
+from app.process.custody import RECOVERY_TIMEOUT, RETRY_INTERVAL, Custody, NoShimError
 from app.process.foster import find_members
 from app.process.launch import Launched
 from app.process.link import LinkLostError
@@ -26,7 +26,7 @@ class Run:
 
     @classmethod
     def begin(cls, record: RunRecord, launched: Launched) -> "Run":
-        """Answer for what was just launched; raises `OSError` where that can't be, and nothing is left then."""
+        """Answer for what was just launched."""
         return cls(Custody.begin(record, launched))
 
     @classmethod
@@ -78,7 +78,13 @@ class Run:
         deadline = time.monotonic() + timeout + RECOVERY_TIMEOUT
         asked = False
         while time.monotonic() < deadline:
-            link = self._custody.usable_link()
+            try:
+                link = self._custody.usable_link()
+            except NoShimError:
+                ended = self._end_without_shim(Kill(0, signal, timeout, cause))
+                if ended is not None:
+                    return ended
+                continue
             if link is None:
                 return self._killed_by_the_dead(cause) if asked else None
             self._custody.wake_shim()
@@ -89,6 +95,14 @@ class Run:
             else:
                 return answer if answer.found or not asked else self._killed_by_the_dead(cause)
         raise InternalError("The process could not be ended: its shim does not answer. See the service's log.")
+
+    def _end_without_shim(self, request: Kill) -> Killed | None:
+        """End the tree where the machine gives no shim; None, a moment later, when it does not give enough for that."""
+        with contextlib.suppress(OSError):
+            if (killed := self._custody.end_without_shim(request)) is not None:
+                return killed
+        time.sleep(RETRY_INTERVAL)  # no event tells that the machine has something to give again
+        return None
 
     def _killed_by_the_dead(self, cause: Cause) -> Killed:
         """Answer for a shim that was asked to end the tree, and died before it could say that this was done."""
@@ -118,8 +132,10 @@ class Run:
         pidfd = open_pidfd(self.record.shim) if self.record.shim else None
         if pidfd is None:
             return
+        poller = select.poll()  # unlike select(2), for descriptors of any number
+        poller.register(pidfd, select.POLLIN)
         try:
-            select.select([pidfd], [], [], timeout)
+            poller.poll(timeout * 1000)
         finally:
             os.close(pidfd)
 

@@ -1,0 +1,69 @@
+"""The end of a tree whose shim died, by a thread of the service: the machine gives no process for another shim."""
+
+import contextlib
+import os
+import socket
+
+from app.process import control
+from app.process.control import Kill, Killed, State
+from app.process.foster import Foster
+from app.process.keeper import Keeper
+from app.process.run import Takeover, decode_record, encode_record
+
+
+def end_tree(
+    takeover: Takeover, listener: socket.socket, pipe: int | None, pidfd: int | None, request: Kill
+) -> tuple[State, Killed]:
+    """Keep the run as a shim would until this request is answered; return the state then and the answer.
+
+    `listener` is served meanwhile and closed. Raises `OSError` where there are too few descriptors even for that.
+    """
+    record = decode_record(encode_record(takeover.record))
+    record.shim = None  # no process of its own, for which anybody could wait
+    with contextlib.ExitStack() as stack:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stack.enter_context(ours)
+        stack.enter_context(theirs)
+        output = os.dup(pipe) if pipe is not None else None
+        if output is not None:
+            on_failure = stack.enter_context(contextlib.ExitStack())
+            on_failure.callback(os.close, output)
+        foster = Foster(
+            takeover.process,
+            pidfd,
+            known=record.members,
+            parents=takeover.parents,
+            not_ours=takeover.not_ours,
+        )
+        stack.callback(foster.close)
+        keeper = Keeper(record, takeover.process, foster, output, listener)
+        if output is not None:
+            on_failure.pop_all()
+        stack.callback(keeper.close)
+        keeper.resume()
+        ours.send(control.encode(request))
+        keeper.add_link(theirs)
+        return _keep_until_answered(keeper, ours)
+
+
+def _keep_until_answered(keeper: Keeper, ours: socket.socket) -> tuple[State, Killed]:
+    ours.setblocking(False)
+    for state in keeper.states():
+        if (answer := _answer_on(ours)) is not None:
+            return state, answer
+    return state, Killed(0, found=False)  # it was over before the request was heard
+
+
+def _answer_on(link: socket.socket) -> Killed | None:
+    """Return the answer if it has come; what else the keeper tells is passed over."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            packet, fds = control.receive(link)
+            for fd in fds:
+                os.close(fd)
+            if not packet:
+                return None
+            message = control.decode_from_shim(packet)
+            if isinstance(message, Killed):
+                return message
+    return None

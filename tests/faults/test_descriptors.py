@@ -1,0 +1,76 @@
+"""A worker that is short of descriptors for a moment loses none of them, and nothing of the run it answers for."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+
+import pytest
+
+from tests.faults.actors import assert_whole, ended, kill_shim, record_of, send, shim_of, start_counter, worker_of
+from tests.faults.machine import limited
+from tests.faults.test_limits import A_REQUEST, descriptors_left, descriptors_of
+from tests.service.harness import Service
+from tests.support import wait_until
+
+REFUSED = "No other shim can be had"
+# From what the worker has open anyway to more than a takeover needs.
+LIMITS = range(14, 34)
+
+
+def lose_shim(service: Service, limit: int) -> None:
+    """Kill the run's shim while its worker may have so few descriptors; return once that showed, or did not matter."""
+    status = service.status()
+    shim, told = shim_of(status), service.text.count(REFUSED)
+    with limited(worker_of(service), resource.RLIMIT_NOFILE, limit):
+        send(signal.SIGKILL, shim)
+        wait_until(
+            lambda: service.text.count(REFUSED) > told or ((now := record_of(status).shim) and now.pid != shim),
+        )
+
+
+def test_a_takeover_without_descriptors_is_made_up_for(service: Service) -> None:
+    """Whatever descriptor a takeover lacks for a moment, afterwards /kill ends the run, and the worker holds no more."""
+    service.start("true")
+    ended(service)
+    service.wait_until_alone()
+    before = len(descriptors_of(worker_of(service)))
+    for limit in LIMITS:
+        service.start("exec sleep 1000")
+        lose_shim(service, limit)
+        status, killed = service.post("/kill")
+        assert (status, killed["exit_code"], killed["survivors"]) == (200, -15, []), limit
+        service.wait_until_alone()
+    wait_until(lambda: len(descriptors_of(worker_of(service))) <= before)
+
+
+@pytest.mark.parametrize("limit", [20, 22, 23, 24, 25])
+def test_the_pipe_is_kept_through_it(service: Service, limit: int) -> None:
+    """After such a moment another shim may die all the same: the command gets no SIGPIPE and all it prints is kept."""
+    pid = start_counter(service, pause_at=100, count=200, exit_code=7)
+    lose_shim(service, limit)
+    wait_until(lambda: "killed shims that were replaced" in (service.status()["reason"] or ""))
+    kill_shim(service)
+    os.kill(pid, signal.SIGUSR1)
+    assert ended(service)["exit_code"] == 7
+    assert_whole(service.content(), 200)
+
+
+def test_refused_starts_leak_nothing(service: Service) -> None:
+    """Starts that fail for want of a descriptor, whichever, leave the worker with those that it had."""
+    service.start("true")
+    ended(service)
+    service.wait_until_alone()
+    wait_until(lambda: service.standing_by)
+    before = len(descriptors_of(worker_of(service)))
+    for more in range(A_REQUEST, A_REQUEST + 14):
+        send(signal.SIGSTOP, *service.standing_by)
+        with descriptors_left(service, more):
+            answer = service.post("/start", {"command": "true"})
+        assert answer.status in {201, 500}
+        send(signal.SIGCONT, *service.standing_by)
+        wait_until(lambda: (now := service.status())["stopped_at"] and not now["output_open"])
+        service.wait_until_alone()
+    wait_until(lambda: service.standing_by)
+    wait_until(lambda: len(descriptors_of(worker_of(service))) <= before)
