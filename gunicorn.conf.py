@@ -19,10 +19,11 @@ secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 # The supervisor's state is a singleton; threads of one worker share it.
 workers = 1
-worker_class = "gthread"
+# gunicorn's own gthread, made to stand more; `-k gthread` means the same here.
+worker_class = "app.worker.ShellWorker"
 threads = settings.threads
-# Well below the usual limit of 1,024 descriptors: a worker that can't accept any more would end.
-worker_connections = 512
+# Silent ones cost a descriptor and no thread; the worker takes no more than its limit of descriptors allows.
+worker_connections = 4096
 # Would end the one worker for nothing.
 max_requests = 0
 # It would lie under the home directory, the same for every service of a user; nothing here needs it.
@@ -34,7 +35,7 @@ proc_name = "llm-shell"
 on_starting = service.on_starting
 when_ready = service.when_ready
 post_fork = service.post_fork
-post_worker_init = service.post_worker_init
+on_reload = service.on_reload
 nworkers_changed = service.nworkers_changed
 pre_exec = service.pre_exec
 on_exit = service.on_exit

@@ -6,21 +6,22 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.errors import HaltServer
 
 from app.config import ENV_FILE, Settings, SettingsError, load_settings, require_token_for
 from app.exceptions import LLMShellError
 from app.log.quoting import ESCAPES_QUICKLY
+from app.master import Patience
 from app.process.account import look_up
 from app.process.boot import SITE_PACKAGES
 from app.process.reach import changeable_by
 from app.process.reaper import become_subreaper
 from app.process.standby import await_abandoned
 from app.supervisor import supervisor
+from app.worker import ShellWorker
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
     from gunicorn.config import Config
 
-# Seconds that a client may stay silent in the middle of a request's head.
-HEAD_TIMEOUT = 5.0
 # Seconds that a dead worker's shim that stood by may take to notice, on a busy machine.
 STANDBY_TIMEOUT = 2.0
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +39,7 @@ ONE_WORKER = (
 )
 # What gunicorn listens on, which its own options or systemd may have made other than the settings say.
 _addresses: list[object] = []
+_patience: list[Patience] = []
 
 
 def settings_for_gunicorn() -> Settings:
@@ -97,6 +97,7 @@ def on_starting(server: "Arbiter") -> None:
     except (SettingsError, LLMShellError) as error:
         _refuse(str(error))
     become_subreaper()
+    _patience.append(Patience(server))
     _log_to_gunicorn()
     if settings.run_as is not None:
         _warn_of_reach(settings.run_as)
@@ -115,6 +116,12 @@ def post_fork(server: "Arbiter", worker: object) -> None:  # noqa: ARG001  gunic
         sys.path[:] = [entry for entry in sys.path if entry and Path(entry) != here]
 
 
+def on_reload(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
+    """Let the next workers be ours, too."""
+    for patience in _patience:
+        patience.use_own_worker()
+
+
 def when_ready(server: "Arbiter") -> None:
     """Let SIGTERM to the master begin the end of the tree at once, before gunicorn waits for the worker's requests.
 
@@ -125,56 +132,18 @@ def when_ready(server: "Arbiter") -> None:
     def stop(number: int, frame: "FrameType | None") -> None:
         signal.signal(signal.SIGTERM, queue_signal)  # once is enough
         if os.getpid() == server.pid:  # not in a worker that has just been forked
-            threading.Thread(target=supervisor.begin_stop, name="begin-stop", daemon=True).start()
+            _begin_stop()
         queue_signal(number, frame)
 
     signal.signal(signal.SIGTERM, stop)
 
 
-def post_worker_init(worker: ThreadWorker) -> None:
-    """Let the worker end at once at the master's quick stop (INT, QUIT): nothing is lost with it.
-
-    gunicorn's own handler takes the thread pool's lock, which the very code that it interrupts may hold.
-    """
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, lambda *_: os._exit(0))
-    _bound_the_reading_of_heads()
-    _answer_in_our_shape(worker)
-
-
-def _answer_in_our_shape(worker: ThreadWorker) -> None:
-    """Let what gunicorn itself refuses be answered as the application answers, and be logged in one short line."""
-    from app.api.unparsed import refusal_of, whole_answer  # noqa: PLC0415  the master needs no Flask
-
-    answer_failure = worker.handle_error
-
-    def handle_error(request: Any, client: socket.socket, address: Any, error: BaseException) -> None:
-        refusal = refusal_of(error)
-        if refusal is None:
-            answer_failure(request, client, address, error)
-            return
-        caller = address[0] if isinstance(address, tuple) else "a Unix socket"
-        _log.info("Refused what is no request, from %s: %s.", caller, type(error).__name__)
-        with suppress(OSError):
-            client.sendall(whole_answer(*refusal))
-
-    worker.handle_error = handle_error  # type: ignore[method-assign, assignment]  # gunicorn has no hook there
-
-
-def _bound_the_reading_of_heads() -> None:
-    """Give every read of a request's head a timeout.
-
-    gunicorn waits for a connection's first byte outside its threads, and then reads the head in one of them, blocking
-    for as long as the client likes: a few sockets that send half a line would hold every thread. `init` is called right
-    before each head is read.
-    """
-    begin = TConn.init
-
-    def init(connection: TConn) -> None:
-        begin(connection)
-        connection.sock.settimeout(HEAD_TIMEOUT)
-
-    TConn.init = init  # type: ignore[method-assign, assignment]  # gunicorn has no hook there
+def _begin_stop() -> None:
+    """End the tree in the background; here, in the signal's handler, where no thread can be had for it."""
+    try:
+        threading.Thread(target=supervisor.begin_stop, name="begin-stop", daemon=True).start()
+    except RuntimeError:  # all that CPython tells of pthread_create(3)'s EAGAIN
+        supervisor.begin_stop()
 
 
 def _require_logs_out_of_reach(settings: Settings) -> None:
@@ -234,7 +203,14 @@ def pre_exec(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
 
 
 def on_exit(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
-    """End what is left of the tree, in the master, after the worker has gone."""
+    """End what is left of the tree, in the master, after the worker has gone.
+
+    gunicorn calls it while it handles what ends it: a stop that somebody asked for, or a fault that it does not go on
+    with, for which no command may end.
+    """
+    if isinstance(sys.exc_info()[1], HaltServer):
+        _log.error("The master ends for a fault of its own: the command runs on, and the next service takes it over.")
+        return
     supervisor.stop()
     await_abandoned(STANDBY_TIMEOUT)
 
@@ -244,7 +220,7 @@ def _check_workers(config: "Config") -> None:
     if config.workers != 1 or asked != "1":
         wanted = config.workers if config.workers != 1 else asked
         _refuse(f"{ONE_WORKER}: remove -w, --workers or WEB_CONCURRENCY (asked for {wanted}).")
-    if config.worker_class_str != "gthread":
+    if config.worker_class_str not in {"gthread", f"{ShellWorker.__module__}.{ShellWorker.__qualname__}"}:
         _refuse(f"{ONE_WORKER}: worker class gthread is needed, {config.worker_class_str} was asked for.")
     if config.threads < 4:  # noqa: PLR2004  the least that LLM_SHELL_THREADS takes
         _refuse(f"LLM Shell needs at least 4 threads, so that reads never wait: {config.threads} were asked for.")

@@ -74,7 +74,10 @@ class Supervisor:
             self.claim(settings)
             atexit.register(self._stop_with_the_interpreter)
         manager = _new_manager(settings)
-        manager.adopt()
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(manager.close)
+            manager.adopt()
+            on_failure.pop_all()
         if in_a_worker:
             manager.keep_standby()
         self.settings = settings

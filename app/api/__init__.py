@@ -6,7 +6,7 @@ from threading import BoundedSemaphore
 
 from flask import Flask
 
-from app.api import audit, auth, docs, errors, health, logs, process
+from app.api import audit, auth, docs, errors, health, logs, places, process
 from app.api.answers import QuickJSON
 from app.api.context import SUPERVISOR
 from app.api.openapi import ShellApi
@@ -28,6 +28,7 @@ def build_app(settings: Settings, supervisor: Supervisor) -> Flask:
     app.json = QuickJSON(app)
     app.url_map.merge_slashes = False  # "/docs//x" is a 404 like any other wrong path, not a redirect
     app.extensions[logs.LONG_ANSWERS] = BoundedSemaphore(max(1, settings.threads // 4))
+    places.register(app)
     check_caller = auth.protect(app, settings)
     app.before_request(refuse_odd_requests)
     quick = QuickStatus(app.wsgi_app, supervisor, check_caller, auth.ANSWER_HEADERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.api import examples
+from app.api import examples, places
 from app.api.context import supervisor
 from app.api.openapi import fails_with
 from app.api.parsing import Blueprint, refuse_body
@@ -29,7 +29,8 @@ def start(**request: Any) -> dict[str, Any]:
     when the last run is still alive, or something it left behind does not go by itself within 2 s: call POST /kill
     first, or send `"replace": true`.
     """
-    return supervisor.start(**request)
+    with places.operation():
+        return supervisor.start(**request)
 
 
 @blueprint.get("/status")
@@ -58,10 +59,12 @@ def kill(signal_type: str, timeout: float) -> dict[str, Any]:
     """End the process and everything it started
 
     Answers when all of it is gone. Parameters go in the query string; a body is refused. 400 when it had ended already
-    and left nothing behind. It is never refused because of another call under way: it joins or overtakes it.
+    and left nothing behind. It joins or overtakes another operation that is under way, one of them at a time: a further
+    one is 429 at once, before anything is done, but `type=SIGKILL` has a place of its own.
     """
     refuse_body()
-    return supervisor.kill(signal_type, timeout)
+    with places.last_resort() if signal_type == "SIGKILL" else places.operation():
+        return supervisor.kill(signal_type, timeout)
 
 
 @blueprint.post("/restart")
@@ -80,4 +83,5 @@ def restart(timeout: float | None = None) -> dict[str, Any]:
     body is refused.
     """
     refuse_body()
-    return supervisor.restart(timeout)
+    with places.operation():
+        return supervisor.restart(timeout)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from app.process.descriptors import limit_of_commands
 from app.process.shim import LINK_FD
 from app.process.spawn import LIBRARY_SIGNALS, attributes, posix_spawn
 
@@ -51,8 +52,9 @@ def boot(entry: str, what_for: str, fds: Sequence[int]) -> tuple[int, socket.soc
         stack.enter_context(theirs)
         places = [0, *range(LINK_FD, LINK_FD + len(fds))]
         sources = [_out_of_the_way(fd, places[-1], stack) for fd in (fds[0], theirs.fileno(), *fds[1:])]
+        what = (BOOT.format(entry), *_PLACES, str(limit_of_commands()), what_for)
         pid = posix_spawn(
-            [os.fsencode(part) for part in (sys.executable, "-I", "-S", "-c", BOOT.format(entry), *_PLACES, what_for)],
+            [os.fsencode(part) for part in (sys.executable, "-I", "-S", "-c", *what)],
             # None of the service's environment: it may hold the token, and the command's own goes with the request.
             [b"%b=%b" % entry for entry in os.environb.items() if entry[0] in SHIM_ENVIRONMENT],
             list(zip(sources, places, strict=True)),

@@ -1,10 +1,10 @@
 """The shim, a program: it starts one command and stays its parent, keeper of its pipe and witness of its end.
 
-`boot.py` starts it as `python -I -S -c BOOT ROOT SITE_PACKAGES RUN_ID` with the request on descriptor 0 (the run
-record as JSON, then its path, shell, command, working directory, account and environment, NUL-separated: none of them
-can hold a NUL), one end of a socket pair on 3, the listening control socket on 4 and the two ends of the output pipe on
-5 and 6. Up to the answer on 3 it imports next to nothing, since that is what a caller of `/start` waits for; the
-command itself never stands on its command line.
+`boot.py` starts it as `python -I -S -c BOOT ROOT SITE_PACKAGES DESCRIPTORS RUN_ID` with the request on descriptor 0
+(the run record as JSON, then its path, shell, command, working directory, account and environment, NUL-separated: none
+of them can hold a NUL), one end of a socket pair on 3, the listening control socket on 4 and the two ends of the output
+pipe on 5 and 6. DESCRIPTORS is how many the command may open. Up to the answer on 3 it imports next to nothing, since
+that is what a caller of `/start` waits for; the command itself never stands on its command line.
 
 One that stands by (`stands-by` in the place of RUN_ID) has made the other imports before it gets all that, in one
 packet on 3 that follows a question whether it is awake. A shim that replaces a dead one gets a `Takeover` as its
@@ -13,6 +13,8 @@ request, the read end on 5 and the process's pidfd on 6.
 
 import ctypes
 import os
+import resource
+import sys
 
 from app.process.account import Account
 from app.process.spawn import Program, StepError, spawn, spawn_as
@@ -92,6 +94,7 @@ def _settle() -> None:
     """Leave the service's session, close what was inherited by accident, and become the one to whom orphans come."""
     os.setsid()
     os.closerange(WRITE_END_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    _limit_descriptors(int(sys.argv[3]))
     for fd in range(LINK_FD, WRITE_END_FD + 1):
         os.set_inheritable(fd, False)
     _prctl(PR_SET_NAME, NAME)
@@ -100,6 +103,14 @@ def _settle() -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     # Who connects learns the pid of whoever called listen(2) last (unix_listen(), net/unix/af_unix.c): ours, from now.
     ctypes.CDLL(None).listen(LISTENER_FD, BACKLOG)
+
+
+def _limit_descriptors(soft: int) -> None:
+    """Give the command the limit that the service was started with, which the worker has raised for itself."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY:
+        soft = hard if soft == resource.RLIM_INFINITY else min(soft, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _read_request(fd: int) -> bytes:

@@ -31,7 +31,7 @@ def lose_shim(service: Service, limit: int) -> None:
 
 
 def test_a_takeover_without_descriptors_is_made_up_for(service: Service) -> None:
-    """Whatever descriptor a takeover lacks for a moment, afterwards /kill ends the run, and the worker holds no more."""
+    """Whatever descriptor a takeover lacked for a moment, /kill ends the run then, and the worker holds no more."""
     service.start("true")
     ended(service)
     service.wait_until_alone()

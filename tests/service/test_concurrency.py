@@ -51,11 +51,13 @@ def at_once(service: Service, method: str, path: str, body: object = None) -> An
 
 
 def test_one_of_many_starts_wins(service: Service, pool: ThreadPoolExecutor) -> None:
-    """Of twenty starts at once exactly one answers 201, the others 409, and one process runs."""
+    """Of twenty starts at once exactly one answers 201, the others 409 or, for want of a place, 429; one runs."""
     before = set(service.log_dir.glob("*.log"))
     calls = [pool.submit(service.post, "/start", {"command": f"exec sleep 30{n}"}) for n in range(CALLERS)]
     answers = [call.result() for call in calls]
-    assert sorted(answer.status for answer in answers) == [201] + [409] * (CALLERS - 1)
+    statuses = sorted(answer.status for answer in answers)
+    assert statuses[0] == 201
+    assert set(statuses[1:]) <= {409, 429}
     [winner] = [answer.body for answer in answers if answer.status == 201]
     assert service.status()["process_pid"] == winner["process_pid"]
     assert [str(path) for path in set(service.log_dir.glob("*.log")) - before] == [winner["log_file"]]

@@ -1,0 +1,85 @@
+"""What answers while the application can't be loaded: a 500 to every request, and another try. Runs in the worker."""
+
+from __future__ import annotations
+
+import hmac
+import importlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from app.addresses import is_loopback, split_port
+from app.exceptions import LLMShellError
+from app.heads import problem
+from app.supervisor import supervisor
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+RETRY_INTERVAL = 1.0
+_log = logging.getLogger("gunicorn.error")
+
+
+class StandIn:
+    """Load the application as soon as that works; tell why it does not, to whom the paths in it may be told.
+
+    `on_loaded` gets the application; it takes the place of this one.
+    """
+
+    def __init__(self, load: Callable[[], Any], on_loaded: Callable[[Any], None]) -> None:
+        self._load = load
+        self._on_loaded = on_loaded
+        self._trying = threading.Lock()
+        self._tried_at = 0.0
+        self._words = ""
+
+    def try_to_load(self) -> WSGIApplication | None:
+        """Load it, at most once a second and in one thread at a time."""
+        if time.monotonic() - self._tried_at < RETRY_INTERVAL or not self._trying.acquire(blocking=False):
+            return None
+        try:
+            importlib.invalidate_caches()  # they know by a directory's time of change what is in it
+            application: WSGIApplication = self._load()
+        except Exception as error:  # noqa: BLE001  whatever keeps it from being loaded, it is told and tried again
+            self._note(error)
+            return None
+        else:
+            self._on_loaded(application)
+            return application
+        finally:
+            self._tried_at = time.monotonic()
+            self._trying.release()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer as the application, if it can be loaded now, or with a 500."""
+        application = self.try_to_load()
+        if application is not None:
+            return application(environ, start_response)
+        why = f": {self._words}" if _may_know(environ) else ", for a reason that its log tells"
+        detail = f"The service can't be brought up{why}. It tries again by itself; a command that runs goes on."
+        body = problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+        headers = [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body)))]
+        start_response("500 Internal Server Error", [*headers, ("Cache-Control", "no-store")])
+        return [body]
+
+    def _note(self, error: Exception) -> None:
+        words = error.detail if isinstance(error, LLMShellError) else f"{type(error).__name__}: {error}"
+        words = words.rstrip(".")
+        if words != self._words:
+            _log.error("The application can't be loaded: %s. The worker tries again.", words, exc_info=error)
+        self._words = words
+
+
+def _may_know(environ: WSGIEnvironment) -> bool:
+    """Tell whether the caller has the token or, where there is none, is a program of this machine and no page."""
+    settings = supervisor.settings
+    if settings is None:
+        return False
+    if settings.token is not None:
+        given = environ.get("HTTP_AUTHORIZATION", "").encode("utf-8", "replace")
+        return hmac.compare_digest(given, b"Bearer " + settings.token.encode())
+    name = split_port(environ.get("HTTP_HOST", "").lower())
+    return name is not None and is_loopback(name.strip("[]")) and "HTTP_ORIGIN" not in environ

@@ -1,0 +1,222 @@
+"""gunicorn's worker with threads, made to stand what a machine and its clients do to it. Runs in the worker."""
+
+import errno
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import ExitStack, suppress
+from http import HTTPStatus
+from types import FrameType
+from typing import Any
+
+from gunicorn.config import Config
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from app.heads import HEAD_TIMEOUT, Heads, Lingering, whole_answer
+from app.process.descriptors import lift_limit
+from app.standin import StandIn
+from app.threads import Threads
+
+# Those that a new worker must not lose: the master blocks them across the fork.
+HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+# Threads beyond those of the settings, for operations that wait (app/api/places.py).
+OPERATION_THREADS = 3
+# Connections taken at one event, and how long none is taken where there is no descriptor for it.
+ACCEPTED_AT_ONCE = 64
+PAUSE = 0.1
+# Descriptors that no connection gets: files, shims, and the worker's own.
+RESERVED = 128
+# What a worker opens before it can serve.
+NEEDED = 16
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Connection(TConn):
+    """Be gunicorn's connection, but never wait for a client in the main loop."""
+
+    def __init__(self, cfg: Config, client: socket.socket, address: Any, server: Any, lingering: Lingering) -> None:
+        super().__init__(cfg, client, address, server)
+        self._lingering = lingering
+
+    def init(self) -> None:
+        """Bound what is read of a request before the application bounds it; called before each."""
+        super().init()
+        self.sock.settimeout(HEAD_TIMEOUT)
+
+    def close(self, graceful: bool = False) -> None:
+        """Close it, with `graceful` once the client has had its answer."""
+        if graceful and not self.cfg.is_ssl:
+            self._lingering.add(self.sock)
+        else:
+            super().close(graceful)
+
+
+class ShellWorker(ThreadWorker):
+    """Serve as gunicorn's threaded worker does, and end for nothing but an order to.
+
+    Threads are made at its birth. A request gets one when its head is there. What keeps the application from being
+    loaded is told in its place.
+    """
+
+    tpool: Threads  # type: ignore[assignment]  # what gunicorn asks of an executor
+    _accept_again_at = 0.0
+    _stand_in: StandIn | None = None
+
+    def init_process(self) -> None:
+        """Come up, and serve until told to end."""
+        most = lift_limit()
+        self.worker_connections = max(1, min(self.worker_connections, most - RESERVED))
+        self._await_descriptors()
+        try:
+            super().init_process()
+        finally:
+            if self.tpool is not None:
+                self.tpool.shutdown(wait=False)  # the interpreter's end waits for threads
+
+    def get_thread_pool(self) -> Threads:  # type: ignore[override]  # as above
+        """Return the threads that answer."""
+        return Threads(self.cfg.threads + OPERATION_THREADS)
+
+    def init_signals(self) -> None:
+        """Take signals as a worker does, from now on, and those that came since the fork."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
+
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  gunicorn's signature
+        """End at once at the master's quick stop (INT, QUIT): nothing is lost with it.
+
+        gunicorn's own handler takes the thread pool's lock, which the very code that it interrupts may hold.
+        """
+        os._exit(0)
+
+    def load_wsgi(self) -> None:
+        """Load the application, or have answered why it can't be."""
+        self._stand_in = StandIn(self.app.wsgi, self._serve_application)
+        self.wsgi = self._stand_in  # type: ignore[assignment]  # the stubs write WSGI's types otherwise
+        self._stand_in.try_to_load()
+
+    def _serve_application(self, application: Any) -> None:
+        self.wsgi = application
+        self._stand_in = None
+
+    def run(self) -> None:
+        """Serve."""
+        self._lingering = Lingering(self.poller)
+        self._heads = Heads(self.poller, super().enqueue_req, self._part_with, self._forget)
+        super().run()
+        self._lingering.finish()
+
+    def accept(self, listener: socket.socket) -> None:
+        """Take the connections that wait, in favour of which those that have waited longest for a head are dropped."""
+        for taken in range(ACCEPTED_AT_ONCE):
+            try:
+                client, address = listener.accept()
+            except OSError as error:
+                # accept(2) wants a descriptor before it looks whether anybody waits: only at first somebody does.
+                if not taken:
+                    self._note_refusal(error)
+                return
+            self.nr_conns += 1
+            conn = Connection(self.cfg, client, address, listener.getsockname(), self._lingering)
+            if self.cfg.is_ssl:  # its head can't be read before the handshake
+                super().enqueue_req(conn)
+            else:
+                self._heads.add(conn)
+            if self.nr_conns >= self.worker_connections and not self._make_room():
+                return
+
+    def set_accept_enabled(self, enabled: bool | None) -> None:
+        """Take connections or not; not for a moment after there was no descriptor for one."""
+        if not enabled or time.monotonic() >= self._accept_again_at:
+            super().set_accept_enabled(enabled)
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Wait for the rest of a request, the beginning of which came with the end of the last one's body."""
+        if self.cfg.is_ssl or conn.parser is None:
+            super().enqueue_req(conn)
+        else:
+            self._heads.add(conn, conn.parser.unreader.take_buffered())  # type: ignore[union-attr]  # HTTP/2 is off
+
+    def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
+        """Wait for the rest of a further request on a connection."""
+        if self.cfg.is_ssl:
+            super().on_client_socket_readable(conn, client)
+            return
+        self.poller.unregister(client)
+        self.keepalived_conns.remove(conn)
+        self._heads.add(conn)
+
+    def murder_pending(self) -> None:
+        """Do what is due; called at least once a second."""
+        super().murder_pending()
+        self._heads.expire()
+        self._lingering.expire()
+        self.tpool.fill()
+        if (stand_in := self._stand_in) is not None:
+            self.tpool.submit(stand_in.try_to_load)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        super()._cap_keepalive(deadline)  # type: ignore[misc]  # not in the stubs yet
+        self._heads.hasten(deadline)
+
+    def _part_with(self, conn: TConn) -> None:
+        self.nr_conns -= 1
+        conn.close(graceful=True)
+
+    def _forget(self, conn: TConn) -> None:
+        self.nr_conns -= 1
+        conn.close()
+
+    def _make_room(self) -> bool:
+        """Drop whoever holds a descriptor and waits; False when all that there are have requests under way."""
+        if self._lingering.drop_oldest() or self._heads.drop_oldest():
+            return True
+        if not self.keepalived_conns:
+            return False
+        self.keepalived_conns[0].timeout = 0.0
+        self.murder_keepalived()
+        return True
+
+    def _note_refusal(self, error: OSError) -> None:
+        """Go on after a connection could not be taken."""
+        if error.errno in SCARCE:
+            if not self._make_room():
+                self._accept_again_at = time.monotonic() + PAUSE
+                self.set_accept_enabled(False)
+        elif error.errno not in {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED}:
+            raise error
+
+    def _await_descriptors(self) -> None:
+        """Wait until there are enough to come up with; meanwhile tell whoever calls, one at a time."""
+        told = False
+        while not _can_open(NEEDED):
+            if not told:
+                self.log.error("Too few descriptors to bring up a worker (RLIMIT_NOFILE): it waits for more.")
+            told = True
+            self.notify()
+            for listener in self.sockets:
+                _turn_away(listener)
+            # Blocked since the fork, so that they are waited for instead of a time (sigtimedwait(2)).
+            if signal.sigtimedwait(HELD_SIGNALS, 1.0) is not None or not self.is_parent_alive():
+                sys.exit(0)
+
+
+def _can_open(count: int) -> bool:
+    with ExitStack() as opened:
+        try:
+            for _ in range(count):
+                opened.callback(os.close, os.dup(0))
+        except OSError:
+            return False
+    return True
+
+
+def _turn_away(listener: socket.socket) -> None:
+    with suppress(OSError):
+        listener.setblocking(False)
+        client, _address = listener.accept()
+        with client:
+            detail = "The service can't be brought up: it may open too few files. It tries again by itself."
+            client.sendall(whole_answer(HTTPStatus.INTERNAL_SERVER_ERROR, detail))
