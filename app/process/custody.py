@@ -208,11 +208,14 @@ class Custody:
     def _go_on_without_shim(self) -> None:
         """Put another shim in the place of one that has gone before its run."""
         logger.warning("The shim of run %s is gone before its run: taking over.", self.record.run_id)
+        told = ""
         while self._shimless:
             try:
                 self._recover()
             except (NoShimError, InternalError) as error:
-                logger.error("Run %s: %s", self.record.run_id, error)  # noqa: TRY400  its sentence says it all
+                if told != str(error):
+                    told = str(error)
+                    logger.error("Run %s: %s", self.record.run_id, error)  # noqa: TRY400  its sentence says it all
                 time.sleep(SCARCE_INTERVAL)  # no event tells that the machine has something to give again
 
     def _do_without_watcher(self) -> None:

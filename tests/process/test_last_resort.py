@@ -1,0 +1,119 @@
+"""Where the machine gives neither process nor thread, a run is answered for and ended all the same."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from app.process.custody import Custody
+from app.process.manager import ProcessManager
+from app.process.run import read_record, record_path
+from tests.faults.actors import send
+from tests.process.conftest import alive, content, ended, printed
+from tests.support import descendants, wait_until
+
+STUBBORN = f"exec {sys.executable} {Path(__file__).parents[1] / 'programs' / 'stubborn.py'}"
+
+
+def refuse(*_: Any) -> NoReturn:
+    """Give no process."""
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+@pytest.fixture(autouse=True)
+def _reaped() -> Iterator[None]:
+    """Reap in the end what was orphaned and came to this process; under gunicorn the worker does that."""
+    yield
+    with suppress(ChildProcessError):  # none is left
+        while any(name.endswith("(Z)") for name in descendants().values()):
+            os.waitpid(-1, os.WNOHANG)
+
+
+def kill_shim(pm: ProcessManager) -> None:
+    """Kill the shim of the current run."""
+    record = wait_until(
+        lambda: (found := read_record(record_path(pm.get_status()["log_file"]))) and found.shim and found
+    )
+    assert record.shim is not None
+    send(signal.SIGKILL, record.shim.pid)
+
+
+@pytest.fixture
+def no_shim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no shim be had for one that died."""
+    monkeypatch.setattr("app.process.custody.launch_takeover", refuse)
+
+
+@pytest.fixture
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no thread be had for watching a run."""
+    monkeypatch.setattr(Custody, "_ensure_watcher", lambda _self: None)
+
+
+@pytest.mark.usefixtures("no_shim")
+def test_a_tree_is_ended_without_a_shim(pm: ProcessManager) -> None:
+    """A /kill ends a tree whose shim died and has no other: with its grace, its exit code, and all that it printed."""
+    pid = pm.start("trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.02; done")["process_pid"]
+    printed(pm, "ready")
+    kill_shim(pm)
+    killed = pm.kill(timeout=5.0)
+    assert (killed["status"], killed["exit_code"], killed["escalated"], killed["survivors"]) == ("killed", 3, False, [])
+    assert not alive(pid)
+    assert content(pm).startswith("ready\n")
+    assert content(pm).endswith("\nbye")
+    record = read_record(record_path(pm.get_status()["log_file"]))
+    assert record is not None
+    assert record.state.ended
+
+
+@pytest.mark.usefixtures("no_shim")
+def test_a_second_kill_joins_and_escalates(pm: ProcessManager) -> None:
+    """A SIGKILL meanwhile overtakes the grace, as it does with a shim."""
+    pm.start(STUBBORN)
+    printed(pm, "ready")
+    kill_shim(pm)
+    answers: list[dict[str, Any]] = []
+    patient = threading.Thread(target=lambda: answers.append(pm.kill(timeout=60.0)))
+    patient.start()
+    printed(pm, "SIGTERM")
+    assert pm.kill("SIGKILL")["exit_code"] == -9
+    patient.join(5)
+    assert answers[0]["escalated"]
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_a_run_is_watched_by_who_asks(pm: ProcessManager) -> None:
+    """Without a thread for it a run's output, end and exit code are known to whoever asks."""
+    pm.start("echo ready; sleep 0.1; exit 4")
+    assert ended(pm)["exit_code"] == 4
+    assert content(pm) == "ready"
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_a_takeover_is_made_by_who_asks(pm: ProcessManager) -> None:
+    """Without a thread for it a dead shim is replaced when somebody asks, and the run goes on."""
+    pid = pm.start("echo ready; exec sleep 1000")["process_pid"]
+    printed(pm, "ready")
+    kill_shim(pm)
+    status = wait_until(lambda: (now := pm.get_status())["reason"] and now)
+    assert (status["status"], status["process_pid"]) == ("running", pid)
+    assert pm.kill()["exit_code"] == -15
+
+
+@pytest.mark.usefixtures("no_thread", "no_shim")
+def test_a_tree_is_ended_without_either(pm: ProcessManager) -> None:
+    """With neither a thread nor a shim to be had, /kill ends the tree."""
+    pid = pm.start("setsid sleep 1000 & exec sleep 1000")["process_pid"]
+    kill_shim(pm)
+    assert pm.kill()["survivors"] == []
+    assert not alive(pid)
+    assert pm.get_status()["status"] == "killed"
