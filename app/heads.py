@@ -55,8 +55,10 @@ class Heads:
         self._bytes = 0
 
     def add(self, conn: TConn, begun: bytes = b"") -> None:
-        """Wait for a head, of which this much has come before; one that is there already is complete at once."""
-        conn.sock.setblocking(False)
+        """Wait for a head, of which this much has come before; one that is there already is complete at once.
+
+        The socket must not block.
+        """
         conn.timeout = time.monotonic() + HEAD_TIMEOUT
         self._heads[conn] = bytearray()
         if begun:
@@ -78,10 +80,8 @@ class Heads:
     def expire(self) -> None:
         """Give up those whose time is over; who has begun a head is told."""
         now = time.monotonic()
-        for conn, head in list(self._heads.items()):
-            if conn.timeout is None or conn.timeout > now:
-                break
-            if head:
+        while (conn := next(iter(self._heads), None)) is not None and (conn.timeout or 0.0) <= now:
+            if self._heads[conn]:
                 words = f"Send the head of a request within {HEAD_TIMEOUT:.0f} s."
                 self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, words)
             else:
@@ -177,9 +177,7 @@ class Lingering:
     def expire(self) -> None:
         """Close those whose time is over."""
         now = time.monotonic()
-        for connection, (deadline, _bytes) in list(self._left.items()):
-            if deadline > now:
-                break
+        while (connection := next(iter(self._left), None)) is not None and self._left[connection][0] <= now:
             self._close(connection)
 
     def finish(self) -> None:

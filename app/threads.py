@@ -1,6 +1,7 @@
 """The threads that answer requests: all made at once, so that no request ever needs one more. Runs in the worker."""
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -29,8 +30,12 @@ class Threads:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._changing = threading.Lock()
         self._threads: list[threading.Thread] = []
+        # The one that became idle last is the next to work: what it needs is still in the processor's caches.
+        self._idle: list[SimpleQueue[_Task | None]] = []
+        self._waiting: deque[_Task] = deque()
+        self._closed = False
         self.fill()
 
     def fill(self) -> None:
@@ -46,21 +51,38 @@ class Threads:
     def submit(self, call: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         """Have a thread make this call; return what its result will be in."""
         task = _Task(Future(), call, arguments)
-        if self._threads:
-            self._tasks.put(task)
-        else:
+        if not self._threads:
             task.run()
+            return task.future
+        with self._changing:
+            if self._idle:
+                self._idle.pop().put(task)
+            else:
+                self._waiting.append(task)
         return task.future
 
     def shutdown(self, wait: bool = True) -> None:
-        """Let every thread end after what it does; `wait` for that."""
-        for _ in self._threads:
-            self._tasks.put(None)
+        """Let every thread end once nothing waits for it; `wait` for that."""
+        with self._changing:
+            self._closed = True
+            for orders in self._idle:
+                orders.put(None)
+            self._idle.clear()
         if wait:
             for thread in self._threads:
                 thread.join()
 
     def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
+        orders: SimpleQueue[_Task | None] = SimpleQueue()
+        while (task := self._next(orders)) is not None:
             task.run()
             del task  # or the last request would be kept until the next one
+
+    def _next(self, orders: "SimpleQueue[_Task | None]") -> _Task | None:
+        with self._changing:
+            if self._waiting:
+                return self._waiting.popleft()
+            if self._closed:
+                return None
+            self._idle.append(orders)
+        return orders.get()

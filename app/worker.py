@@ -137,6 +137,7 @@ class ShellWorker(ThreadWorker):
         if self.cfg.is_ssl or conn.parser is None:
             super().enqueue_req(conn)
         else:
+            conn.sock.setblocking(False)
             self._heads.add(conn, conn.parser.unreader.take_buffered())  # type: ignore[union-attr]  # HTTP/2 is off
 
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
