@@ -34,7 +34,7 @@ def test_a_takeover_without_descriptors_is_made_up_for(service: Service) -> None
     """Whatever descriptor a takeover lacked for a moment, /kill ends the run then, and the worker holds no more."""
     service.start("true")
     ended(service)
-    service.wait_until_alone()
+    wait_until(lambda: service.standing_by)
     before = len(descriptors_of(worker_of(service)))
     for limit in LIMITS:
         service.start("exec sleep 1000")
@@ -42,6 +42,7 @@ def test_a_takeover_without_descriptors_is_made_up_for(service: Service) -> None
         status, killed = service.post("/kill")
         assert (status, killed["exit_code"], killed["survivors"]) == (200, -15, []), limit
         service.wait_until_alone()
+    wait_until(lambda: service.standing_by)
     wait_until(lambda: len(descriptors_of(worker_of(service))) <= before)
 
 

@@ -38,7 +38,6 @@ def service(serve: Services, tmp_path: Path) -> Iterator[Service]:
 
 def start_bomb(service: Service) -> None:
     """Start a bomb and wait until it has all that there is."""
-    wait_until(lambda: service.standing_by)
     service.start(["exec", sys.executable, PROGRAMS / "bomb.py", str(MOST)])
     wait_until(lambda: tasks_of(LONELY_USER) >= MOST - 1)
 

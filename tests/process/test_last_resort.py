@@ -29,13 +29,18 @@ def refuse(*_: Any) -> NoReturn:
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
+def _reap() -> bool:
+    """Reap a child that ended, if there is one; tell whether no zombie is left."""
+    with suppress(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    return not any(name.endswith("(Z)") for name in descendants().values())
+
+
 @pytest.fixture(autouse=True)
 def _reaped() -> Iterator[None]:
     """Reap in the end what was orphaned and came to this process; under gunicorn the worker does that."""
     yield
-    with suppress(ChildProcessError):  # none is left
-        while any(name.endswith("(Z)") for name in descendants().values()):
-            os.waitpid(-1, os.WNOHANG)
+    wait_until(_reap)
 
 
 def kill_shim(pm: ProcessManager) -> None:
