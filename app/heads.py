@@ -3,7 +3,6 @@
 Runs in the worker's main loop, which never waits for a single client.
 """
 
-import json
 import socket
 import time
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from selectors import EVENT_READ, BaseSelector
 from gunicorn.http import get_parser
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn
+
+from app.problems import whole_answer
 
 # Seconds from a connection's beginning, or the first byte of a further request, to the end of that request's head.
 HEAD_TIMEOUT = 10.0
@@ -202,19 +203,3 @@ class Lingering:
         del self._left[connection]
         self._poller.unregister(connection)
         connection.close()
-
-
-def problem(status: HTTPStatus, detail: str) -> bytes:
-    """Return the body of an answer that no code of the application's makes."""
-    members = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
-    return json.dumps(members).encode() + b"\n"
-
-
-def whole_answer(status: HTTPStatus, detail: str) -> bytes:
-    """Return such an answer with its head, after which the connection is closed."""
-    body = problem(status, detail)
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/problem+json\r\n"
-        f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
-    )
-    return head.encode() + body

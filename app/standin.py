@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.addresses import is_loopback, split_port
 from app.exceptions import LLMShellError
-from app.heads import problem
+from app.problems import head_and_body
 from app.supervisor import supervisor
 
 if TYPE_CHECKING:
@@ -60,9 +60,8 @@ class StandIn:
             return application(environ, start_response)
         why = f": {self._words}" if _may_know(environ) else ", for a reason that its log tells"
         detail = f"The service can't be brought up{why}. It tries again by itself; a command that runs goes on."
-        body = problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
-        headers = [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body)))]
-        start_response("500 Internal Server Error", [*headers, ("Cache-Control", "no-store")])
+        headers, body = head_and_body(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+        start_response("500 Internal Server Error", list(headers.items()))
         return [body]
 
     def _note(self, error: Exception) -> None:

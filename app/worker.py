@@ -14,10 +14,12 @@ from typing import Any
 from gunicorn.config import Config
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from app.heads import HEAD_TIMEOUT, Heads, Lingering, whole_answer
+from app.heads import HEAD_TIMEOUT, Heads, Lingering
+from app.problems import whole_answer
 from app.process.descriptors import lift_limit
 from app.standin import StandIn
 from app.threads import Threads
+from app.unparsed import refusal_of
 
 # Those that a new worker must not lose: the master blocks them across the fork.
 HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -148,6 +150,17 @@ class ShellWorker(ThreadWorker):
         self.poller.unregister(client)
         self.keepalived_conns.remove(conn)
         self._heads.add(conn)
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
+        """Answer what gunicorn itself refuses as the application answers, and log it in one short line."""
+        refusal = refusal_of(exc)
+        if refusal is None:
+            super().handle_error(req, client, addr, exc)
+            return
+        caller = addr[0] if isinstance(addr, tuple) else "a Unix socket"
+        self.log.info("Refused what is no request, from %s: %s.", caller, type(exc).__name__)
+        with suppress(OSError):
+            client.sendall(whole_answer(*refusal))
 
     def murder_pending(self) -> None:
         """Do what is due; called at least once a second."""

@@ -14,6 +14,7 @@ from app.api.parsing import MAX_BODY_BYTES, refuse_odd_requests
 from app.api.proxy import TrustedProxies
 from app.api.quick import QuickStatus
 from app.config import Settings
+from app.problems import ANSWER_HEADERS
 from app.supervisor import Supervisor
 
 STALL_SECONDS = 30
@@ -31,7 +32,7 @@ def build_app(settings: Settings, supervisor: Supervisor) -> Flask:
     places.register(app)
     check_caller = auth.protect(app, settings)
     app.before_request(refuse_odd_requests)
-    quick = QuickStatus(app.wsgi_app, supervisor, check_caller, auth.ANSWER_HEADERS)
+    quick = QuickStatus(app.wsgi_app, supervisor, check_caller, ANSWER_HEADERS)
     app.wsgi_app = TrustedProxies(quick, settings.trusted_proxies)  # type: ignore[method-assign]  # Flask's way
     errors.register(app)
     audit.register(app, settings)

@@ -18,6 +18,7 @@ from app.api import docs
 from app.api.parsing import has_body
 from app.config import Settings
 from app.exceptions import BadRequestError
+from app.problems import HEADERS, POLICY
 from app.wording import shorten
 
 if TYPE_CHECKING:
@@ -32,16 +33,6 @@ UNREAD_BODY_SECONDS = 0.25
 # say nothing, and no page can change the header.
 _OWN_SITES = frozenset({"same-origin", "none"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-_POLICY = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}  # /docs has one of its own
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-
-
-ANSWER_HEADERS = _POLICY | _HEADERS
 
 
 def protect(app: Flask, settings: Settings) -> Callable[[WSGIEnvironment], None]:
@@ -144,7 +135,7 @@ def _check_token(environ: WSGIEnvironment, expected: bytes) -> None:
 
 
 def _add_headers(response: Response) -> Response:
-    for name, value in _POLICY.items():
+    for name, value in POLICY.items():
         response.headers.setdefault(name, value)
-    response.headers.extend(_HEADERS)
+    response.headers.extend(HEADERS)
     return response

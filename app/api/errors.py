@@ -11,10 +11,9 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing.exceptions import WebsocketMismatch
 
 from app.exceptions import BadRequestError, ConflictError, InternalError, LLMShellError, NotFoundError
+from app.problems import PROBLEM_TYPE, printable, problem
 from app.wording import shorten
 
-PROBLEM_TYPE = "application/problem+json"
-MAX_DETAIL = 2000  # characters: whatever a caller's text was worked into
 SHOWN_PATH = 100
 STATUS_OF: Mapping[type[LLMShellError], HTTPStatus] = {
     BadRequestError: HTTPStatus.BAD_REQUEST,
@@ -46,7 +45,7 @@ def answer_http_exception(error: HTTPException) -> Response:
 def _answer_domain_error(error: LLMShellError) -> Response:
     extra = dict(error.extra)
     if isinstance(error, BadRequestError) and error.errors:
-        extra["errors"] = {_printable(name): list(messages) for name, messages in error.errors.items()}
+        extra["errors"] = {printable(name): list(messages) for name, messages in error.errors.items()}
     return _problem(STATUS_OF[type(error)], error.detail, extra)
 
 
@@ -59,16 +58,6 @@ def _answer_refusal(error: OSError) -> Response:
         f"The system refused what this request needs: {words}. Try again once that is remedied.",
         {},
     )
-
-
-def problem(status: HTTPStatus, detail: str) -> dict[str, object]:
-    """Return the members that every error has."""
-    return {
-        "type": "about:blank",
-        "title": status.phrase,
-        "status": status.value,
-        "detail": _printable(shorten(detail, MAX_DETAIL)),
-    }
 
 
 def _problem(status: HTTPStatus, detail: str, extra: dict[str, object]) -> Response:
@@ -100,8 +89,3 @@ def _explain(error: HTTPException) -> str:
 def _path() -> str:
     """Return the path as it was asked for; `request.path` has lost all slashes at its beginning but one."""
     return str(request.environ["PATH_INFO"].encode("latin-1").decode(errors="replace"))
-
-
-def _printable(text: str) -> str:
-    """Show lone surrogates as escapes: as they are, strict JSON readers would refuse the whole answer."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

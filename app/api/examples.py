@@ -102,6 +102,11 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "Send the body as JSON, with the header Content-Type: application/json.",
         ),
+        "too-many-operations": _problem(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "Two other operations are under way: wait for their answers, or call POST /kill?type=SIGKILL, which gets "
+            "through. GET /status tells how things are.",
+        ),
         "too-many-long-answers": _problem(
             HTTPStatus.TOO_MANY_REQUESTS,
             "Too many long answers are being sent already; ask for fewer lines, or try again in a second.",
@@ -134,10 +139,19 @@ START = _pick(
     "leftovers",
     "body-too-large",
     "not-declared-as-json",
+    "too-many-operations",
     "no-such-shell",
 )
 STATUS = _pick("foreign-site", "unknown-parameter-of-status", "no-token", "nothing-to-speak-of")
-KILL = _pick("foreign-site", "already-ended", "unknown-signal", "no-token", "nothing-to-kill", "body-too-large")
+KILL = _pick(
+    "foreign-site",
+    "already-ended",
+    "unknown-signal",
+    "no-token",
+    "nothing-to-kill",
+    "body-too-large",
+    "too-many-operations",
+)
 RESTART = _pick(
     "foreign-site",
     "grace-too-long",
@@ -145,6 +159,7 @@ RESTART = _pick(
     "nothing-to-restart",
     "overtaken-by-kill",
     "body-too-large",
+    "too-many-operations",
     "no-such-shell",
 )
 LOGS = _pick(

@@ -11,10 +11,11 @@ from flask_smorest import Api
 from werkzeug.exceptions import HTTPException
 
 from app import __version__
-from app.api.errors import PROBLEM_TYPE, answer_http_exception
+from app.api.errors import answer_http_exception
 from app.api.examples import Body, ByStatus
 from app.api.parsing import Blueprint
 from app.api.schemas import ProblemSchema
+from app.problems import PROBLEM_TYPE
 
 DESCRIPTION = """
 LLM Shell runs one shell command at a time for you: start it, watch it, read what it printed, stop it, start it again.

@@ -92,6 +92,20 @@ def read_too_much(client: FlaskClient) -> TestResponse:
             place.close()
 
 
+def ask_beside_two_operations(client: FlaskClient) -> TestResponse:
+    """Ask for a restart while two kills wait for a process that does not end by SIGTERM."""
+    client.post("/start", json={"command": "trap '' TERM; echo ready; while :; do sleep 1; done"})
+    wait_until(lambda: "ready" in client.get("/logs").get_json()["content"])
+    kills = [threading.Thread(target=client.post, args=["/kill?timeout=60"]) for _ in range(2)]
+    for kill in kills:
+        kill.start()
+    answer = wait_until(lambda: (answer := client.post("/restart")).status_code == 429 and answer)
+    client.post("/kill?type=SIGKILL")
+    for kill in kills:
+        kill.join()
+    return answer
+
+
 def look_without_descriptors(client: FlaskClient) -> TestResponse:
     """Ask for the status where the system has no descriptor left to look it up with."""
     refusal = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -125,6 +139,7 @@ PROVOKED: dict[str, Callable[[FlaskClient], TestResponse]] = {
     "overtaken-by-kill": restart_and_kill,
     "body-too-large": post("/start", data=b"x" * (MAX_BODY_BYTES + 1), content_type="application/json"),
     "not-declared-as-json": post("/start", data='{"command": "true"}'),
+    "too-many-operations": ask_beside_two_operations,
     "too-many-long-answers": read_too_much,
     "no-such-shell": post("/start", json={"command": "true"}),
     "too-many-files": look_without_descriptors,

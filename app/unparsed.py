@@ -1,4 +1,4 @@
-"""What a caller is told whose request gunicorn could not read, so that the application never sees it."""
+"""What a caller is told whose request gunicorn could not read. Runs in the worker."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from gunicorn.http.errors import (  # type: ignore[attr-defined]  # two are not 
     UnsupportedTransferCoding,
 )
 
-from app.api.answers import encode
-from app.api.auth import ANSWER_HEADERS
-from app.api.errors import PROBLEM_TYPE, problem
 from app.wording import shorten
 
 SHOWN_FAULT = 200  # characters
@@ -54,16 +51,3 @@ def refusal_of(error: BaseException) -> tuple[HTTPStatus, str] | None:
         HTTPStatus.BAD_REQUEST,
         f"The request is not well-formed HTTP: {shorten(str(error), SHOWN_FAULT)}.",
     )
-
-
-def whole_answer(status: HTTPStatus, detail: str) -> bytes:
-    """Return an error with its head, after which the connection is to be closed."""
-    body = encode(problem(status, detail))
-    headers = ANSWER_HEADERS | {"Content-Type": PROBLEM_TYPE, "Content-Length": str(len(body)), "Connection": "close"}
-    lines = [
-        f"HTTP/1.1 {status.value} {status.phrase}",
-        *(f"{name}: {value}" for name, value in headers.items()),
-        "",
-        "",
-    ]
-    return "\r\n".join(lines).encode("ascii") + body
