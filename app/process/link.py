@@ -88,8 +88,7 @@ class ShimLink:
 
     def wait_for_end(self, timeout: float) -> None:
         """Wait until the run has ended or the connection is lost, `timeout` seconds at the most."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._state.ended or self._lost, timeout)
+        self._wait(lambda: self._state.ended, timeout)
 
     def close(self) -> None:
         """Hang up; the shim goes on without us."""

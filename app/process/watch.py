@@ -115,7 +115,7 @@ class Run:
         Where a dead shim can't be replaced now it takes as long as that is tried.
         """
         deadline = time.monotonic() + timeout
-        with contextlib.suppress(InternalError):  # no shim, so nobody who could tell of the end: it lives as yet
+        with contextlib.suppress(NoShimError, InternalError):  # no shim tells of the end: it has not come as yet
             while self.live and (left := deadline - time.monotonic()) > 0:
                 link = self._custody.usable_link()
                 if link is not None:
