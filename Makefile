@@ -3,7 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 REAL := .real
-REAL_PACKAGES := bash:bash chromium:chromium dash:dash dumb-init:dumb-init fakeroot:fakeroot npm:npm redis-server:redis-server
+REAL_PACKAGES := bash:bash chromium:chromium dash:dash dumb-init:dumb-init fakeroot:fakeroot git:git gpg-agent:gpg-agent \
+    npm:npm redis-server:redis-server ssh-agent:openssh-client
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 # A virtual environment whose interpreter was removed or upgraded away is made anew.

@@ -94,8 +94,8 @@ def serve_flask(trial: Trial, options: str, program: str, last: str) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("option", ["--reload", "--workers 2", ""])
-def test_uvicorn_shuts_its_application_down(trial: Trial, option: str) -> None:
+@pytest.mark.parametrize(("option", "code"), [("--reload", 0), ("--workers 2", 0), ("", -15)])
+def test_uvicorn_shuts_its_application_down(trial: Trial, option: str, code: int) -> None:
     """The application's own shutdown runs, with the reloader or other workers in front of it, too."""
     needs("uvicorn")
     (trial.folder / "its.py").write_text(ASGI_APP)
@@ -109,6 +109,7 @@ def test_uvicorn_shuts_its_application_down(trial: Trial, option: str) -> None:
     assert outcome.gentle
     assert outcome.seconds < 5
     assert not listens(port)
+    assert outcome.code == (code if trial.shell == "bash" else -15)
 
 
 @pytest.mark.parametrize("front", ["", "exec "])
