@@ -173,10 +173,11 @@ class Ending:
         while time.monotonic() < self.deadline:
             members = self._members()
             fresh = [member for member in members if member.identity not in self._killed]
+            # At once: one that moves from pid to pid is gone a moment after the look.
+            _kill_all(parents_first(fresh, self._process, ProcFacts()))
             self._find_refused(members)
             if not fresh:
                 break
-            _kill_all(parents_first(fresh, self._process, ProcFacts()))
             self._killed.update(member.identity for member in fresh)
         self._next_round = time.monotonic() + ROUND_INTERVAL
 

@@ -192,7 +192,7 @@ def test_a_tree_that_forks_while_it_ends(pm: ProcessManager) -> None:
     for _ in range(3):
         pm.start(f"{sys.executable} {PROGRAMS / 'forker.py'} & wait; echo next; sleep 601")
         printed(pm, "next")
-        answer = pm.kill("SIGTERM", 1.0)
+        answer = pm.kill("SIGTERM", 5.0)
         assert (answer["exit_code"], answer["survivors"]) == (-15, [])
 
 
