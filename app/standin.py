@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 RETRY_INTERVAL = 1.0
+# How long a request waits for what a try that is under way comes to.
+TRY_TIMEOUT = 5.0
 _log = logging.getLogger("gunicorn.error")
 
 
@@ -35,6 +37,7 @@ class StandIn:
         self._trying = threading.Lock()
         self._tried_at = 0.0
         self._words = ""
+        self._application: WSGIApplication | None = None
 
     def try_to_load(self) -> WSGIApplication | None:
         """Load it, at most once a second and in one thread at a time."""
@@ -47,6 +50,7 @@ class StandIn:
             self._note(error)
             return None
         else:
+            self._application = application
             self._on_loaded(application)
             return application
         finally:
@@ -55,7 +59,7 @@ class StandIn:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer as the application, if it can be loaded now, or with a 500."""
-        application = self.try_to_load()
+        application = self.try_to_load() or self._await_other_try()
         if application is not None:
             return application(environ, start_response)
         why = f": {self._words}" if _may_know(environ) else ", for a reason that its log tells"
@@ -63,6 +67,12 @@ class StandIn:
         headers, body = head_and_body(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
         start_response("500 Internal Server Error", list(headers.items()))
         return [body]
+
+    def _await_other_try(self) -> WSGIApplication | None:
+        """Return what another thread's try comes to, where one is under way or has just succeeded."""
+        if self._trying.acquire(timeout=TRY_TIMEOUT):
+            self._trying.release()
+        return self._application
 
     def _note(self, error: Exception) -> None:
         words = error.detail if isinstance(error, LLMShellError) else f"{type(error).__name__}: {error}"
