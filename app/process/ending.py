@@ -33,11 +33,13 @@ class Ending:
         members: Callable[[], list[Member]],
         process: Identity,
         *,
+        output: int | None = None,
         note: Callable[[list[Member], list[Identity]], None] = lambda _members, _told: None,
         watch: Callable[[Iterable[Identity]], None] = lambda _awaited: None,
     ) -> None:
         self._members = members
         self._process = process
+        self._output = output
         self._note = note
         self._watch = watch
         self._told: set[Identity] = set()
@@ -138,7 +140,7 @@ class Ending:
         if late:
             self._late_at = None
         members = self._members()
-        facts = ProcFacts()
+        facts = ProcFacts(self._output)
         self.refused = {identity for identity in self.refused if not may_signal(identity)}
         while True:
             decision = decide(members, self._process, self._past(began), facts, late=late)

@@ -19,9 +19,13 @@ _libc = ctypes.CDLL(None)
 
 
 class ProcFacts:
-    """Read facts from `/proc` when they are asked for, each once: one of these serves one look."""
+    """Read facts from `/proc` when they are asked for, each once: one of these serves one look.
 
-    def __init__(self) -> None:
+    `output` is the run's pipe, by inode; None where it is not known.
+    """
+
+    def __init__(self, output: int | None = None) -> None:
+        self._output = output
         self._shells: dict[int, bool] = {}
         self._inputs: dict[int, int | None] = {}
 
@@ -51,6 +55,18 @@ class ProcFacts:
                 if _is_writable(f"{folder}/fdinfo/{fd}"):
                     found.add(pipe)
         return found
+
+    def holds_output(self, member: Member) -> bool:
+        """Tell whether it holds the run's pipe; it is taken to where its descriptors, or the pipe, can't be told."""
+        if self._output is None:
+            return True
+        folder = _folder(member)
+        with _eyes_of(member):
+            try:
+                fds = os.listdir(f"{folder}/fd")
+            except OSError:
+                return True
+            return any(_pipe(f"{folder}/fd/{fd}") == self._output for fd in fds)
 
 
 @contextlib.contextmanager

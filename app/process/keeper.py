@@ -1,5 +1,6 @@
 """The shim's one loop: whatever happens to a run is an event in it, and every change is written down and told."""
 
+import os
 import select
 import socket
 import time
@@ -186,7 +187,8 @@ class Keeper:
 
     def _new_ending(self) -> Ending:
         offspring = self._offspring
-        return Ending(offspring.members, self._process, note=self._note_told, watch=offspring.watch)
+        output = os.fstat(self._pipe).st_ino if self._pump.open and self._pipe is not None else None
+        return Ending(offspring.members, self._process, output=output, note=self._note_told, watch=offspring.watch)
 
     def _note_told(self, members: list[Member], told: list[Identity]) -> None:
         """Write down who gets SIGTERM, before it is sent.

@@ -19,6 +19,9 @@ class Facts(Protocol):
     def writes(self, member: Member, pipes: Collection[int]) -> Collection[int]:
         """Return those of `pipes` that it could write to."""
 
+    def holds_output(self, member: Member) -> bool:
+        """Tell whether it may be able to write to the run's output."""
+
 
 class Past(NamedTuple):
     """Hold what earlier looks of the same ending have come to.
@@ -80,7 +83,8 @@ def decide(members: Iterable[Member], process: Identity, past: Past, facts: Fact
 
     Nobody comes before its parent, and the process first of all. A shell forwards nothing, so its children come right
     after it; any other program is trusted with its own until it has ended. Who has no parent in the tree counts as a
-    child of the process. A reader of a pipe waits for its writers. When it is `late`, everybody comes who has not.
+    child of the process. A reader of a pipe waits for its writers. Daemons, which left the process's session and its
+    output, serve the others until all of these have ended. When it is `late`, everybody comes who has not.
     """
     return _Look(parents_first(members, process, facts), process, past, facts).decide(late=late)
 
@@ -95,10 +99,12 @@ class _Look:
         for member in members:
             self._children.setdefault(member.ppid, []).append(member)
         self._process = next((member for member in members if member.identity == process), None)
+        self._session = process.pid  # the process leads it
         self._past = past
         self._facts = facts
         self._due: set[Identity] = set()
         self._writers: dict[int, list[Member]] | None = None
+        self._served: set[Identity] | None = None
         parents = {member.identity: self._parent(member) for member in members}
         self._result = Decision(
             [], set(), set(), set(), set(), {one: parent.identity for one, parent in parents.items() if parent}
@@ -121,7 +127,12 @@ class _Look:
         parent = self._parent(member)
         if parent is not None:
             return self._follows(member, parent)
-        if self._process is None or member is self._process:
+        if member is self._process:
+            return True
+        if self._is_daemon(member) and self._those_served():
+            self._result.awaited.update(self._those_served())
+            return False
+        if self._process is None:
             return True
         former = self._past.parents.get(member.identity)
         if former is None:
@@ -138,6 +149,22 @@ class _Look:
             return True
         # What a shell has started after its signal is its answer to that.
         return self._spare(member, parent)
+
+    def _is_daemon(self, member: Member) -> bool:
+        """Tell whether a member without a parent in the tree has left the process's session and the output."""
+        return member.session != self._session and not self._facts.holds_output(member)
+
+    def _those_served(self) -> set[Identity]:
+        """Return who is neither a daemon nor below one; the end of whom we may not signal is not to be expected."""
+        if self._served is None:
+            apart: set[int] = set()
+            for member in self._members:  # parents first
+                parent = self._parent(member)
+                if parent.pid in apart if parent is not None else self._is_daemon(member):
+                    apart.add(member.pid)
+            left = (member.identity for member in self._members if member.pid not in apart)
+            self._served = {identity for identity in left if identity not in self._past.refused}
+        return self._served
 
     def _spare(self, member: Member, parent: Member) -> bool:
         self._result.spared.add(member.identity)

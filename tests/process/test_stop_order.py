@@ -207,3 +207,40 @@ def test_a_shim_that_takes_over_tells_nobody_twice(pm: ProcessManager) -> None:
         assert answer.result()["escalated"] is False
     assert content(pm).splitlines() == ["ready", "SIGTERM", *LAST_WORDS]
     os.waitpid(pid, 0)  # outside gunicorn nobody else reaps a killed shim's orphan
+
+
+DAEMON = """
+import os, signal, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    for fd in (0, 1, 2):
+        os.dup2(os.open("/dev/null", os.O_RDWR), fd)
+    os.mkfifo("pipe")
+    listening = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    os.rename("pipe", "listens")
+    signal.pause()
+os.wait()
+def clean_up(*_):
+    time.sleep(0.3)
+    os.open("listens", os.O_WRONLY | os.O_NONBLOCK)  # ENXIO where nobody listens any more
+    print("cleaned up", flush=True)
+    os._exit(0)
+signal.signal(signal.SIGTERM, clean_up)
+while not os.path.exists("listens"):
+    time.sleep(0.01)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def test_a_daemon_serves_who_cleans_up(pm: ProcessManager, tmp_path: Path) -> None:
+    """A program that needs a daemon of its own for its clean-up has it until the end; then the daemon ends, too."""
+    (tmp_path / "program.py").write_text(DAEMON)
+    pm.start(f"{sys.executable} program.py; true", cwd=str(tmp_path))
+    printed(pm, "ready")
+    answer = pm.kill("SIGTERM", 10.0)
+    assert "cleaned up" in content(pm)
+    assert (answer["escalated"], answer["survivors"]) == (False, [])

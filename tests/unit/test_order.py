@@ -14,12 +14,17 @@ NOTHING = Past()
 
 
 class Table(NamedTuple):
-    """Write a tree down: each pid's parent, who is a shell, who reads which pipe, and who can write which."""
+    """Write a tree down: each pid's parent, who is a shell, who reads which pipe, and who can write which.
+
+    `sessions` are those other than the process's, `silent` are those that hold no output.
+    """
 
     parents: Mapping[int, int]
     shells: Collection[int] = ()
     readers: Mapping[int, int] = {}
     writers: Mapping[int, Collection[int]] = {}
+    sessions: Mapping[int, int] = {}
+    silent: Collection[int] = ()
 
     def is_shell(self, member: Member) -> bool:
         """Look it up."""
@@ -33,10 +38,14 @@ class Table(NamedTuple):
         """Look it up."""
         return [pipe for pipe in pipes if member.pid in self.writers.get(pipe, ())]
 
+    def holds_output(self, member: Member) -> bool:
+        """Look it up."""
+        return member.pid not in self.silent
+
     def members(self) -> list[Member]:
         """Return the tree, its pids in falling order, since nothing may depend on that."""
         return [
-            Member(pid, parent, PROCESS, PROCESS, "S", 1, 100 + pid)
+            Member(pid, parent, PROCESS, self.sessions.get(pid, PROCESS), "S", 1, 100 + pid)
             for pid, parent in sorted(self.parents.items(), reverse=True)
         ]
 
@@ -240,3 +249,39 @@ def test_parents_come_first_and_shells_when_they_can() -> None:
     assert order[:3] == [10, 4, 2]
     assert sorted(order) == [2, 3, 4, 5, 6, 10, 11]
     assert all(order.index(member.ppid) < order.index(member.pid) for member in members if member.ppid != SHIM)
+
+
+DAEMON = Table({10: 1, 9: 10, 8: 1, 7: 8}, shells=[10], sessions={8: 8, 7: 8}, silent=[8, 7])
+
+
+def test_a_daemon_serves_the_others_to_their_end() -> None:
+    """What has left session and output comes when nobody else of the tree is left, and its own are its own."""
+    assert due(DAEMON) == [10, 9]
+    assert due(DAEMON, Past(told=those(10, 9))) == []
+    left = DAEMON._replace(parents={8: 1, 7: 8})
+    assert due(left, Past(told=those(10, 9), parents={})) == [8]
+    assert due(DAEMON, Past(told=those(10, 9)), late=True) == [8, 7]
+
+
+def test_the_end_of_those_that_a_daemon_serves_is_awaited() -> None:
+    """Their ends make the daemon due, so they are looked out for."""
+    assert pids(look(DAEMON, Past(told=those(10, 9))).awaited) >= {10, 9}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param(DAEMON._replace(silent=[]), id="it holds the output"),
+        pytest.param(DAEMON._replace(sessions={}), id="it is in the process's session"),
+    ],
+)
+def test_who_has_left_only_session_or_output_is_no_daemon(table: Table) -> None:
+    """An escapee that prints, and a job in the background that does not, come as the process's own children."""
+    assert sorted(due(table)) == [8, 9, 10]
+
+
+def test_daemons_wait_for_nobody_who_cannot_be_signalled() -> None:
+    """The end of whom the service may not signal is not to be expected."""
+    left = DAEMON._replace(parents={9: 1, 8: 1, 7: 8})
+    assert due(left, Past(told=those(10))) == [9]
+    assert 8 in due(left, Past(told=those(10), refused=those(9)))
