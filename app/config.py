@@ -14,6 +14,7 @@ from dotenv.parser import parse_stream
 from environs import Env, EnvValidationError, ValidationError, validate
 
 from app.addresses import HOST_AND_PORT, HOST_NAME, is_exposed, is_host, is_ip_address, show
+from app.process.shells import default_shell
 from app.wording import nearest
 
 PREFIX = "LLM_SHELL_"
@@ -45,7 +46,7 @@ class Settings:
     bind: str | None = None
     log_dir: Path = field(default_factory=lambda: Path("logs").absolute())
     default_restart_timeout: float = 10.0
-    shell: str = "/bin/sh"
+    shell: str = field(default_factory=default_shell)
     run_as: str | None = None
     token: str | None = field(default=None, repr=False)
     trusted_hosts: tuple[str, ...] = ()

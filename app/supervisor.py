@@ -25,12 +25,14 @@ CLAIM_TIMEOUT = 5.0
 class Supervisor:
     """Own the ProcessManager of one log directory and the claim to that.
 
-    `settings` are those in force. Under gunicorn the master claims (`claim`) and each worker, forked from it, inherits
-    the claim and calls `init_app`; elsewhere `init_app` does both, and the interpreter's end ends the process.
+    `settings` are those in force, `working_dir` is the path that the service was started in. Under gunicorn the master
+    claims (`claim`) and each worker, forked from it, inherits the claim and calls `init_app`; elsewhere `init_app` does
+    both, and the interpreter's end ends the process.
     """
 
     def __init__(self) -> None:
         self.settings: Settings | None = None
+        self.working_dir: Path | None = None
         self._manager: ProcessManager | None = None
         self._claim: int | None = None
         self._claimed_by = 0  # the pid of this process or, in a worker, of the master
@@ -61,6 +63,7 @@ class Supervisor:
                 "LLM_SHELL_LOG_DIR to another directory."
             )
         self._give_up_claim()
+        self.working_dir = Path.cwd()
         self._claim = fd
         self._claimed_by = os.getpid()
         self._log_dir = os.path.realpath(log_dir)
@@ -73,7 +76,7 @@ class Supervisor:
         if not in_a_worker and not self._claim_is_good(settings.log_dir):
             self.claim(settings)
             atexit.register(self._stop_with_the_interpreter)
-        manager = _new_manager(settings)
+        manager = self._new_manager(settings)
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(manager.close)
             manager.adopt()
@@ -105,7 +108,7 @@ class Supervisor:
             if manager is not None:
                 manager.shut_down(SHUTDOWN_TIMEOUT)
                 return
-            with contextlib.closing(_new_manager(self.settings)) as heir:
+            with contextlib.closing(self._new_manager(self.settings)) as heir:
                 heir.adopt()
                 heir.shut_down(SHUTDOWN_TIMEOUT)
         except InternalError as error:
@@ -148,6 +151,17 @@ class Supervisor:
             raise InternalError("The service is stopping: no command is taken any more.")
         return self._manager
 
+    def _new_manager(self, settings: Settings) -> ProcessManager:
+        policy = Policy(
+            shell=settings.shell,
+            run_as=settings.run_as,
+            working_dir=self.working_dir,
+            group_read=settings.log_group_read,
+            log_max_bytes=settings.log_max_bytes,
+            log_keep=settings.log_keep,
+        )
+        return ProcessManager(settings.log_dir, policy)
+
     def _claim_is_good(self, log_dir: Path) -> bool:
         """Tell whether the claim is to what is there under this path now: it goes with a directory that is removed."""
         if self._claim is None:
@@ -166,17 +180,6 @@ class Supervisor:
     def _stop_with_the_interpreter(self) -> None:
         if os.getpid() == self._claimed_by:  # and not with that of a child which was forked from it
             self.stop()
-
-
-def _new_manager(settings: Settings) -> ProcessManager:
-    policy = Policy(
-        shell=settings.shell,
-        run_as=settings.run_as,
-        group_read=settings.log_group_read,
-        log_max_bytes=settings.log_max_bytes,
-        log_keep=settings.log_keep,
-    )
-    return ProcessManager(settings.log_dir, policy)
 
 
 def _lock_within(fd: int, timeout: float) -> bool:

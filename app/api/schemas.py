@@ -107,7 +107,8 @@ class StartSchema(RequestSchema):
         validate=_check_command,
         error_messages={"required": "Give the command to run."},
         metadata={
-            "description": "The shell command line to run, by `/bin/sh -c`. Not blank, no NUL, at most 131071 bytes.",
+            "description": "The shell command line to run, by `SHELL -c`: bash where the machine has one, else "
+            "/bin/sh, unless the setting LLM_SHELL_SHELL names another. Not blank, no NUL, at most 131071 bytes.",
             "example": "npm run dev",
             "minLength": 1,
             "maxLength": MAX_COMMAND_BYTES,
@@ -126,7 +127,8 @@ class StartSchema(RequestSchema):
         values=fields.String(validate=check_text),
         metadata={
             "description": "Environment variables to add to the process's, or to override. A name must not be empty, "
-            "contain `=` or begin with `LLM_SHELL_`; at most 1000 of them.",
+            "contain `=` or begin with `LLM_SHELL_`; at most 1000 of them. bash hands on other names than identifiers, "
+            "too; where the shell is another, that drops them, they are refused.",
             "example": {"PORT": "3000"},
             "maxProperties": MAX_VARIABLES,
         },

@@ -44,6 +44,17 @@ class Account:
         os.setresuid(self.uid, self.uid, self.uid)
 
 
+def execute(arguments: list[str]) -> None:
+    """Become the user whose packed account comes first, and then the program that follows it; raises `OSError`."""
+    from ctypes import CDLL  # noqa: PLC0415  the shim, which pays for each import, has its own
+
+    field, *command = arguments
+    account = Account.unpack(field.encode())
+    if account is not None:
+        account.become(CDLL(None))
+        os.execv(command[0], command)  # noqa: S606  the shell is the product
+
+
 def look_up(name: str) -> tuple[Account, dict[bytes, bytes]]:
     """Return a user's account and the variables that a login would set; raises `KeyError` for an unknown name."""
     import pwd  # noqa: PLC0415  the service's half: the shim does not need it

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from app.process import control
+from app.process.account import Account
 from app.process.boot import boot, put_down, request_file
 from app.process.contact import wake
 from app.process.control import Failed, Started
@@ -18,6 +19,7 @@ from app.process.ending import Ending
 from app.process.foster import find_members
 from app.process.reaper import reap_orphans
 from app.process.run import RunRecord, Takeover, encode_record, read_record, record_path
+from app.process.shells import options_for
 from app.process.standby import Standby
 from app.process.tree import Identity
 
@@ -25,8 +27,31 @@ from app.process.tree import Identity
 START_TIMEOUT = 30.0
 WAKE_INTERVAL = 0.5
 
-SERVICE_PREFIXES = (b"LLM_SHELL_", b"GUNICORN_", b"LISTEN_", b"MAKE")
-SERVICE_NAMES = frozenset({b"SERVER_SOFTWARE", b"NOTIFY_SOCKET", b"MFLAGS"})
+# What others meant for this service and not for its commands: its own settings, gunicorn's and make's, and what systemd
+# tells a unit of its sockets, directories, credentials, watchdog and journal (systemd.exec(5)).
+SERVICE_PREFIXES: tuple[bytes, ...] = (
+    b"LLM_SHELL_",
+    b"GUNICORN_",
+    b"LISTEN_",
+    b"MAKE",
+    b"WATCHDOG_",
+    b"MEMORY_PRESSURE_",
+)
+SERVICE_NAMES = frozenset(
+    b"SERVER_SOFTWARE MFLAGS NOTIFY_SOCKET JOURNAL_STREAM INVOCATION_ID SYSTEMD_EXEC_PID MAINPID MANAGERPID "
+    b"MANAGERPIDFDID FDSTORE LOG_NAMESPACE DEBUG_INVOCATION CREDENTIALS_DIRECTORY RUNTIME_DIRECTORY STATE_DIRECTORY "
+    b"CACHE_DIRECTORY LOGS_DIRECTORY CONFIGURATION_DIRECTORY "
+    # Where the shell that started the service had been before, and what it ran last.
+    b"OLDPWD _ "
+    # With one of these Debian's bash takes itself for a login by ssh, and `bash -c` reads ~/.bashrc (bash(1)).
+    b"SSH_CLIENT SSH2_CLIENT".split()
+)
+# What a login or a change of user left behind, where the command's user is another: the way to that user's directories,
+# agents and mail.
+SESSION_PREFIXES: tuple[bytes, ...] = (b"XDG_", b"SUDO_", b"SSH_", b"DBUS_SESSION_")
+SESSION_NAMES = frozenset(
+    b"MAIL MAILPATH DOAS_USER PKEXEC_UID XAUTHORITY ICEAUTHORITY SESSION_MANAGER GPG_AGENT_INFO KRB5CCNAME".split()
+)
 AGENT_DEFAULTS = {b"PYTHONUNBUFFERED": b"1", b"PAGER": b"cat", b"GIT_PAGER": b"cat", b"TERM": b"dumb"}
 
 
@@ -49,11 +74,14 @@ class LaunchError(Exception):
 
 
 def process_environment(extra: Mapping[str, str], login: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Return the command's environment: the service's, less what is its own, with a user's variables and `extra`."""
+    """Return the command's environment: the service's, less what is its own, with a user's variables and `extra`.
+
+    `login` are the variables of another user than the service's, and empty where that is the same.
+    """
+    names = SERVICE_NAMES | SESSION_NAMES if login else SERVICE_NAMES
+    prefixes = SERVICE_PREFIXES + SESSION_PREFIXES if login else SERVICE_PREFIXES
     inherited = {
-        name: value
-        for name, value in os.environb.items()
-        if name not in SERVICE_NAMES and not name.startswith(SERVICE_PREFIXES)
+        name: value for name, value in os.environb.items() if name not in names and not name.startswith(prefixes)
     }
     given = {name.encode(): value.encode() for name, value in extra.items()}
     return {**inherited, **login, **AGENT_DEFAULTS, **given}
@@ -67,7 +95,9 @@ def launch(
     Blocks for some 5 ms, or 20. Raises `LaunchError` or `OSError`; then neither shim nor process is left.
     """
     fields = [encode_record(record), os.fsencode(record_path(record.log_file))]
-    fields += [record.shell.encode(), record.command.encode(), os.fsencode(record.cwd), record.account.encode()]
+    options = options_for(record.shell, Account.unpack(record.account.encode()), record.command)
+    fields += [record.shell.encode(), " ".join(options).encode(), record.command.encode()]
+    fields += [os.fsencode(record.cwd), record.account.encode()]
     fields += [b"%b=%b" % entry for entry in environment.items()]
     with contextlib.ExitStack() as on_failure:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)

@@ -174,7 +174,7 @@ class ProcessManager:
             run = self._expected("There is no process to restart: start one with POST /start.")
             record = run.record
             with said_before("Nothing was ended and nothing restarted. "):
-                order = self._starter.check(record.command, record.cwd, record.env, None)
+                order = self._starter.check(record.command, record.cwd, record.env, None, record.shell)
             if run.live:
                 refused = self._end(run, "restart", timeout)
                 if refused and run.state.stopped_at is None:

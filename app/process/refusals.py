@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from app.exceptions import BadRequestError, ConflictError, InternalError
 from app.process.launch import LaunchError
@@ -11,6 +11,8 @@ from app.process.run import RunRecord
 from app.process.tree import may_signal, read_member
 from app.process.watch import Run
 
+SHOWN_NAMES = 5
+SHOWN_CHARACTERS = 80
 # Where it is mounted hidepid (proc(5)), others' processes are not to be seen.
 UNSEEN = "what /proc does not show"
 
@@ -30,6 +32,30 @@ def environment_too_large() -> BadRequestError:
     return BadRequestError(
         "The environment is over the system's limit (131,071 bytes for one NAME=value): pass large values in a file.",
         {"env": ["Over the system's limit."]},
+    )
+
+
+def directory_unusable(directory: str, error: OSError, given: str | None) -> BadRequestError:
+    """Say that a command can't begin there: where its caller said, or in the service's own directory."""
+    words = error.strerror or str(error)
+    if given is None:
+        detail = (
+            f"The service's own directory, {directory!r}, where commands begin that don't say where, can't be used: "
+            f'{words}. Send "cwd" with an absolute path, or make that directory again.'
+        )
+    else:
+        detail = f"cwd {directory!r} can't be used: {words}. Name a directory that exists and may be entered."
+    return BadRequestError(detail, {"cwd": [f"{words}."]})
+
+
+def names_lost(shell: str, names: Sequence[str]) -> BadRequestError:
+    """Say which variables a shell would keep from the command."""
+    shown = [name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}…" for name in names[:SHOWN_NAMES]]
+    rest = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return BadRequestError(
+        f"env: {shell} does not hand on {', '.join(map(repr, shown))}{rest}, which is no name to it: take letters, "
+        "digits and _, or pass it with env(1) inside the command.",
+        {f"env.{name}": [f"{shell} does not hand on a variable of this name."] for name in shown},
     )
 
 

@@ -1,10 +1,10 @@
 """The shim, a program: it starts one command and stays its parent, keeper of its pipe and witness of its end.
 
 `boot.py` starts it as `python -I -S -c BOOT ROOT SITE_PACKAGES DESCRIPTORS RUN_ID` with the request on descriptor 0
-(the run record as JSON, then its path, shell, command, working directory, account and environment, NUL-separated: none
-of them can hold a NUL), one end of a socket pair on 3, the listening control socket on 4 and the two ends of the output
-pipe on 5 and 6. DESCRIPTORS is how many the command may open. Up to the answer on 3 it imports next to nothing, since
-that is what a caller of `/start` waits for; the command itself never stands on its command line.
+(the run record as JSON, then its path, shell, the shell's options, command, working directory, account and environment,
+NUL-separated: none of them can hold a NUL), one end of a socket pair on 3, the listening control socket on 4 and the
+two ends of the output pipe on 5 and 6. DESCRIPTORS is how many the command may open. Up to the answer on 3 it imports
+next to nothing, since that is what a caller of `/start` waits for; the command itself never stands on its command line.
 
 One that stands by (`stands-by` in the place of RUN_ID) has made the other imports before it gets all that, in one
 packet on 3 that follows a question whether it is awake. A shim that replaces a dead one gets a `Takeover` as its
@@ -122,9 +122,9 @@ def _read_request(fd: int) -> bytes:
 
 def _spawn(request: list[bytes]) -> int:
     """Start the command, or tell why that can't be and end; return its pid."""
-    _record, _path, shell, text, cwd, account_field, *entries = request
+    _record, _path, shell, options, text, cwd, account_field, *entries = request
     environment = dict(entry.split(b"=", 1) for entry in entries)
-    program = Program([shell, b"-c", text], cwd, environment, WRITE_END_FD)
+    program = Program([shell, *options.split(), text], cwd, environment, WRITE_END_FD)
     account = Account.unpack(account_field)
     try:
         pid = spawn(program) if account is None else spawn_as(account, program, ctypes.CDLL(None))

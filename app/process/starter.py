@@ -4,10 +4,10 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.exceptions import BadRequestError, InternalError
+from app.exceptions import InternalError
 from app.log.clock import RunClock, format_time
 from app.log.manager import LogManager
 from app.process import control
@@ -15,8 +15,9 @@ from app.process.account import look_up
 from app.process.launch import LaunchError, launch, process_environment
 from app.process.lost import new_control_name
 from app.process.pointer import Pointer
-from app.process.refusals import environment_too_large, launch_failure
+from app.process.refusals import directory_unusable, environment_too_large, launch_failure, names_lost
 from app.process.run import RecordFile, RunRecord, record_path
+from app.process.shells import default_shell, names_dropped
 from app.process.standby import Standby
 from app.process.tree import boot_id
 from app.process.watch import Run
@@ -29,12 +30,14 @@ MAX_STRING = 131_072
 class Policy:
     """How runs are started and kept.
 
-    `run_as` names another user to run commands as, for a service of root's. `log_max_bytes` caps each run's log and
-    `log_keep` the runs whose files are kept; 0 is no limit.
+    `run_as` names another user to run commands as, for a service of root's. `working_dir` is where commands begin that
+    don't say where, and what relative directories are relative to; None is this process's. `log_max_bytes` caps each
+    run's log and `log_keep` the runs whose files are kept; 0 is no limit.
     """
 
-    shell: str = "/bin/sh"
+    shell: str = field(default_factory=default_shell)
     run_as: str | None = None
+    working_dir: Path | None = None
     group_read: bool = False
     log_max_bytes: int = 0
     log_keep: int = 0
@@ -48,6 +51,7 @@ class Order:
     """
 
     command: str
+    shell: str
     cwd: str
     env: dict[str, str]
     environment: dict[bytes, bytes]
@@ -72,25 +76,44 @@ class Starter:
         # The current run and one that is being started: retention, which runs beside, looks here before each removal.
         self._in_use: set[str] = set()
 
-    def check(self, command: str, cwd: str | None, env: Mapping[str, str], log_file: str | None) -> Order:
-        """Check what can be checked before anything is ended or started for it; raises `BadRequestError`."""
-        directory = str(Path.cwd() / (cwd or "."))
-        try:
-            # The last component "." makes the system itself say whether it is a directory that may be entered.
-            os.stat(f"{directory}/.")  # noqa: PTH116  pathlib would take the dot away
-        except OSError as error:
-            words = error.strerror or str(error)
-            raise BadRequestError(
-                f"cwd {directory!r} can't be used: {words}. Name a directory that exists and may be entered.",
-                {"cwd": [f"{words}."]},
-            ) from error
-        login = look_up(self._policy.run_as)[1] if self._policy.run_as else {}
+    def check(
+        self, command: str, cwd: str | None, env: Mapping[str, str], log_file: str | None, shell: str | None = None
+    ) -> Order:
+        """Check what can be checked before anything is ended or started for it; raises `BadRequestError`.
+
+        `shell` is the policy's unless another is given, as for a run that is started again: what its command is written
+        in does not change with a setting. Raises `InternalError` where it is gone.
+        """
+        shell = shell or self._policy.shell
+        if not os.access(shell, os.X_OK):
+            raise InternalError(f"The shell {shell} can't be executed: it is gone, or its rights have changed.")
+        directory = self._directory(cwd)
+        account, login = look_up(self._policy.run_as) if self._policy.run_as else (None, {})
+        if lost := names_dropped(shell, account, env):
+            raise names_lost(shell, lost)
         environment = process_environment(env, login)
         sizes = [len(name) + len(value) + 2 for name, value in environment.items()]
         # Half of ARG_MAX is left to the command and the pointers that execve(2) also counts.
         if max(sizes, default=0) > MAX_STRING or sum(sizes) > os.sysconf("SC_ARG_MAX") // 2:
             raise environment_too_large()
-        return Order(command, directory, dict(env), environment, log_file)
+        return Order(command, shell, directory, dict(env), environment, log_file)
+
+    def _directory(self, cwd: str | None) -> str:
+        """Return the absolute path of the directory to start in; raises `BadRequestError` where that can't be entered.
+
+        The service's own is known by its path, as it may have been removed and made again: then the one that it has
+        open is no place any more, and even its name can't be had (getcwd(2)).
+        """
+        if cwd is not None and cwd.startswith("/"):
+            directory = cwd
+        else:
+            directory = str((self._policy.working_dir or Path.cwd()) / (cwd or "."))
+        try:
+            # The last component "." makes the system itself say whether it is a directory that may be entered.
+            os.stat(f"{directory}/.")  # noqa: PTH116  pathlib would take the dot away
+        except OSError as error:
+            raise directory_unusable(directory, error, given=cwd) from error
+        return directory
 
     def start(self, order: Order) -> Run:
         """Start the run and make it the current one; raises `BadRequestError` and `InternalError`."""
@@ -123,7 +146,7 @@ class Starter:
         return RunRecord(
             run_id=Path(path).stem,
             command=order.command,
-            shell=self._policy.shell,
+            shell=order.shell,
             cwd=order.cwd,
             account=look_up(self._policy.run_as)[0].pack() if self._policy.run_as else "",
             env=order.env,

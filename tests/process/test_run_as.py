@@ -14,6 +14,10 @@ from tests.process.conftest import alive, content, ended, printed
 from tests.support import require, wait_until
 
 NAME = "nobody"
+SESSION = (
+    *("XDG_RUNTIME_DIR", "XDG_SESSION_ID", "XDG_CONFIG_HOME", "MAIL", "SUDO_USER", "SUDO_COMMAND", "SSH_AUTH_SOCK"),
+    *("SSH_CONNECTION", "DBUS_SESSION_BUS_ADDRESS", "XAUTHORITY", "DOAS_USER", "PKEXEC_UID", "KRB5CCNAME"),
+)
 
 
 @pytest.fixture
@@ -46,6 +50,41 @@ def test_the_process_is_that_user(pm: ProcessManager) -> None:
     assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0
     assert fields["NoNewPrivs"] == "1"
     assert shown.endswith(f"{user.pw_dir} {NAME} {NAME}")
+
+
+def test_nothing_of_the_service_s_own_session_is_inherited(pm: ProcessManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a login or sudo set for the service's user does not reach the other user's command; the rest does."""
+    session = dict.fromkeys(SESSION, "/root's")
+    for name, value in {**session, "CARGO_HOME": "/opt/cargo", "HOME": "/root", "USER": "root"}.items():
+        monkeypatch.setenv(name, value)
+    environment = dict(line.split("=", 1) for line in output_of(pm, "env").splitlines())
+    assert session.keys() & environment.keys() == set()
+    assert "/root's" not in environment.values()
+    user = pwd.getpwnam(NAME)
+    assert (environment["HOME"], environment["USER"], environment["CARGO_HOME"]) == (user.pw_dir, NAME, "/opt/cargo")
+
+
+def test_the_shell_is_asked_as_that_user(tmp_path: Path, place: Path) -> None:
+    """What a shell does with a name is found out with the user's rights: it may be that user's to change."""
+    shell = place / "shell"
+    shell.write_text(
+        '#!/bin/bash\nid -u >> "$0.seen"\ngrep NoNewPrivs /proc/self/status >> "$0.seen"\nexec bash "$@"\n'
+    )
+    shell.chmod(0o755)
+    (place / "shell.seen").touch()
+    (place / "shell.seen").chmod(0o666)
+    manager = ProcessManager(tmp_path / "logs", Policy(shell=str(shell), run_as=NAME))
+    try:
+        assert output_of(manager, "env | grep odd") == ""
+        manager.start("env | grep odd", cwd="/", env={"odd.name": "1"})
+        ended(manager)
+        assert content(manager) == "odd.name=1"
+    finally:
+        manager.shut_down(0.0)
+        manager.close()
+    lines = (place / "shell.seen").read_text().splitlines()
+    assert len(lines) == 3 * 2  # the two commands, and the one question
+    assert set(lines) == {str(pwd.getpwnam(NAME).pw_uid), "NoNewPrivs:\t1"}
 
 
 def test_standard_streams_can_be_opened_by_name(pm: ProcessManager) -> None:

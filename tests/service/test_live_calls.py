@@ -25,8 +25,16 @@ SERVICE_NAMES = {
     "MAKELEVEL": "1",
     "MFLAGS": "-n",
     "SERVER_SOFTWARE": "none",
+    "INVOCATION_ID": "0123456789abcdef0123456789abcdef",
+    "JOURNAL_STREAM": "8:1",
+    "WATCHDOG_USEC": "1",
 }
-FOREIGN = re.compile(r"LLM_SHELL_.*|GUNICORN_.*|SERVER_SOFTWARE|NOTIFY_SOCKET|LISTEN_.*|MAKE.*|MFLAGS")
+FOREIGN = re.compile(
+    r"LLM_SHELL_.*|GUNICORN_.*|SERVER_SOFTWARE|NOTIFY_SOCKET|LISTEN_.*|MAKE.*|MFLAGS|INVOCATION_ID|JOURNAL_STREAM"
+    r"|WATCHDOG_.*|SSH_CLIENT"
+)
+# The shell's own doing: where it is and was, how many are above it, and what it runs (bash(1)).
+SHELL_NAMES = dict.fromkeys(("PWD", "OLDPWD", "SHLVL", "_"), "")
 DEFAULTS = {"PYTHONUNBUFFERED": "1", "PAGER": "cat", "GIT_PAGER": "cat", "TERM": "dumb"}
 
 
@@ -128,8 +136,7 @@ def test_environment(service: Service, process: Path) -> None:
     seen = environment(process)
     assert [name for name in seen if FOREIGN.fullmatch(name)] == []
     expected = {name: value for name, value in master.items() if not FOREIGN.fullmatch(name)} | DEFAULTS
-    # The shell's own doing: it says where it is.
-    assert {**seen, "PWD": ""} == {**expected, "PWD": ""}
+    assert {**seen, **SHELL_NAMES} == {**expected, **SHELL_NAMES}
 
 
 def test_callers_environment(service: Service) -> None:
@@ -190,7 +197,8 @@ def test_modes(service: Service, process: Path) -> None:  # noqa: ARG001  it has
 
 def test_command_is_on_no_other_command_line(service: Service) -> None:
     """Of all processes only the shell shows the command in its arguments, since it may hold a secret."""
-    pid = service.start("echo ready; sleep 300 # a-secret-of-the-caller")["process_pid"]
+    # Not the last of the command, whose place the shell would give to it.
+    pid = service.start("echo ready; sleep 300; : a-secret-of-the-caller")["process_pid"]
     service.wait_for_output("ready")
     around = {service.pid, *service.workers, parent(pid)}
     shown = {each for each in around | {pid} if b"a-secret-of" in Path(f"/proc/{each}/cmdline").read_bytes()}

@@ -15,6 +15,7 @@ import pytest
 
 from app.addresses import is_loopback, split_port
 from app.config import Settings, SettingsError, load_settings, require_token_for
+from app.process.shells import default_shell
 
 TOKEN = "correct-horse-battery"  # noqa: S105 (a token of these tests alone)
 # Only a service of root's may start commands as somebody else.
@@ -40,13 +41,13 @@ def faults_of(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -
 
 def test_defaults(directory: Path) -> None:
     """With nothing set, the documented defaults hold, and the log directory is absolute."""
-    assert load_settings() == Settings(  # noqa: S604 (shell is a field here)
+    assert load_settings() == Settings(
         host="127.0.0.1",
         port=8000,
         bind=None,
         log_dir=directory / "logs",
         default_restart_timeout=10,
-        shell="/bin/sh",
+        shell=default_shell(),
         token=None,
         trusted_hosts=(),
         trusted_proxies=(),

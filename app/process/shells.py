@@ -1,0 +1,99 @@
+"""The shell that runs commands: which it is, how it takes one, and which variables it hands on."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from app.process.account import Account
+
+# Looked at before PATH, whose directories may come from whoever started the service.
+_USUAL_PLACES = ("/bin/bash", "/usr/bin/bash")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# A shell that takes longer to come up, over a start-up file of its own, is not asked any further.
+_PROBE_TIMEOUT = 5.0
+# The same in every shell, also where it is no POSIX shell; what cat was started with is what the shell handed on.
+_SHOW_ENVIRONMENT = "cat /proc/self/environ"
+_SENTINEL = b"LANG"
+_ROOT = str(Path(__file__).resolve().parents[2])
+_AS_ANOTHER = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from app.process.account import execute; execute(sys.argv[2:])"
+)
+
+
+def default_shell() -> str:
+    """Return the path of bash where this machine has one, else `/bin/sh`.
+
+    Models write bash (`&>`, `[[`, `pipefail`, arrays), and it replaces itself by a single command, so that pid and exit
+    code are the tool's own. Entries of PATH that are not absolute are passed over: they would mean what a command left
+    in the service's working directory.
+    """
+    for path in _USUAL_PLACES:
+        if os.access(path, os.X_OK):
+            return path
+    entries = [entry for entry in os.environ.get("PATH", "").split(os.pathsep) if entry.startswith("/")]
+    return shutil.which("bash", path=os.pathsep.join(entries)) or "/bin/sh"
+
+
+def options_for(shell: str, account: Account | None, command: str) -> list[str]:
+    """Return what stands between the shell and the command.
+
+    `--` ends the options where the command would be taken for one (`-build`, `+x`). Not every shell knows it: fish
+    takes the word after `-c` for the command, whatever it begins with.
+    """
+    if command.startswith(("-", "+")) and _takes_dashes(shell, account and account.pack()):
+        return ["-c", "--"]
+    return ["-c"]
+
+
+def names_dropped(shell: str, account: Account | None, names: Iterable[str]) -> list[str]:
+    """Return those of these variables that a program started by the shell would not get.
+
+    POSIX leaves it to the shell what becomes of names that are no identifiers; bash hands them on, dash does not. So
+    the shell itself is asked, where there is such a name. One that can't be asked is not said to drop anything.
+    """
+    odd = frozenset(name for name in names if not _IDENTIFIER.fullmatch(name))
+    return sorted(_odd_names_dropped(shell, account and account.pack(), odd)) if odd else []
+
+
+@lru_cache(maxsize=16)
+def _odd_names_dropped(shell: str, account: str | None, names: frozenset[str]) -> frozenset[str]:
+    encoded = {name.encode(): name for name in names}
+    seen = _environment_through([shell, "-c"], account, encoded)
+    return frozenset(name for entry, name in encoded.items() if entry not in seen) if seen else frozenset()
+
+
+@lru_cache(maxsize=16)
+def _takes_dashes(shell: str, account: str | None) -> bool:
+    return bool(_environment_through([shell, "-c", "--"], account, ()))
+
+
+def _environment_through(begin: Sequence[str], account: str | None, names: Iterable[bytes]) -> set[bytes]:
+    """Return the names of the variables that reach a program through a shell begun so; empty where that fails.
+
+    As the commands' user, who may be able to change the shell, and with that user's rights alone.
+    """
+    command = [*begin, _SHOW_ENVIRONMENT]
+    if account is not None:
+        command = [sys.executable, "-I", "-S", "-c", _AS_ANOTHER, _ROOT, account, *command]
+    path = os.environb.get(b"PATH", os.defpath.encode())
+    environment = {b"PATH": path, _SENTINEL: b"C", **dict.fromkeys(names, b"1")}
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(  # noqa: S603  the operator's shell, and a command of ours
+            command,
+            env=environment,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_PROBE_TIMEOUT,
+            check=False,
+        )
+        seen = {entry.partition(b"=")[0] for entry in done.stdout.split(b"\0")}
+        return seen if _SENTINEL in seen else set()
+    return set()
