@@ -6,22 +6,26 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from gunicorn.config import Chdir
 from gunicorn.errors import HaltServer
 
-from app.config import ENV_FILE, Settings, SettingsError, load_settings, require_token_for
+from app.config import Settings, SettingsError, load_settings, require_token_for
 from app.exceptions import LLMShellError
+from app.listening import require_free
 from app.log.quoting import ESCAPES_QUICKLY
 from app.master import Patience
 from app.process.account import look_up
-from app.process.boot import SITE_PACKAGES
 from app.process.reach import changeable_by
 from app.process.reaper import become_subreaper
 from app.process.standby import await_abandoned
-from app.supervisor import supervisor
+from app.supervisor import CLAIM_TIMEOUT, supervisor
+from app.terminal import Terminal
 from app.worker import ShellWorker
+from app.workplace import remarks
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -37,6 +41,7 @@ ONE_WORKER = (
     "LLM Shell runs exactly one worker, since the state of its process lives in it; requests share its threads instead "
     "(LLM_SHELL_THREADS)"
 )
+terminal = Terminal()
 # What gunicorn listens on, which its own options or systemd may have made other than the settings say.
 _addresses: list[object] = []
 _patience: list[Patience] = []
@@ -87,20 +92,24 @@ def _inherited_addresses() -> list[object]:
 
 def on_starting(server: "Arbiter") -> None:
     """Refuse what can't work, with one line each; then claim the log directory."""
+    deadline = time.monotonic() + CLAIM_TIMEOUT
     settings = load_settings()
+    _log_to_gunicorn()
     _check_workers(server.cfg)
-    _addresses.extend(_inherited_addresses() or server.cfg.address)
+    inherited = _inherited_addresses()
+    _addresses.extend(inherited or server.cfg.address)
     try:
         require_token_for(_addresses, settings)
         _require_logs_out_of_reach(settings)
         supervisor.claim(settings)
+        if not inherited:
+            _require_free_addresses(server.cfg, settings, deadline)
     except (SettingsError, LLMShellError) as error:
         _refuse(str(error))
     become_subreaper()
     _patience.append(Patience(server))
-    _log_to_gunicorn()
-    if settings.run_as is not None:
-        _warn_of_reach(settings.run_as)
+    for remark in remarks(settings, Path.cwd()):
+        _log.warning("%s", remark)
     if not ESCAPES_QUICKLY:
         _log.info("Without ssrjson a flood of output costs more processor time (requirements-quick.txt).")
 
@@ -111,7 +120,7 @@ def post_fork(server: "Arbiter", worker: object) -> None:  # noqa: ARG001  gunic
     gunicorn puts the working directory first on the path, where a command may have left a `flask.py`.
     """
     become_subreaper()
-    here = Path.cwd()
+    here = supervisor.working_dir
     if here != ROOT:
         sys.path[:] = [entry for entry in sys.path if entry and Path(entry) != here]
 
@@ -125,7 +134,8 @@ def on_reload(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
 def when_ready(server: "Arbiter") -> None:
     """Let SIGTERM to the master begin the end of the tree at once, before gunicorn waits for the worker's requests.
 
-    A /restart may be among them, with ten minutes of grace to give: it is overtaken, and nothing is started.
+    A /restart may be among them, with ten minutes of grace to give: it is overtaken, and nothing is started. The end of
+    the terminal is such an order, too, while any other SIGHUP is one to reload.
     """
     queue_signal = server.signal
 
@@ -135,7 +145,16 @@ def when_ready(server: "Arbiter") -> None:
             _begin_stop()
         queue_signal(number, frame)
 
+    def hang_up(number: int, frame: "FrameType | None") -> None:
+        if terminal.hung_up():
+            stop(signal.SIGTERM, frame)
+        else:
+            queue_signal(number, frame)
+
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, hang_up)
+    terminal.keep_in_view()
+    _guard_reload(server)
 
 
 def _begin_stop() -> None:
@@ -144,6 +163,34 @@ def _begin_stop() -> None:
         threading.Thread(target=supervisor.begin_stop, name="begin-stop", daemon=True).start()
     except RuntimeError:  # all that CPython tells of pthread_create(3)'s EAGAIN
         supervisor.begin_stop()
+
+
+def _guard_reload(server: "Arbiter") -> None:
+    """Refuse a reload while the directory is gone that gunicorn enters for it, and without which it would end.
+
+    It asks for the name of the one it is in before that, which a removed one does not have any more (getcwd(2)).
+    """
+    reload = server.handle_hup
+
+    def handle_hup() -> None:
+        try:
+            os.chdir(server.cfg.chdir)
+            os.chdir(Chdir.default)
+        except OSError as error:
+            _log.warning("Reload: the old settings stay in force. %s: %s.", error.filename, error.strerror)
+        else:
+            reload()
+
+    server.handle_hup = handle_hup  # type: ignore[method-assign]  # gunicorn has no hook there
+
+
+def _require_free_addresses(config: "Config", settings: Settings, deadline: float) -> None:
+    """Refuse an address that can't be had, naming the setting that it comes from."""
+    setting = "LLM_SHELL_BIND" if settings.bind else "LLM_SHELL_PORT"
+    if config.settings["bind"].get() != [bind_address(settings)]:
+        setting = "--bind"
+    for address in config.address:
+        require_free(address, setting, reuse_port=config.reuse_port, deadline=deadline)
 
 
 def _require_logs_out_of_reach(settings: Settings) -> None:
@@ -159,23 +206,6 @@ def _require_logs_out_of_reach(settings: Settings) -> None:
                 "there. Make a directory of root's below directories of root's, for instance with "
                 "`install -d -m 0700 /var/lib/llm-shell/logs`, and set LLM_SHELL_LOG_DIR to it."
             ]
-        )
-
-
-def _warn_of_reach(user: str) -> None:
-    """Say what of the service, which runs as root, the commands' user could change.
-
-    No refusal: that user's own directory is a natural place to start the service in, and nothing is lost before a start
-    or a reload reads what was put there.
-    """
-    code = [ROOT / "wsgi.py", ROOT / "gunicorn.conf.py", *(ROOT / "app").rglob("*")]  # compiled code among it
-    found = changeable_by(look_up(user)[0], [Path.cwd(), ENV_FILE, Path(sys.executable), Path(SITE_PACKAGES), *code])
-    if found:
-        _log.warning(
-            "LLM_SHELL_RUN_AS does not hold %s back for long: that user may write to %s, and so give this service, "
-            "which runs as root, other settings or other code. Take the right away, or start the service elsewhere.",
-            user,
-            ", ".join(str(path) for path in found if path.parent not in found),
         )
 
 
@@ -211,6 +241,8 @@ def on_exit(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
     if isinstance(sys.exc_info()[1], HaltServer):
         _log.error("The master ends for a fault of its own: the command runs on, and the next service takes it over.")
         return
+    if terminal.closed:
+        _log.info("The terminal was closed that the service was started in.")
     supervisor.stop()
     await_abandoned(STANDBY_TIMEOUT)
 

@@ -14,6 +14,7 @@ from app.config import Settings
 from app.exceptions import ConflictError, InternalError
 from app.log.manager import LogManager, LogPage
 from app.process.manager import Policy, ProcessManager
+from app.process.tree import read_member
 
 logger = logging.getLogger(__name__)
 # What a stopping service gives the tree before SIGKILL.
@@ -56,12 +57,15 @@ class Supervisor:
         """
         log_dir = LogManager(settings.log_dir, group_read=settings.log_group_read).log_dir
         fd = os.open(log_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if not _lock_within(fd, CLAIM_TIMEOUT):
-            os.close(fd)
-            raise ConflictError(
-                f"Another service already uses the log directory {log_dir}: stop it, or set "
-                "LLM_SHELL_LOG_DIR to another directory."
-            )
+        if not _lock_within(fd, 0.0):
+            holder = _holder(fd)
+            logger.info("%s uses the log directory %s: waiting up to 5 s for it to go.", holder, log_dir)
+            if not _lock_within(fd, CLAIM_TIMEOUT):
+                os.close(fd)
+                raise ConflictError(
+                    f"{holder} already uses the log directory {log_dir}: stop it, or set "
+                    "LLM_SHELL_LOG_DIR to another directory."
+                )
         self._give_up_claim()
         self.working_dir = Path.cwd()
         self._claim = fd
@@ -185,14 +189,30 @@ class Supervisor:
 def _lock_within(fd: int, timeout: float) -> bool:
     """Take an exclusive lock; False after `timeout` seconds. flock(2) knows no timeout, so it is asked repeatedly."""
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
+    while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
             time.sleep(0.05)
         else:
             return True
-    return False
+
+
+def _holder(fd: int) -> str:
+    """Name the service that has the lock: /proc/locks tells who took it, as far as that is still there (proc_locks(5)).
+
+    After a master's death it is its worker that holds the lock a moment longer.
+    """
+    status = os.fstat(fd)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5] == place and read_member(int(fields[4])) is not None:
+                return f"Another service (pid {fields[4]})"
+    return "Another service"
 
 
 def serve(settings: Settings) -> Supervisor:

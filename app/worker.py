@@ -14,6 +14,7 @@ from typing import Any
 from gunicorn.config import Config
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from app.greeting import greet
 from app.heads import HEAD_TIMEOUT, Heads, Lingering
 from app.problems import whole_answer
 from app.process.descriptors import lift_limit
@@ -82,8 +83,12 @@ class ShellWorker(ThreadWorker):
         return Threads(self.cfg.threads + OPERATION_THREADS)
 
     def init_signals(self) -> None:
-        """Take signals as a worker does, from now on, and those that came since the fork."""
+        """Take signals as a worker does, from now on, and those that came since the fork.
+
+        The hang-up of a terminal reaches its whole process group, and is the master's to act on.
+        """
         super().init_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  gunicorn's signature
@@ -102,6 +107,7 @@ class ShellWorker(ThreadWorker):
     def _serve_application(self, application: Any) -> None:
         self.wsgi = application
         self._stand_in = None
+        greet([listener.getsockname() for listener in self.sockets], "https" if self.cfg.is_ssl else "http")
 
     def run(self) -> None:
         """Serve."""

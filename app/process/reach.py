@@ -1,9 +1,9 @@
-"""What a user may change, as the system itself sees it."""
+"""What a user may change, read and enter, as the system itself sees it."""
 
 import ctypes
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from app.process.account import Account
@@ -12,24 +12,40 @@ from app.process.account import Account
 def changeable_by(account: Account, paths: Iterable[Path]) -> list[Path]:
     """Return what this user may write to or owns, of the paths and of all that leads to them; sorted.
 
-    Asked in a child that has become that user, so that whatever decides, access lists included, has its say. Who owns a
-    thing may give himself any right to it (chmod(2)).
+    Who owns a thing may give himself any right to it (chmod(2)).
     """
-    candidates = sorted(_way_to(paths))
+    return _ask(account, sorted(_way_to(paths)), _may_change)
+
+
+def readable_by(account: Account, paths: Iterable[Path]) -> list[Path]:
+    """Return which of these files and directories this user may read, by the way that the paths name."""
+    return _ask(account, sorted(paths), _may_read)
+
+
+def usable_by(account: Account, paths: Iterable[Path]) -> list[Path]:
+    """Return which of these directories this user may enter, and which of these programs execute."""
+    return _ask(account, sorted(paths), _may_use)
+
+
+def _ask(account: Account, paths: Sequence[Path], question: Callable[[Path], bool]) -> list[Path]:
+    """Return the paths for which the answer is yes.
+
+    Asked in a child that has become that user, so that whatever decides, access lists included, has its say.
+    """
     answer, told = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
         try:
             account.become(ctypes.CDLL(None))
             with open(told, "wb") as stream:  # noqa: PTH123  a descriptor
-                stream.write(bytes(_may_change(path) for path in candidates))
+                stream.write(bytes(question(path) for path in paths))
         finally:
             os._exit(0)
     os.close(told)
     with open(answer, "rb") as stream:  # noqa: PTH123  a descriptor
         rights = stream.read()
     os.waitpid(child, 0)
-    return [path for path, right in zip(candidates, rights, strict=False) if right]
+    return [path for path, right in zip(paths, rights, strict=False) if right]
 
 
 def _way_to(paths: Iterable[Path]) -> set[Path]:
@@ -68,3 +84,12 @@ def _may_change(path: Path) -> bool:
     except OSError:
         return False
     return os.getuid() in owners or os.access(path, os.W_OK)
+
+
+def _may_read(path: Path) -> bool:
+    """Tell whether this process's user may read a file, or list and enter a directory."""
+    return os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)
+
+
+def _may_use(path: Path) -> bool:
+    return os.access(path, os.X_OK)

@@ -1,0 +1,57 @@
+"""What the service says once it is up: where it listens, where its page is, and a call to begin with."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+from collections.abc import Sequence
+
+from app.addresses import show
+from app.config import PREFIX
+from app.exceptions import LLMShellError
+from app.supervisor import supervisor
+
+_log = logging.getLogger("gunicorn.error")
+# One byte that master and workers share (mmap(2)): a worker says it that comes up first, those after it do not.
+_said = mmap.mmap(-1, 1)
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where to connect to what listens on every address
+_BODY = """-H 'Content-Type: application/json' -d '{"command": "echo hello"}'"""
+
+
+def greet(names: Sequence[object], scheme: str) -> None:
+    """Log three lines, once in a service's life; `names` are what getsockname(2) gives of its sockets.
+
+    The first call starts a command, or looks at the one that was found alive, beside which nothing starts.
+    """
+    if _said[0]:
+        return
+    _said[0] = 1
+    shown = [show(name) if _is_path(name) else f"{scheme}://{show(name)}" for name in names]
+    curl, url = _way_to(names[0], scheme)
+    over = f" (over {shown[0]})" if _is_path(names[0]) else ""
+    token = f'-H "Authorization: Bearer ${PREFIX}TOKEN" ' if supervisor.settings and supervisor.settings.token else ""
+    _log.info("LLM Shell is up, at %s", " and ".join(shown))
+    _log.info("The API as a page: %s/docs%s", url, over)
+    call = f"{url}/status {token}" if _is_busy() else f"{url}/start {token}{_BODY}"
+    _log.info("A first call: %s%s", curl, call.rstrip())
+
+
+def _is_busy() -> bool:
+    try:
+        status = supervisor.get_status()
+    except LLMShellError:
+        return False
+    return status["status"] == "running" or bool(status["leftover_pids"])
+
+
+def _is_path(name: object) -> bool:
+    return isinstance(name, str | bytes)
+
+
+def _way_to(name: object, scheme: str) -> tuple[str, str]:
+    """Return how curl reaches this, and the beginning of the URL."""
+    match name:
+        case (str(host), int(port), *_):
+            return "curl ", f"{scheme}://{show((_ANY.get(host, host), port))}"
+        case _:
+            return f"curl --unix-socket {show(name)} ", f"{scheme}://localhost"

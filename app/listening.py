@@ -1,0 +1,150 @@
+"""Whether the service can listen where it is to, and what keeps it from that."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import pwd
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from app.addresses import show
+from app.exceptions import ConflictError
+from app.process.tree import command_line, read_member
+
+logger = logging.getLogger(__name__)
+_LISTEN = "0A"  # TCP_LISTEN, include/net/tcp_states.h
+_POLL_INTERVAL = 0.05
+_SHOWN_CHARACTERS = 80
+
+
+class _Row(NamedTuple):
+    """One socket of /proc/net/tcp (proc_pid_net(5))."""
+
+    listens: bool
+    uid: int
+    inode: str
+
+
+def require_free(address: object, setting: str, *, reuse_port: bool, deadline: float) -> None:
+    """Refuse an address that can't be listened on, by raising `ConflictError` with one line.
+
+    One that nobody is found to hold, as when a process that had it is just ending, is waited for until `deadline`.
+    gunicorn's own way with any of these is five tries, a second apart, and then the errno.
+    """
+    waited = False
+    while True:
+        match address:
+            case (str(host), int(port), *_):
+                refusal = _refusal_of_port(host, port, setting, reuse_port=reuse_port)
+            case str(path) if path.startswith("/"):
+                refusal = _refusal_of_socket(path, setting)
+            case _:  # an inherited descriptor, or an abstract name
+                return
+        if refusal is None:
+            return
+        words, holder_known = refusal
+        if holder_known or time.monotonic() > deadline:
+            raise ConflictError(words)
+        if not waited:
+            logger.info("%s Waiting up to %.0f s for it.", words, deadline - time.monotonic())
+            waited = True
+        time.sleep(_POLL_INTERVAL)  # no event tells that an address is free
+
+
+def _refusal_of_port(host: str, port: int, setting: str, *, reuse_port: bool) -> tuple[str, bool] | None:
+    """Return why this can't be listened on, and whether waiting is of no use; None when it can."""
+    failure = _try(host, port, reuse_port=reuse_port)
+    if failure is None:
+        return None
+    place, number = show((host, port)), getattr(failure, "errno", None)
+    if number != errno.EADDRINUSE:
+        words = getattr(failure, "strerror", None) or str(failure)
+        advice = " Ports below 1024 are root's." if number in {errno.EACCES, errno.EPERM} else ""
+        return f"{setting}: can't listen on {place}: {words}.{advice}", True
+    holder = _holder_of_port(port)
+    words = f"{setting}: {place} is taken by {holder or 'a process that does not show'}: end that, or choose another."
+    return words, holder is not None
+
+
+def _try(host: str, port: int, *, reuse_port: bool) -> OSError | UnicodeError | None:
+    """Listen there for a moment, in gunicorn's way; return what keeps us from it."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuse_port))
+            probe.bind((host, port))
+            probe.listen(1)
+    except (OSError, UnicodeError) as error:  # the latter for a name that DNS can't have
+        return error
+    return None
+
+
+def _holder_of_port(port: int) -> str | None:
+    """Say who has this port; None when that does not show, as for a process that is ending or in a container."""
+    rows = sorted(_rows_of(port), reverse=True)
+    for row in rows:
+        if (pid := _process_with(f"socket:[{row.inode}]")) is not None:
+            return _describe(pid)
+    others = [row.uid for row in rows if os.geteuid() not in {0, row.uid}]
+    return f"a process of {_user_name(others[0])}" if others else None
+
+
+def _rows_of(port: int) -> Iterator[_Row]:
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in Path("/proc/net", name).read_text().splitlines()[1:]:
+                fields = line.split()
+                if int(fields[1].rpartition(":")[2], 16) == port:
+                    yield _Row(fields[3] == _LISTEN, int(fields[7]), fields[9])
+
+
+def _process_with(target: str) -> int | None:
+    """Return the pid of the oldest process that we may see to have this open: a server, rather than its workers."""
+    found: list[tuple[int, int]] = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError):  # it ended, or is another user's
+            links = (str(descriptor.readlink()) for descriptor in (entry / "fd").iterdir())
+            if target in links and (member := read_member(int(entry.name))) is not None:
+                found.append((member.start_ticks, member.pid))
+    return min(found)[1] if found else None
+
+
+def _refusal_of_socket(path: str, setting: str) -> tuple[str, bool] | None:
+    """Return why a Unix socket can't be made there; gunicorn would remove the one that another service listens on."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):  # none, or one that nobody listens on any more
+            return None
+        except BlockingIOError:  # its queue is full (unix(7))
+            return f"{setting}: {path} is taken: end who listens there, or choose another.", True
+        except OSError as error:
+            return f"{setting}: {path} is there, and can't be looked into: {error.strerror}.", True
+        credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, _uid, _gid = struct.unpack("3i", credentials)
+    # The listener is whoever called listen(2): a master that is gone leaves its worker a moment longer.
+    holder = _describe(pid) if pid and read_member(pid) is not None else None
+    words = f"{setting}: {path} is taken by {holder or 'a process that does not show'}: end that, or choose another."
+    return words, holder is not None
+
+
+def _describe(pid: int) -> str:
+    words = command_line(pid)
+    return f"pid {pid} ({words if len(words) <= _SHOWN_CHARACTERS else words[:_SHOWN_CHARACTERS] + '…'})"
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"

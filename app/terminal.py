@@ -1,0 +1,51 @@
+"""The terminal that the service was started in, and its end."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+
+# Between two looks; a hang-up's signal comes within milliseconds, so one that comes two looks later is another matter.
+LOOK_INTERVAL = 5.0
+
+
+class Terminal:
+    """Tell a hang-up of the terminal from a SIGHUP that was sent for its own sake.
+
+    When a terminal is closed the kernel takes it from every process of its session, and signals the session's leader,
+    normally a shell, that passes the signal on to its jobs (tty_signal_session_leader(), drivers/tty/tty_jobctrl.c). So
+    it is a hang-up when a terminal was there a moment ago, and is no more. A service that goes on without its
+    terminal, since the shell was left by `exit`, had no signal then: later ones are orders to reload. Nor is it one
+    where whoever started the service had it ignored (nohup(1)).
+    """
+
+    def __init__(self) -> None:
+        self._there = _has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+        self._missed = False
+        self.closed = False
+
+    def keep_in_view(self) -> None:
+        """Look regularly, from now on, whether it is still there; in this process's main thread.
+
+        By a timer, which no forked child inherits (setitimer(2)) and which needs no thread.
+        """
+        if self._there:
+            signal.signal(signal.SIGALRM, self._look)
+            signal.setitimer(signal.ITIMER_REAL, LOOK_INTERVAL, LOOK_INTERVAL)
+
+    def hung_up(self) -> bool:
+        """Tell, at a SIGHUP, whether the terminal has just been closed; remembered in `closed`."""
+        self.closed = self._there and not _has_terminal()
+        return self.closed
+
+    def _look(self, _number: int, _frame: FrameType | None) -> None:
+        if _has_terminal():
+            return
+        if self._missed:
+            self._there = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        self._missed = True
+
+
+def _has_terminal() -> bool:
+    """Tell whether this process has a controlling terminal: field 7 of /proc/PID/stat (proc_pid_stat(5))."""
+    return Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()[4] != "0"

@@ -1,0 +1,65 @@
+"""The directory that commands begin in, and the service's own files: what of them is worth a word at the start."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.config import ENV_FILE, Settings
+from app.process.account import Account, look_up
+from app.process.boot import SITE_PACKAGES
+from app.process.reach import changeable_by, readable_by, usable_by
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def remarks(settings: Settings, directory: Path) -> Iterator[str]:
+    """Return, a line each, what commands find there, what their user can't reach, and what that user could change.
+
+    No refusals: a user's own directory is a natural place to start the service in.
+    """
+    if settings.run_as is None:
+        yield from _exposed(settings, directory, None)
+        return
+    account = look_up(settings.run_as)[0]
+    yield from _changeable(settings.run_as, account, directory)
+    usable = usable_by(account, [directory, Path(settings.shell)])
+    if directory in usable:
+        yield from _exposed(settings, directory, account)
+    else:
+        yield (
+            f"LLM_SHELL_RUN_AS: {settings.run_as} can't enter {directory}, where commands begin that don't say where: "
+            'send "cwd", or start the service in a directory that this user may enter.'
+        )
+    if Path(settings.shell) not in usable:
+        yield f"LLM_SHELL_RUN_AS: {settings.run_as} can't execute the shell {settings.shell}: no command will start."
+
+
+def _changeable(user: str, account: Account, directory: Path) -> Iterator[str]:
+    """Name what of the service, which runs as root, the commands' user could change.
+
+    Nothing is lost before a start or a reload reads what was put there.
+    """
+    code = [ROOT / "wsgi.py", ROOT / "gunicorn.conf.py", *(ROOT / "app").rglob("*")]  # compiled code among it
+    paths = [directory, directory / ENV_FILE, Path(sys.executable), Path(SITE_PACKAGES), *code]
+    if found := changeable_by(account, paths):
+        named = ", ".join(str(path) for path in found if path.parent not in found)
+        yield (
+            f"LLM_SHELL_RUN_AS does not hold {user} back for long: that user may write to {named}, and so give this "
+            "service, which runs as root, other settings or other code. Take the right away, or start the service "
+            "elsewhere."
+        )
+
+
+def _exposed(settings: Settings, directory: Path, account: Account | None) -> Iterator[str]:
+    """Name the settings file and the logs where they lie in the way of `python3 -m http.server`, tar or git add."""
+    own = {directory / ENV_FILE: str(ENV_FILE), settings.log_dir: "logs"}
+    inside = [path for path in own if path.exists() and path.resolve().is_relative_to(directory.resolve())]
+    if account is not None:
+        inside = readable_by(account, inside)
+    if inside:
+        yield (
+            f"Commands begin in {directory}, which holds this service's {' and '.join(own[path] for path in inside)}: "
+            'send "cwd" for one that serves or packs up its directory, or start the service in a directory of its own.'
+        )

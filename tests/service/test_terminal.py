@@ -1,0 +1,143 @@
+"""A service that was started in a terminal ends with it; for any other, SIGHUP is the order to reload."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+
+import pytest
+
+from tests.service.conftest import WSGI_APP, Services
+from tests.service.harness import ROOT, Service, alive, parent
+from tests.support import command_line, descendants, wait_until
+
+# A session's leader without a terminal gets the one that it opens first (tty(4)).
+LEADER = "import os, sys; os.dup2(os.open(sys.argv[1], os.O_RDWR), 0); os.execvp(sys.argv[2], sys.argv[2:])"
+WATCHER = """
+import signal, sys
+from app import terminal
+terminal.LOOK_INTERVAL = 0.05
+here = terminal.Terminal()
+here.keep_in_view()
+heard = []
+signal.signal(signal.SIGHUP, lambda *_: heard.append(here.hung_up()))
+print("ready", flush=True)
+while not heard:
+    signal.pause()
+while signal.getitimer(signal.ITIMER_REAL)[0]:
+    signal.pause()
+print(heard[0], here.hung_up(), flush=True)
+"""
+
+
+@contextmanager
+def terminal() -> Iterator[tuple[FileIO, str]]:
+    """Open a terminal: return its master, whose end closes it, and the path of its other side."""
+    master, slave = os.openpty()
+    with ExitStack() as cleanup:
+        screen = cleanup.enter_context(closing(FileIO(master, "r+")))
+        cleanup.callback(os.close, slave)
+        yield screen, os.ttyname(slave)
+
+
+def tree_of(service: Service) -> set[int]:
+    """Start a command with a child in a session of its own, and return the pids of both."""
+    pid = service.start("setsid sleep 300 & echo child $!; exec sleep 300")["process_pid"]
+    child = int(service.wait_for_output("child").split()[1])
+    return {pid, child}
+
+
+def in_terminal(serve: Services, path: str, *wrapper: str) -> Service:
+    """Start a service that leads the session of this terminal, and return it when it answers."""
+    return serve(command=[sys.executable, "-c", LEADER, path, *wrapper, *WSGI_APP])
+
+
+def test_a_closed_terminal_ends_service_and_tree(serve: Services) -> None:
+    """Closing the terminal stops the service as SIGTERM does: the tree is gone when the master is, and that is said."""
+    with terminal() as (screen, path):
+        service = in_terminal(serve, path)
+        tree = tree_of(service)
+        screen.close()
+        assert service.wait() == 0
+    assert not [pid for pid in tree if alive(pid)]
+    assert "The terminal was closed that the service was started in." in service.text
+
+
+def test_a_reload_in_a_terminal(serve: Services) -> None:
+    """SIGHUP from elsewhere, while the terminal is open, is the order to reload."""
+    with terminal() as (_screen, path):
+        service = in_terminal(serve, path)
+        pids = tree_of(service)
+        old = service.workers
+        os.kill(service.pid, signal.SIGHUP)
+        wait_until(lambda: len(service.workers) == 1 and service.workers != old, 30)
+        assert service.status()["process_pid"] in pids
+        assert service.stop() == 0
+
+
+@pytest.mark.parametrize("wrapper", ["nohup", "setsid --wait"])
+def test_a_service_that_is_to_outlive_its_terminal(serve: Services, wrapper: str) -> None:
+    """nohup and setsid keep a service, its worker and its command from the terminal's end, and SIGHUP still reloads."""
+    with terminal() as (screen, path):
+        service = in_terminal(serve, path, *wrapper.split())
+        pids = tree_of(service)
+        screen.close()
+    master = wait_until(lambda: master_of(service))
+    os.kill(master, signal.SIGHUP)
+    wait_until(lambda: "Handling signal: hup" in service.text)
+    wait_until(service.answers)
+    assert service.status()["process_pid"] in pids
+    os.kill(master, signal.SIGTERM)
+    service.wait()
+    wait_until(lambda: not alive(master), 15)
+    assert not [pid for pid in pids if alive(pid)]
+
+
+def master_of(service: Service) -> int:
+    """Return the pid of gunicorn's master where the service's process is another, or may have ended."""
+    masters = [pid for pid in descendants() if is_master(pid) and command_line(pid).endswith("wsgi:app ")]
+    return masters[0] if service.port and masters else 0
+
+
+def is_master(pid: int) -> bool:
+    """Tell whether the parent of this process runs something else."""
+    with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+        return bool(command_line(pid)) and command_line(parent(pid)) != command_line(pid)
+    return False
+
+
+@pytest.mark.parametrize("job", ["%s", "%s &"], ids=["in front", "in the background"])
+def test_a_job_of_a_shell(serve: Services, job: str) -> None:
+    """Where a shell leads the session, the end of its terminal ends the service among its jobs."""
+    with terminal() as (screen, path):
+        shell = ["bash", "--norc", "--noprofile", "-i"]
+        service = serve.launch(command=[sys.executable, "-c", LEADER, path, *shell])
+        screen.write(f"{job % shlex.join(WSGI_APP)}\n".encode())
+        service.wait_until_healthy()
+        tree = tree_of(service)
+        master = master_of(service)
+        screen.close()
+        service.wait()
+    wait_until(lambda: not alive(master), 15)
+    assert not [pid for pid in tree if alive(pid)]
+
+
+def test_a_terminal_that_was_lost_before(serve: Services, tmp_path: Path) -> None:
+    """A hang-up is one while it is news: a signal long after the loss of the terminal is the order to reload again."""
+    script = tmp_path / "watcher.py"
+    script.write_text(WATCHER)
+    settings = {"PYTHONPATH": str(ROOT)}
+    with terminal() as (screen, path):
+        service = serve.launch(
+            command=[sys.executable, "-c", LEADER, path, sys.executable, str(script)], settings=settings
+        )
+        wait_until(lambda: "ready" in service.text)
+        screen.close()
+        assert service.wait() == 0
+    assert service.text.split() == ["ready", "True", "False"]
