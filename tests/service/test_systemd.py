@@ -79,6 +79,11 @@ class Host:
         self.configure(LLM_SHELL_TOKEN=TOKEN)
         self.started: list[Activated] = []
 
+    @property
+    def work(self) -> str:
+        """Return the directory that is the commands' own."""
+        return str(self.folder / "var" / "lib" / "llm-shell" / "work")
+
     def place(self, name: str) -> Path:
         """Write a unit with all its paths below the folder, and return its path."""
         text = re.sub(r"(?<![\w%./])/(?=(?:opt|etc|run|var/lib)/)", f"{self.folder}/", (UNITS / name).read_text())
@@ -148,6 +153,7 @@ def opt() -> Iterator[Path]:
     """Return a folder with the installed program, which nobody but its owner may change."""
     with scratch() as folder:
         install_program(folder / "llm-shell")
+        (folder / "llm-shell" / "empty").mkdir()
         yield folder
 
 
@@ -218,25 +224,42 @@ def test_ready_is_told(host: Host) -> None:
 def test_commands_run(host: Host) -> None:
     """A command started in `work` is the unit's user, writes there and to no place of root's, and sees no token."""
     service = host.start()
-    service.start('id -u; umask; pwd; echo "$HOME"; echo ok > file; cat file; : > ../file; env', cwd="work")
+    service.start('id -u; umask; pwd; echo "$HOME"; echo ok > file; cat file; : > ../file; env', cwd=host.work)
     service.wait_for_exit()
     user, mask, cwd, home, written, refused, *environment = service.content().splitlines()
     assert (user, mask, written) == (str(OWNER), "0027", "ok")
-    assert cwd == home == str(host.folder / "var" / "lib" / "llm-shell" / "work")
+    assert cwd == home == host.work
     if ACCOUNT:
         assert "ermission denied" in refused
     assert not [line for line in environment if TOKEN in line or line.startswith(("LISTEN_", "NOTIFY_", "LLM_SHELL_"))]
+
+
+def test_commands_begin_in_an_empty_directory(host: Host) -> None:
+    """A command that does not say where begins in root's own empty directory, above no logs; nothing is warned of."""
+    service = host.start()
+    service.start("pwd -P; ls -A; : > file")
+    service.wait_for_exit()
+    where, *rest = service.content().splitlines()
+    directory = Path(host.unit["WorkingDirectory"][0]).resolve()
+    assert Path(where) == directory
+    assert not list(directory.iterdir())
+    if ACCOUNT:
+        [refused] = rest
+        assert "ermission denied" in refused
+        assert directory.owner() == "root"
+    assert not service.log_dir.resolve().is_relative_to(directory)
+    assert "[WARNING]" not in service.text
 
 
 def test_restart_keeps_the_command(host: Host) -> None:
     """A restart by the unit's signal leaves the command running, and the next service goes on with it and its log."""
     first = host.start()
     command = "echo one; while ! [ -e go ]; do sleep 0.05; done; echo two; exec sleep 300"
-    pid = first.start(command, cwd="work")["process_pid"]
+    pid = first.start(command, cwd=host.work)["process_pid"]
     first.wait_for_output("one")
     assert first.stop(signal.Signals[host.unit["KillSignal"][0]]) == 0
     assert alive(pid)
-    (host.folder / "var" / "lib" / "llm-shell" / "work" / "go").touch()
+    Path(host.work, "go").touch()
     second = host.start()
     assert second.wait_for_output("two") == "one\ntwo"
     assert second.status()["process_pid"] == pid
@@ -303,7 +326,7 @@ def test_run_as_needs_no_more_than_its_capabilities(host: Host) -> None:
     service = host.launch("setpriv", "--no-new-privs", "--bounding-set", ",".join(["-all", *kept]), **AS_ROOT)
     service.wait_until_healthy()
     command = f"id -u; echo ok > file; cat file; echo out > /dev/stdout; ls {logs}; exec sleep 300"
-    service.start(command, cwd="work")
+    service.start(command, cwd=host.work)
     user, written, out, refused = service.wait_for_output("ermission denied").splitlines()
     assert (user, written, out) == (str(OWNER), "ok", "out")
     assert "ermission denied" in refused
