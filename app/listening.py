@@ -17,6 +17,7 @@ from typing import NamedTuple
 from app.addresses import show
 from app.exceptions import ConflictError
 from app.process.tree import command_line, read_member
+from app.wording import shorten
 
 logger = logging.getLogger(__name__)
 _LISTEN = "0A"  # TCP_LISTEN, include/net/tcp_states.h
@@ -139,8 +140,7 @@ def _refusal_of_socket(path: str, setting: str) -> tuple[str, bool] | None:
 
 
 def _describe(pid: int) -> str:
-    words = command_line(pid)
-    return f"pid {pid} ({words if len(words) <= _SHOWN_CHARACTERS else words[:_SHOWN_CHARACTERS] + '…'})"
+    return f"pid {pid} ({shorten(command_line(pid), _SHOWN_CHARACTERS)})"
 
 
 def _user_name(uid: int) -> str:

@@ -10,11 +10,14 @@ from app.process.naming import count_rest, listed, name_all, name_some
 from app.process.run import RunRecord
 from app.process.tree import may_signal, read_member
 from app.process.watch import Run
+from app.wording import shorten
 
-SHOWN_NAMES = 5
-SHOWN_CHARACTERS = 80
 # Where it is mounted hidepid (proc(5)), others' processes are not to be seen.
 UNSEEN = "what /proc does not show"
+# So many variables are named, and of a name or a path so many characters are told.
+MAX_NAMES = 5
+MAX_NAME = 80
+MAX_PATH = 200
 
 
 @contextlib.contextmanager
@@ -37,7 +40,7 @@ def environment_too_large() -> BadRequestError:
 
 def directory_unusable(directory: str, error: OSError, given: str | None) -> BadRequestError:
     """Say that a command can't begin there: where its caller said, or in the service's own directory."""
-    words = error.strerror or str(error)
+    words, directory = error.strerror or str(error), shorten(directory, MAX_PATH)
     if given is None:
         detail = (
             f"The service's own directory, {directory!r}, where commands begin that don't say where, can't be used: "
@@ -50,8 +53,8 @@ def directory_unusable(directory: str, error: OSError, given: str | None) -> Bad
 
 def names_lost(shell: str, names: Sequence[str]) -> BadRequestError:
     """Say which variables a shell would keep from the command."""
-    shown = [name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}…" for name in names[:SHOWN_NAMES]]
-    rest = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    shown = [shorten(name, MAX_NAME) for name in names[:MAX_NAMES]]
+    rest = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     return BadRequestError(
         f"env: {shell} does not hand on {', '.join(map(repr, shown))}{rest}, which is no name to it: take letters, "
         "digits and _, or pass it with env(1) inside the command.",
