@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,7 @@ def _changeable(user: str, account: Account, directory: Path) -> Iterator[str]:
 def _exposed(settings: Settings, directory: Path, account: Account | None) -> Iterator[str]:
     """Name the settings file and the logs where they lie in the way of `python3 -m http.server`, tar or git add."""
     own = {directory / ENV_FILE: str(ENV_FILE), settings.log_dir: "logs"}
-    inside = [path for path in own if path.exists() and path.resolve().is_relative_to(directory.resolve())]
+    inside = [path for path in own if path.exists() and _is_below(path, directory)]
     if account is not None:
         inside = readable_by(account, inside)
     if inside:
@@ -63,3 +64,9 @@ def _exposed(settings: Settings, directory: Path, account: Account | None) -> It
             f"Commands begin in {directory}, which holds this service's {' and '.join(own[path] for path in inside)}: "
             'send "cwd" for one that serves or packs up its directory, or start the service in a directory of its own.'
         )
+
+
+def _is_below(path: Path, directory: Path) -> bool:
+    """Tell whether this can be reached by way of the directory: it lies there, or a link to it does."""
+    named = Path(os.path.normpath(path))
+    return named.is_relative_to(directory) or path.resolve().is_relative_to(directory.resolve())

@@ -46,8 +46,10 @@ def options_for(shell: str, account: Account | None, command: str) -> list[str]:
     `--` ends the options where the command would be taken for one (`-build`, `+x`). Not every shell knows it: fish
     takes the word after `-c` for the command, whatever it begins with.
     """
-    if command.startswith(("-", "+")) and _takes_dashes(shell, account and account.pack()):
-        return ["-c", "--"]
+    if command.startswith(("-", "+")):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            if _takes_dashes(shell, account and account.pack()):
+                return ["-c", "--"]
     return ["-c"]
 
 
@@ -58,7 +60,10 @@ def names_dropped(shell: str, account: Account | None, names: Iterable[str]) -> 
     the shell itself is asked, where there is such a name. One that can't be asked is not said to drop anything.
     """
     odd = frozenset(name for name in names if not _IDENTIFIER.fullmatch(name))
-    return sorted(_odd_names_dropped(shell, account and account.pack(), odd)) if odd else []
+    if odd:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            return sorted(_odd_names_dropped(shell, account and account.pack(), odd))
+    return []
 
 
 @lru_cache(maxsize=16)
@@ -74,26 +79,24 @@ def _takes_dashes(shell: str, account: str | None) -> bool:
 
 
 def _environment_through(begin: Sequence[str], account: str | None, names: Iterable[bytes]) -> set[bytes]:
-    """Return the names of the variables that reach a program through a shell begun so; empty where that fails.
+    """Return the names of the variables that reach a program through a shell begun so; empty where none is started.
 
-    As the commands' user, who may be able to change the shell, and with that user's rights alone.
+    As the commands' user, who may be able to change the shell, and with that user's rights alone. Raises `OSError` and
+    `TimeoutExpired` for what may be another time.
     """
     command = [*begin, _SHOW_ENVIRONMENT]
     if account is not None:
         command = [sys.executable, "-I", "-S", "-c", _AS_ANOTHER, _ROOT, account, *command]
     path = os.environb.get(b"PATH", os.defpath.encode())
-    environment = {b"PATH": path, _SENTINEL: b"C", **dict.fromkeys(names, b"1")}
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(  # noqa: S603  the operator's shell, and a command of ours
-            command,
-            env=environment,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=_PROBE_TIMEOUT,
-            check=False,
-        )
-        seen = {entry.partition(b"=")[0] for entry in done.stdout.split(b"\0")}
-        return seen if _SENTINEL in seen else set()
-    return set()
+    done = subprocess.run(  # noqa: S603  the operator's shell, and a command of ours
+        command,
+        env={b"PATH": path, _SENTINEL: b"C", **dict.fromkeys(names, b"1")},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=_PROBE_TIMEOUT,
+        check=False,
+    )
+    seen = {entry.partition(b"=")[0] for entry in done.stdout.split(b"\0")}
+    return seen if _SENTINEL in seen else set()

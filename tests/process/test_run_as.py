@@ -137,6 +137,25 @@ def test_a_directory_that_the_user_may_not_enter_is_refused(pm: ProcessManager, 
     assert {path.name for path in (tmp_path / "logs").iterdir()} <= {".lock"}
 
 
+def test_without_the_service_s_directory(tmp_path: Path, place: Path) -> None:
+    """The directory that the service was started in may go and come back, for another user's commands as well."""
+    home = place / "home"
+    home.mkdir()
+    manager = ProcessManager(tmp_path / "logs", Policy(run_as=NAME, working_dir=home))
+    try:
+        home.rmdir()
+        assert output_of(manager, "pwd") == "/"
+        with pytest.raises(BadRequestError, match=f"The service's own directory, '{home}'"):
+            manager.start("pwd")
+        home.mkdir()
+        manager.start("pwd")
+        ended(manager)
+        assert content(manager) == str(home)
+    finally:
+        manager.shut_down(0.0)
+        manager.close()
+
+
 def test_the_tree_of_another_user_ends_like_any_other(pm: ProcessManager) -> None:
     """A kill reaches the user's processes, escapees included."""
     pm.start("setsid sleep 100 & echo ready; trap '' TERM; while :; do sleep 0.05; done", cwd="/")

@@ -208,6 +208,18 @@ def test_what_a_command_would_find_is_told(
     assert warning.startswith(f'Commands begin in {work}, which holds this service\'s {named}: send "cwd" ')
 
 
+def test_a_link_to_the_settings_is_told(serve: Services, tmp_path: Path) -> None:
+    """A `.env` and logs that are links to elsewhere can be read through the directory all the same."""
+    (tmp_path / "secret").touch()
+    (tmp_path / "disk").mkdir()
+    work = tmp_path / "place"
+    work.mkdir()
+    (work / ".env").symlink_to(tmp_path / "secret")
+    (work / "logs").symlink_to(tmp_path / "disk")
+    [warning] = warnings_of(serve(cwd=work, settings={"LLM_SHELL_LOG_DIR": "logs"}))
+    assert "which holds this service's .env and logs:" in warning
+
+
 def test_nothing_is_told_of_an_empty_directory(serve: Services) -> None:
     """A service in a directory of its own, with its logs elsewhere, has nothing to warn of."""
     assert warnings_of(serve()) == []
