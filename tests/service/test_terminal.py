@@ -17,8 +17,14 @@ from tests.service.conftest import WSGI_APP, Services
 from tests.service.harness import ROOT, Service, alive, parent
 from tests.support import command_line, descendants, wait_until
 
-# A session's leader without a terminal gets the one that it opens first (tty(4)).
-LEADER = "import os, sys; os.dup2(os.open(sys.argv[1], os.O_RDWR), 0); os.execvp(sys.argv[2], sys.argv[2:])"
+# A session's leader without a terminal gets the one that it opens first (tty(4)). The signal may have been ignored by
+# whoever runs the tests, in the background or with nohup.
+LEADER = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+os.dup2(os.open(sys.argv[1], os.O_RDWR), 0)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 WATCHER = """
 import signal, sys
 from app import terminal
