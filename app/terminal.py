@@ -1,5 +1,6 @@
 """The terminal that the service was started in, and its end."""
 
+import atexit
 import signal
 from pathlib import Path
 from types import FrameType
@@ -26,9 +27,11 @@ class Terminal:
     def keep_in_view(self) -> None:
         """Look regularly, from now on, whether it is still there; in this process's main thread.
 
-        By a timer, which no forked child inherits (setitimer(2)) and which needs no thread.
+        By a timer, which no forked child inherits (setitimer(2)) and which needs no thread. It is stopped before the
+        interpreter gives the handler up at its end: the signal would kill the process then.
         """
         if self._there:
+            atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._look)
             signal.setitimer(signal.ITIMER_REAL, LOOK_INTERVAL, LOOK_INTERVAL)
 

@@ -42,6 +42,10 @@ print(heard[0], here.hung_up(), flush=True)
 """
 
 
+# Takes the interpreter a while to free, when the handlers are the system's own again.
+SLOW_END = "\nkept = [str(number) for number in range(300_000)]\n"
+
+
 @contextmanager
 def terminal() -> Iterator[tuple[FileIO, str]]:
     """Open a terminal: return its master, whose end closes it, and the path of its other side."""
@@ -132,6 +136,15 @@ def test_a_job_of_a_shell(serve: Services, job: str) -> None:
         service.wait()
     wait_until(lambda: not alive(master), 15)
     assert not [pid for pid in tree if alive(pid)]
+
+
+def test_no_look_at_the_terminal_in_the_interpreter_s_end(serve: Services, tmp_path: Path) -> None:
+    """The timer of the looks at the terminal does not outlive its handler, or it would kill a service that ends."""
+    script = tmp_path / "ends.py"
+    script.write_text(WATCHER.partition("heard = ")[0].replace("0.05", "0.0005") + SLOW_END)
+    with terminal() as (_screen, path):
+        command = [sys.executable, "-c", LEADER, path, sys.executable, str(script)]
+        assert serve.launch(command=command, settings={"PYTHONPATH": str(ROOT)}).wait() == 0
 
 
 def test_a_terminal_that_was_lost_before(serve: Services, tmp_path: Path) -> None:
