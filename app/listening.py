@@ -16,13 +16,12 @@ from typing import NamedTuple
 
 from app.addresses import show
 from app.exceptions import ConflictError
+from app.process.naming import shown
 from app.process.tree import command_line, read_member
-from app.wording import shorten
 
 logger = logging.getLogger(__name__)
 _LISTEN = "0A"  # TCP_LISTEN, include/net/tcp_states.h
 _POLL_INTERVAL = 0.05
-_SHOWN_CHARACTERS = 80
 
 
 class _Row(NamedTuple):
@@ -140,7 +139,7 @@ def _refusal_of_socket(path: str, setting: str) -> tuple[str, bool] | None:
 
 
 def _describe(pid: int) -> str:
-    return f"pid {pid} ({shorten(command_line(pid), _SHOWN_CHARACTERS)})"
+    return f"pid {pid} ({shown(command_line(pid))})"
 
 
 def _user_name(uid: int) -> str:

@@ -102,6 +102,7 @@ def on_starting(server: "Arbiter") -> None:
         require_token_for(_addresses, settings)
         _require_logs_out_of_reach(settings)
         supervisor.claim(settings)
+        supervisor.working_dir = Path.cwd()
         if not inherited:
             _require_free_addresses(server.cfg, settings, deadline)
     except (SettingsError, LLMShellError) as error:

@@ -67,7 +67,6 @@ class Supervisor:
                     "LLM_SHELL_LOG_DIR to another directory."
                 )
         self._give_up_claim()
-        self.working_dir = Path.cwd()
         self._claim = fd
         self._claimed_by = os.getpid()
         self._log_dir = os.path.realpath(log_dir)
@@ -80,6 +79,8 @@ class Supervisor:
         if not in_a_worker and not self._claim_is_good(settings.log_dir):
             self.claim(settings)
             atexit.register(self._stop_with_the_interpreter)
+        if not in_a_worker:
+            self.working_dir = Path.cwd()
         manager = self._new_manager(settings)
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(manager.close)
