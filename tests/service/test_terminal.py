@@ -7,14 +7,14 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from io import FileIO
 from pathlib import Path
 
 import pytest
 
 from tests.service.conftest import WSGI_APP, Services
-from tests.service.harness import ROOT, Service, alive, parent
+from tests.service.harness import ROOT, Service, alive, children
 from tests.support import command_line, descendants, wait_until
 
 # A session's leader without a terminal gets the one that it opens first (tty(4)). The signal may have been ignored by
@@ -110,16 +110,11 @@ def test_a_service_that_is_to_outlive_its_terminal(serve: Services, wrapper: str
 
 
 def master_of(service: Service) -> int:
-    """Return the pid of gunicorn's master where the service's process is another, or may have ended."""
-    masters = [pid for pid in descendants() if is_master(pid) and command_line(pid).endswith("wsgi:app ")]
+    """Return the pid of gunicorn's master where the service's process is what started that, or has ended."""
+    own = "".join(f"{word} " for word in WSGI_APP)
+    found = [pid for pid in descendants() if command_line(pid) == own]
+    masters = [pid for pid in found if any(child in found for child in children(pid))]
     return masters[0] if service.port and masters else 0
-
-
-def is_master(pid: int) -> bool:
-    """Tell whether the parent of this process runs something else."""
-    with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
-        return bool(command_line(pid)) and command_line(parent(pid)) != command_line(pid)
-    return False
 
 
 @pytest.mark.parametrize("job", ["%s", "%s &"], ids=["in front", "in the background"])
