@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from itertools import count
@@ -95,9 +95,9 @@ class LogManager:
                 "content": content,
             }
 
-    def prune(self, keep: int, protect: Collection[str]) -> None:
-        """Remove the oldest runs' files beyond the newest `keep` runs, but none of the run ids in `protect`."""
-        retention.prune(self.log_dir, keep, protect)
+    def prune(self, keep: int, in_use: Callable[[str], bool]) -> None:
+        """Remove the oldest runs' files beyond the newest `keep` runs, but none that is `in_use`."""
+        retention.prune(self.log_dir, keep, in_use)
 
     def make_directory(self) -> None:
         """Make the log directory if it is not there, with the mode it must have; raises `InternalError`."""

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,8 +12,6 @@ _OURS = re.compile(
     r"\.(?:log|1\.log|log\.new|log\.old|json|json\.spare)",
     re.ASCII,
 )
-
-
 _RUN_ID = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(?:_\d{1,9})?", re.ASCII)
 
 
@@ -29,8 +27,8 @@ def newest_first(log_dir: Path) -> list[str]:
     return [run_id for _second, _number, run_id in sorted(runs, reverse=True)]
 
 
-def prune(log_dir: Path, keep: int, protect: Collection[str]) -> None:
-    """Remove the files of all but the newest `keep` runs, except those whose run id is in `protect`.
+def prune(log_dir: Path, keep: int, in_use: Callable[[str], bool]) -> None:
+    """Remove the files of all but the newest `keep` runs, except those whose run id is `in_use`.
 
     Age is told by name. What can't be removed is left for the next time.
     """
@@ -42,7 +40,7 @@ def prune(log_dir: Path, keep: int, protect: Collection[str]) -> None:
         if match := _OURS.fullmatch(name):
             runs[match["second"], int(match["number"] or 1), match["run_id"]].append(name)
     for run in sorted(runs)[: max(0, len(runs) - keep)]:
-        if run[-1] not in protect:
+        if not in_use(run[-1]):
             _remove(log_dir, runs[run])
 
 

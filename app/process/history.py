@@ -68,8 +68,7 @@ class History:
             return record.state, []
         if record.boot_id != boot_id():
             return self._close(record), []
-        shim = read_member(record.shim.pid) if record.shim is not None else None
-        watched = shim is not None and shim.identity == record.shim and shim.alive
+        watched = _is_watched(record)
         members = _members_of(record, watched=watched)
         if watched:
             return record.state, members
@@ -96,6 +95,20 @@ def kept_records(log_dir: Path) -> Iterator[str]:
         record = read_record(path)
         if record is not None and (record.process is not None or record.state.ended):
             yield path
+
+
+def may_live(path: str) -> bool:
+    """Tell whether anything of the run with this record may be alive, so that its files must not be removed."""
+    record = load_record(path)
+    if record is None or record.state.ended or record.boot_id != boot_id():
+        return False
+    return _is_watched(record) or bool(_members_of(record, watched=False))
+
+
+def _is_watched(record: RunRecord) -> bool:
+    """Tell whether the run's last shim lives."""
+    shim = read_member(record.shim.pid) if record.shim is not None else None
+    return shim is not None and shim.identity == record.shim and shim.alive
 
 
 def _members_of(record: RunRecord, *, watched: bool) -> list[Member]:

@@ -12,6 +12,7 @@ from app.log.clock import RunClock, format_time
 from app.log.manager import LogManager
 from app.process import control
 from app.process.account import look_up
+from app.process.history import may_live
 from app.process.launch import LaunchError, launch, process_environment
 from app.process.lost import new_control_name
 from app.process.pointer import Pointer
@@ -184,6 +185,10 @@ class Starter:
 
     def _prune_now(self) -> None:
         try:
-            self._logs.prune(self._policy.log_keep, self._in_use)
+            self._logs.prune(self._policy.log_keep, self._is_in_use)
         finally:
             self._pruning.release()
+
+    def _is_in_use(self, run_id: str) -> bool:
+        """Tell whether a run is the current one, is being started, or lives on beside these."""
+        return run_id in self._in_use or may_live(record_path(str(self._logs.log_dir / f"{run_id}.log")))

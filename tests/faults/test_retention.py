@@ -78,7 +78,7 @@ def test_a_name_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     names = [logs.create_log_file()]
     for _ in range(3):
         names.append(logs.create_log_file())
-        logs.prune(1, ())
+        logs.prune(1, lambda _run_id: False)
     assert len(set(names)) == 4
     assert [str(path) for path in tmp_path.iterdir()] == names[-1:]
 

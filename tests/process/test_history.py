@@ -277,3 +277,22 @@ def test_retention_never_takes_the_last_run(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(BadRequestError):
             manager.start("true", cwd="/nowhere")
         assert (manager.get_status()["run_id"], manager.get_status()["exit_code"]) == (last, 6)
+
+
+def test_retention_spares_a_run_that_lives_beside_the_current_one(tmp_path: Path) -> None:
+    """The files of a run of which anything lives stay, however many newer ones there are; then they go as any."""
+    manager = ProcessManager(tmp_path)
+    past = manager.start("exec sleep 1000")
+    shim = shim_of(past)
+    manager.close()
+    beside = ProcessManager(tmp_path, Policy(log_keep=1))
+    try:
+        newer = [run_to_its_end(beside, "true")["run_id"] for _ in range(3)]
+        wait_until(lambda: not (tmp_path / f"{newer[1]}.log").exists())
+        assert beside.get_status(past["run_id"])["status"] == "running"
+    finally:
+        send(signal.SIGKILL, past["process_pid"])
+        os.waitpid(shim, 0)
+    run_to_its_end(beside, "true")
+    wait_until(lambda: not (tmp_path / f"{past['run_id']}.log").exists())
+    beside.close()
