@@ -112,7 +112,8 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
             "Too many long answers are being sent already; ask for fewer lines, or try again in a second.",
         ),
         "no-such-shell": _problem(
-            HTTPStatus.INTERNAL_SERVER_ERROR, f"The shell /bin/zsh could not be started: {NO_DIRECTORY}."
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "The shell /bin/zsh can't be executed: it is gone, or its rights have changed.",
         ),
         "too-many-files": _problem(
             HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -88,3 +88,17 @@ def test_each_program_hears_it_and_cleans_up(trial: Trial, name: str) -> None:
     assert outcome.gentle
     assert outcome.seconds < 5
     assert outcome.code == (DASH if trial.shell == "dash" else wrapper.code)
+
+
+def test_setsid_alone_leaves_its_program(trial: Trial) -> None:
+    """As the whole command it has bash's place, and forks: it is over with 0, and a kill ends its program."""
+    app = trial.listener()
+    pid = trial.start(f"setsid {app.command}")
+
+    if trial.shell == "bash":
+        status = trial.ended()
+        assert (status["exit_code"], status["leftover_pids"]) == (0, [app.pid])
+    answer = trial.pm.kill("SIGTERM", 10.0)
+
+    assert (len(app.heard), app.cleaned, answer["escalated"]) == (1, True, False)
+    assert pid != app.pid
