@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from app.process.facts import ProcFacts
 from app.process.order import Decision, Past, decide, parents_first
@@ -21,27 +22,38 @@ LATE = 1.0
 REST = 2.0
 
 
+class Tree(Protocol):
+    """Tell who lives of a run's tree."""
+
+    def members(self) -> list[Member]:
+        """Return every live member."""
+
+    def watch(self, awaited: Iterable[Identity]) -> None:
+        """See to it that the end of each of these leads to a call of `Ending.stir`."""
+
+    def kill_children(self) -> None:
+        """Send SIGKILL to those that a look at the whole tree is too slow for, if they are this process's children."""
+
+
 class Ending:
     """Walk one tree from the first signal to the last survivor, in steps that never block for long.
 
-    `members` lists the live tree. `note` is told, before each batch of SIGTERM, of the tree and of all who will have
-    had it by then, `watch` of whose end must lead to a call of `stir`. Times are `time.monotonic()` instants.
+    `note` is told, before each batch of SIGTERM, of the tree and of all who will have had it by then. Times are
+    `time.monotonic()` instants.
     """
 
     def __init__(
         self,
-        members: Callable[[], list[Member]],
+        tree: Tree,
         process: Identity,
         *,
         output: int | None = None,
         note: Callable[[list[Member], list[Identity]], None] = lambda _members, _told: None,
-        watch: Callable[[Iterable[Identity]], None] = lambda _awaited: None,
     ) -> None:
-        self._members = members
+        self._tree = tree
         self._process = process
         self._output = output
         self._note = note
-        self._watch = watch
         self._told: set[Identity] = set()
         self._held: set[Identity] = set()
         self._spared: set[Identity] = set()
@@ -139,7 +151,7 @@ class Ending:
         self._stirred = False
         if late:
             self._late_at = None
-        members = self._members()
+        members = self._tree.members()
         facts = ProcFacts(self._output)
         self.refused = {identity for identity in self.refused if not may_signal(identity)}
         while True:
@@ -155,7 +167,7 @@ class Ending:
             self.refused |= refused
             self._held |= refused
         self.hopeless = bool(members) and all(member.identity in self.refused for member in members)
-        self._watch(decision.awaited)
+        self._tree.watch(decision.awaited)
         now = time.monotonic()
         self._next_look = now + REST * (now - began)
 
@@ -173,7 +185,8 @@ class Ending:
     def _kill_round(self) -> None:
         """Kill until a look at `/proc` shows nobody new: a process with SIGKILL pending can't fork any more."""
         while time.monotonic() < self.deadline:
-            members = self._members()
+            self._tree.kill_children()
+            members = self._tree.members()
             fresh = [member for member in members if member.identity not in self._killed]
             # At once: one that moves from pid to pid is gone a moment after the look.
             _kill_all(parents_first(fresh, self._process, ProcFacts()))

@@ -113,6 +113,9 @@ class Foster:
         # Whoever ended since that look will send no event, and must not be waited for.
         return [member for member in found if self._get_to_know(member.identity)]
 
+    def kill_children(self) -> None:
+        """Do nothing: the tree has other parents."""
+
     def watch(self, awaited: Iterable[Identity]) -> None:
         """Announce these ends, as those of all members are anyway."""
 

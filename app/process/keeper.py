@@ -186,9 +186,8 @@ class Keeper:
         self._ending.kill()
 
     def _new_ending(self) -> Ending:
-        offspring = self._offspring
         output = os.fstat(self._pipe).st_ino if self._pump.open and self._pipe is not None else None
-        return Ending(offspring.members, self._process, output=output, note=self._note_told, watch=offspring.watch)
+        return Ending(self._offspring, self._process, output=output, note=self._note_told)
 
     def _note_told(self, members: list[Member], told: list[Identity]) -> None:
         """Write down who gets SIGTERM, before it is sent.

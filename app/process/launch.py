@@ -16,7 +16,7 @@ from app.process.boot import boot, put_down, request_file
 from app.process.contact import wake
 from app.process.control import Failed, Started
 from app.process.ending import Ending
-from app.process.foster import find_members
+from app.process.foster import Foster
 from app.process.reaper import reap_orphans
 from app.process.run import RunRecord, Takeover, encode_record, read_record, record_path
 from app.process.shells import options_for
@@ -122,8 +122,8 @@ def _end_what_it_started(record: RunRecord) -> None:
     """End the command of a shim that was killed between spawn and answer: it had written the process down."""
     written = read_record(record_path(record.log_file))
     if written is not None and written.process is not None:
-        process = written.process
-        Ending(lambda: find_members(process, (), (), ()), process).kill()
+        with contextlib.closing(Foster(written.process, None, known=(), parents=(), not_ours=())) as tree:
+            Ending(tree, written.process).kill()
         reap_orphans()
 
 

@@ -48,6 +48,20 @@ class Offspring:
         """Return every live process of the tree."""
         return descendants({os.getpid()})
 
+    def kill_children(self) -> None:
+        """Send SIGKILL to every child, the oldest, which is the process, first.
+
+        What moves from pid to pid has gone on by the time that all of `/proc` was looked at; the kernel's list of
+        children (proc_tid_children(5), CONFIG_PROC_CHILDREN) is read in microseconds. No child's number can come to
+        mean another process before it is reaped here.
+        """
+        with contextlib.suppress(OSError):
+            with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+                children = [int(pid) for pid in file.read().split()]
+            for pid in children:
+                with contextlib.suppress(PermissionError, ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
     def watch(self, awaited: Iterable[Identity]) -> None:
         """Announce the ends of these as well, and of no others: other members' children end without a SIGCHLD here."""
         wanted = set(awaited)
