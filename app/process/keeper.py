@@ -1,5 +1,6 @@
 """The shim's one loop: whatever happens to a run is an event in it, and every change is written down and told."""
 
+import contextlib
 import os
 import select
 import socket
@@ -107,6 +108,9 @@ class Keeper:
 
     def close(self) -> None:
         """Hang up on everybody and close what is open, whether the run has ended or not."""
+        if self._state.ended:
+            with contextlib.suppress(OSError):  # the record itself is whole
+                self._file.fill_spare(self._record)
         self._switchboard.close()
         self._pump.close()
         self._writer.close()

@@ -155,6 +155,18 @@ class RecordFile:
             return
         self._create(data)
 
+    def fill_spare(self, record: RunRecord) -> None:
+        """Let the spare hold the record's last version, too: should one of the two be lost, the other tells the same.
+
+        Makes no file, since whoever removed them after the run's end meant it; raises `OSError` where there is none.
+        """
+        data = encode_record(record)
+        fd = os.open(self._spare, os.O_WRONLY | _IN_PLACE)
+        try:
+            _write_all(fd, data.ljust(os.fstat(fd).st_size - 1) + b"\n")
+        finally:
+            os.close(fd)
+
     def remove(self) -> None:
         """Remove the record, its spare and what a write left unfinished, as far as they are there."""
         for path in (self.path, self._spare, f"{self.path}.new"):

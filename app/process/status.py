@@ -52,7 +52,7 @@ def reason_of(state: State) -> str | None:
     if state.killed_by and state.stopped_at:
         parts.append(_CAUSES[state.killed_by])
         if state.escalated:
-            parts.append("SIGKILL was needed.")
+            parts.append("SIGKILL followed.")
     elif state.killed_by:
         parts.append("It was told to end and is still alive.")
     if state.unknown:

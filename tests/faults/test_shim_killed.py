@@ -137,7 +137,7 @@ def test_a_kill_is_finished_by_the_next_shim(service: Service) -> None:
     answer = request.answer()
     assert answer is not None
     assert (answer.status, answer.body["exit_code"], answer.body["escalated"]) == (200, -9, True)
-    assert answer.body["reason"].startswith("Ended by /kill. SIGKILL was needed.")
+    assert answer.body["reason"].startswith("Ended by /kill. SIGKILL followed.")
     assert not runs(pid)
     assert_whole(service.content(), 1000)
 

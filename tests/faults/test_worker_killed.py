@@ -65,7 +65,7 @@ def test_an_operation_cut_short_is_finished(service: Service, call: str, reason:
     wait_until(lambda: not runs(pid))
     status = ended(service)
     assert (status["run_id"], status["status"], status["exit_code"]) == (run_id, "killed", -9)
-    assert status["reason"] == f"{reason} SIGKILL was needed."
+    assert status["reason"] == f"{reason} SIGKILL followed."
     assert_whole(service.content())
     assert service.post("/kill").status == 400
     service.start("true")

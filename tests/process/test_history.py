@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -296,3 +297,22 @@ def test_retention_spares_a_run_that_lives_beside_the_current_one(tmp_path: Path
     run_to_its_end(beside, "true")
     wait_until(lambda: not (tmp_path / f"{past['run_id']}.log").exists())
     beside.close()
+
+
+@pytest.mark.parametrize("end", [".json", ".json.spare"])
+def test_a_run_of_which_one_record_was_lost_keeps_its_outcome(tmp_path: Path, end: str) -> None:
+    """The record and its spare tell the same once a run has ended: whichever is lost, nothing is made up."""
+    with manager_of(tmp_path) as manager:
+        for _ in range(5):
+            run = run_to_its_end(manager, "exit 6")
+            wait_until(partial(both_tell_the_end, tmp_path / run["run_id"]))
+            (tmp_path / f"{run['run_id']}{end}").unlink()
+    with manager_of(tmp_path) as manager:
+        last = manager.get_status()
+        assert manager.get_status(last["run_id"]) == last
+        assert (last["status"], last["exit_code"], last["reason"]) == ("exited", 6, None)
+
+
+def both_tell_the_end(stem: Path) -> bool:
+    """Tell whether a run's record and its spare are those of a run that has ended."""
+    return all('"ended":true' in stem.with_suffix(end).read_text() for end in (".json", ".json.spare"))

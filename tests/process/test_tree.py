@@ -37,7 +37,7 @@ def test_a_stubborn_tree_is_killed_after_the_grace(pm: ProcessManager) -> None:
     answer = pm.kill("SIGTERM", 0.5)
     assert 0.5 <= time.monotonic() - began < 1.5
     assert (answer["escalated"], answer["survivors"]) == (True, [])
-    assert answer["reason"] == "Ended by /kill. SIGKILL was needed."
+    assert answer["reason"] == "Ended by /kill. SIGKILL followed."
     assert not [pid for pid in pids if alive(pid)]
 
 

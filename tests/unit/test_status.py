@@ -38,7 +38,7 @@ def test_signal_name(code: int | None, name: str | None) -> None:
         (State(stopped_at="then", killed_by="shutdown"), "Ended because the service stopped."),
         (
             State(stopped_at="then", killed_by="restart", escalated=True),
-            "Ended by /restart. SIGKILL was needed.",
+            "Ended by /restart. SIGKILL followed.",
         ),
         (State(killed_by="kill"), "It was told to end and is still alive."),
         (State(stopped_at="then", unknown="Nobody knows."), "Nobody knows."),
