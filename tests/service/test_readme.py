@@ -26,7 +26,7 @@ PIDS = {"process_pid", "leftover_pids"}
 NUMBERS = re.compile(r"\d+")
 LEFT_OUT = ",…"
 # What a reader sees before going on: the command has got so far.
-PRINTED = {"http.server": "Serving HTTP", "trap": "deaf", "missing.conf": "No such file"}
+PRINTED = {"http.server": "Serving HTTP", "trap": "ready", "missing.conf": "No such file"}
 TOKEN = "a-token-of-sufficient-length"  # noqa: S105  made up
 KEY = "key-of-the-model"
 
@@ -93,11 +93,13 @@ class Reader:
     def look(self, text: str, shown: list[str]) -> list[str]:
         """Run the commands, again and again where they only look, until they print what is shown or 5 s have passed."""
 
+        if "POST" in text or "-d" in text or not shown:
+            return self.type(text)
+
         def printed() -> list[str]:
             lines = self.type(text)
-            changes = "POST" in text or "-d" in text or not shown
             same = len(shown) == len(lines) and all(map(agree, shown, lines))
-            return lines if changes or same else []
+            return lines if same else []
 
         return wait_until(printed, 5)
 
@@ -134,18 +136,23 @@ def test_nothing_is_served_to_the_network() -> None:
 
 
 class Model(BaseHTTPRequestHandler):
-    """A model behind an API of OpenAI's form that wants to know how a command ends, and then says what it printed."""
+    """A model behind an API of OpenAI's form; a subclass says what it answers."""
 
-    asked: ClassVar[list[dict[str, Any]]] = []
-    keys: ClassVar[set[str]] = set()
+    asked: ClassVar[list[dict[str, Any]]]
+    keys: ClassVar[set[str]]
+
+    @staticmethod
+    def decide(results: list[str]) -> dict[str, Any]:
+        """Return what the model says after these results of its calls."""
+        raise NotImplementedError
 
     def do_POST(self) -> None:
         """Answer with the next call of the tool, or with the last word."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append({"path": self.path, **body})
         self.keys.add(self.headers["Authorization"])
-        results = [json.loads(message["content"]) for message in body["messages"] if message["role"] == "tool"]
-        message = {"role": "assistant", "content": None, **decide(results)}
+        results = [message["content"] for message in body["messages"] if message["role"] == "tool"]
+        message = {"role": "assistant", "content": None, **self.decide(results)}
         answer = json.dumps({"choices": [{"message": message}]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
@@ -156,63 +163,145 @@ class Model(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
-def decide(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the model says after these results of its calls."""
-    last = results[-1] if results else {}
-    match last:
-        case {} if not last:
-            arguments: dict[str, object] = {"call": "kill"}
-        case {"status": 404, "detail": str()}:
-            arguments = {"call": "start", "command": "echo hello; exit 3"}
-        case {"status": "running"}:
-            arguments = {"call": "status", "wait": 0.05}
-        case {"status": "exited", "exit_code": 3}:
-            arguments = {"call": "logs"}
-        case {"content": text}:
-            return {"content": f"It printed {text}."}
-    function = {"name": "shell", "arguments": json.dumps(arguments)}
-    return {"tool_calls": [{"id": f"call-{len(results)}", "type": "function", "function": function}]}
+def use_tool(arguments: str, number: int) -> dict[str, Any]:
+    """Return a model's message that calls the tool."""
+    function = {"name": "shell", "arguments": arguments}
+    return {"tool_calls": [{"id": f"call-{number}", "type": "function", "function": function}]}
+
+
+class Curious(Model):
+    """A model that wants to know how a command ends, and then says what it printed."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+    keys: ClassVar[set[str]] = set()
+
+    @staticmethod
+    def decide(results: list[str]) -> dict[str, Any]:
+        """Return the call that follows from the last result."""
+        match json.loads(results[-1]) if results else None:
+            case None:
+                arguments: dict[str, object] = {"call": "kill"}
+            case {"status": 404, "detail": str()}:
+                arguments = {"call": "start", "command": "echo hello; exit 3"}
+            case {"status": "running"}:
+                arguments = {"call": "status", "wait": 0.05}
+            case {"status": "exited", "exit_code": 3}:
+                arguments = {"call": "logs"}
+            case {"content": text}:
+                return {"content": f"It printed {text}."}
+        return use_tool(json.dumps(arguments), len(results))
+
+
+CALLS = "start, status, logs, kill, restart"
+# What a model may send by mistake, or in a form of its own, and what the result of that call says.
+SLIPS = [
+    ('{"call": "status", "wait": "0.01"}', '"status":404'),
+    ('{"call": "status", "wait": null}', '"status":404'),
+    ('{"call": "status", "wait": -1}', '"status":404'),
+    ('{"call": "status", "wait": "soon"}', "could not convert string to float: 'soon'"),
+    ('{"call": "stop"}', CALLS),
+    ('{"call": ["kill"]}', CALLS),
+    ('{"wait": 0}', CALLS),
+    ('{"call": "status"', "JSONDecodeError"),
+    ("", "JSONDecodeError"),
+    ('["status"]', "must be a mapping"),
+    ('{"call": "start"}', "command: Give the command to run."),
+    ('{"call": "start", "command": "exec sleep 60", "env": null}', '"status":"running"'),
+    ('{"call": "logs", "seconds": 5}', '"total_lines":0'),
+    ('{"call": "restart", "command": "x"}', "timeout"),
+    ('{"call": "restart", "timeout": 3}', '"status":"running"'),
+    ('{"call": "kill", "timeout": 3, "command": null}', '"status":"killed"'),
+]
+
+
+class Careless(Model):
+    """A model that makes each of the slips, one after another."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+    keys: ClassVar[set[str]] = set()
+
+    @staticmethod
+    def decide(results: list[str]) -> dict[str, Any]:
+        """Return the next slip."""
+        if len(results) == len(SLIPS):
+            return {"content": "Enough."}
+        return use_tool(SLIPS[len(results)][0], len(results))
+
+
+class Lonely(Model):
+    """A model that asks once and repeats what it is told."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+    keys: ClassVar[set[str]] = set()
+
+    @staticmethod
+    def decide(results: list[str]) -> dict[str, Any]:
+        """Return the one call, then its result."""
+        return {"content": results[0]} if results else use_tool('{"call": "status"}', 0)
 
 
 @contextmanager
-def model() -> Iterator[str]:
+def serving(model: type[Model]) -> Iterator[str]:
     """Serve the model's API and return where."""
-    with HTTPServer(("127.0.0.1", 0), Model) as server:
+    with HTTPServer(("127.0.0.1", 0), model) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/v1"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
-def test_the_agent_works(serve: Services, tmp_path: Path) -> None:
-    """The README's agent, as it stands there, has a model's calls done by a service with a token, refusals included."""
+def run_agent(folder: Path, model: type[Model], url: str) -> str:
+    """Run the README's agent, as it stands there, with a model and a service; return what it prints."""
     [code] = [text for language, text in blocks("Give it to a model") if language == "python"]
-    (tmp_path / "agent.py").write_text(code)
-    service = serve(settings={"LLM_SHELL_TOKEN": TOKEN})
-    with model() as url:
+    (folder / "agent.py").write_text(code)
+    with serving(model) as model_url:
         names = {
-            "MODEL_URL": url,
+            "MODEL_URL": model_url,
             "MODEL_KEY": KEY,
             "MODEL": "stub",
-            "LLM_SHELL_URL": service.url,
+            "LLM_SHELL_URL": url,
             "LLM_SHELL_TOKEN": TOKEN,
         }
         done = subprocess.run(
-            [sys.executable, tmp_path / "agent.py", "What does it print?"],
+            [sys.executable, folder / "agent.py", "What does it print?"],
             env=os.environ | names,
             capture_output=True,
             text=True,
             check=False,
             timeout=60,
         )
-    assert (done.stdout, done.stderr) == ("It printed hello.\n", "")
-    assert Model.keys == {f"Bearer {KEY}"}
-    assert {asked["path"] for asked in Model.asked} == {"/v1/chat/completions"}
-    [tool] = Model.asked[0]["tools"]
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_the_agent_works(serve: Services, tmp_path: Path) -> None:
+    """The README's agent has a model's calls done by a service with a token, refusals included."""
+    service = serve(settings={"LLM_SHELL_TOKEN": TOKEN})
+    assert run_agent(tmp_path, Curious, service.url) == "It printed hello.\n"
+    assert Curious.keys == {f"Bearer {KEY}"}
+    assert {asked["path"] for asked in Curious.asked} == {"/v1/chat/completions"}
+    [tool] = Curious.asked[0]["tools"]
     assert set(tool["function"]["parameters"]["properties"]) == {"call", "command", "wait"}
-    *before, last = Model.asked
+    *before, last = Curious.asked
     assert last["messages"][0] == {"role": "user", "content": "What does it print?"}
     for message, answer in zip(last["messages"][1::2], last["messages"][2::2], strict=True):
         assert message["tool_calls"][0]["id"] == answer["tool_call_id"]
     assert len(before) >= 4
+
+
+def test_a_models_slips_become_results(serve: Services, tmp_path: Path) -> None:
+    """Whatever a model sends is done, or answered with what is wrong with it, and the agent goes on."""
+    service = serve(settings={"LLM_SHELL_TOKEN": TOKEN})
+    assert run_agent(tmp_path, Careless, service.url) == "Enough.\n"
+    results = [message["content"] for message in Careless.asked[-1]["messages"] if message["role"] == "tool"]
+    assert len(results) == len(SLIPS)
+    for (arguments, said), result in zip(SLIPS, results, strict=True):
+        assert said in result, f"{arguments}: {result}"
+
+
+def test_the_agent_tells_the_model_that_the_service_is_down(tmp_path: Path) -> None:
+    """Where nothing listens, the model is told so, and the agent ends with the model's words."""
+    assert "Connection refused" in run_agent(tmp_path, Lonely, f"http://127.0.0.1:{free_port()}")
