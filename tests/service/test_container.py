@@ -198,6 +198,17 @@ def test_serves(image: Image, container: Deployed) -> None:
     assert list((image.root / "data" / "logs").glob("*.log"))
 
 
+def test_commands_have_a_directory_of_their_own(image: Image, container: Deployed) -> None:
+    """A first command makes /data/work, in which those begin that name it: neither settings nor logs lie there."""
+    work = image.root / "data" / "work"
+    container.start(f"mkdir -p {work}")
+    container.wait_for_exit()
+    container.start("pwd; ls -A", cwd=str(work))
+    container.wait_for_exit()
+    assert container.content() == str(work)
+    assert container.stop() == 0
+
+
 def test_user_has_a_name(image: Image) -> None:
     """The image's user is given by number, is not root, and has a name, a home and a shell for programs that ask."""
     assert image.user == f"{IMAGE_USER}:{IMAGE_USER}"
