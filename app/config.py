@@ -27,6 +27,8 @@ MAX_PORT = 65535
 MIB = 1024 * 1024
 # unix(7): sun_path holds 108 bytes, the last of them NUL.
 MAX_SOCKET_PATH = 107
+# By marshmallow's names, whose own words for them say no more than that they are faults.
+_NUMBER_FAULTS = ("invalid", "too_large", "special")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _EXPORT_LINE = """export LLM_SHELL_TOKEN="$(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')\""""
 
@@ -116,9 +118,10 @@ def _read_fields(env: Env) -> Settings:
         port=_integer(env, "PORT", defaults.port, 0, MAX_PORT),
         bind=env.str("BIND", "", validate=_check_bind) or None,
         log_dir=Path(env.str("LOG_DIR", "logs", validate=_check_log_dir) or "").absolute(),
-        default_restart_timeout=env.float(
+        default_restart_timeout=env.float(  # type: ignore[call-overload]  # environs hands all else on to the field
             "DEFAULT_RESTART_TIMEOUT",
             defaults.default_restart_timeout,
+            error_messages=dict.fromkeys(_NUMBER_FAULTS, "must be a number of seconds, such as 2 or 0.5."),
             validate=validate.Range(0, MAX_TIMEOUT, error=f"must be from 0 to {MAX_TIMEOUT} seconds, not {{input}}."),
         ),
         shell=env.str("SHELL", defaults.shell, validate=_check_shell),
@@ -136,7 +139,13 @@ def _read_fields(env: Env) -> Settings:
 
 def _integer(env: Env, name: str, default: int, minimum: int, maximum: int | None) -> int:
     wanted = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-    return env.int(name, default, validate=validate.Range(minimum, maximum, error=f"must be {wanted}, not {{input}}."))
+    number: int = env.int(  # type: ignore[call-overload]  # environs hands all else on to the field
+        name,
+        default,
+        error_messages=dict.fromkeys(_NUMBER_FAULTS, "must be a whole number, not {input!r}."),
+        validate=validate.Range(minimum, maximum, error=f"must be {wanted}, not {{input}}."),
+    )
+    return number
 
 
 def _choice(env: Env, name: str, default: str, choices: tuple[str, ...]) -> Any:

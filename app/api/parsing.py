@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NO_SUCH_FIELD = "There is no such field."  # what is told instead depends on the call
 GIVEN_TWICE = "Give it only once."
+EXAMPLE = '{"command": "ls -l"}'
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_BODY_BYTES = 1024 * 1024
 MAX_VARIABLES = 1000  # in a body's `env`
@@ -35,6 +36,12 @@ SHOWN_FAULTS = 3
 MOST_FAULTS = 20
 SHOWN_NAME = 100  # characters
 SHOWN_TEXT = 400
+# What Python's reader says to programmers of Python; its other words tell what is wrong.
+_NOT_JSON = {
+    "Expecting value": "a value is missing or is none of JSON's, such as a string in double quotes",
+    "Extra data": "something follows the object",
+    "Unexpected UTF-8 BOM (decode using utf-8-sig)": "it begins with a byte order mark: leave that out",
+}
 # A string, whole or not, or what separates two values. Possessive, so that no text takes more than one pass.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|,', re.DOTALL)
 
@@ -58,13 +65,15 @@ class StrictParser(FlaskParser):
             if not body:
                 return {}
             raise UnsupportedMediaType("Send the body as JSON, with the header Content-Type: application/json.")
+        if not body.strip():
+            raise BadRequestError(f"The body is empty, which is not valid JSON: send an object, such as {EXAMPLE}.")
         _refuse_too_much(body)
         try:
             value = json.loads(body.decode("utf-8"), object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             raise BadRequestError(f"The body is not valid JSON: {_explain(error)}.") from error
         if not isinstance(value, dict):
-            raise BadRequestError('The body must be a JSON object, such as {"command": "ls -l"}.')
+            raise BadRequestError(f"The body must be a JSON object, such as {EXAMPLE}.")
         g.body = value  # for the audit
         if len(value) > MAX_NAMES:
             raise BadRequestError(f"The body has {len(value)} fields: {req.path} takes {_listed(schema)}.")
@@ -209,7 +218,7 @@ def _read_body(req: Request) -> bytes:
 def _explain(error: Exception) -> str:
     match error:
         case json.JSONDecodeError():
-            return str(error)
+            return f"{_NOT_JSON.get(error.msg, error.msg)}, at line {error.lineno}, column {error.colno}"
         case UnicodeDecodeError():
             return f"byte {error.start + 1} is not UTF-8"
         case _:  # past the limits of Python's reader

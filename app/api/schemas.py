@@ -2,67 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import INCLUDE, Schema, ValidationError, fields, post_load, validate, validates_schema
 
 from app.api.answers import AnswerSchema
+from app.api.fields import Number, StrictBoolean, Text, Variables, WholeNumber
 from app.api.parsing import MAX_VARIABLES, NO_SUCH_FIELD
 from app.config import MAX_TIMEOUT, PREFIX
 
 MAX_COMMAND_BYTES = 131_071  # Linux: MAX_ARG_STRLEN less the final NUL
 SIGNALS = ("SIGTERM", "SIGKILL")
-_DIGITS = re.compile(r"[0-9]+")
-_DECIMAL = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+NO_COMMAND = "Give the command to run, as one string."
+COMMAND_NOT_TEXT = "Must be one string, as you would type it into a shell: join a list with spaces and quotes."
+NO_VALUE = 'Must be a string: send "" for an empty value, or leave the name out.'
+VALUE_NOT_TEXT = 'Must be a string: put a number or a boolean in quotes, such as "3000".'
 _NOT_NEGATIVE = validate.Range(min=0, error="Must not be negative.")
 _TIMEOUT = validate.Range(0, MAX_TIMEOUT, error=f"Must be from 0 to {MAX_TIMEOUT} seconds.")
-
-
-class WholeNumber(fields.Integer):
-    """Take plain digits only; Python's own `int` also takes `1_000`, ` 7 ` and digits of other scripts."""
-
-    default_error_messages = {"invalid": "Must be a whole number, 0 or more, in digits."}  # noqa: RUF012 (as in marshmallow)
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
-        if not _DIGITS.fullmatch(value):
-            raise self.make_error("invalid")
-        return super()._deserialize(value, attr, data, **kwargs)
-
-
-class Number(fields.Float):
-    """Take a plain finite decimal number only."""
-
-    default_error_messages = {"invalid": "Must be a number, such as 2 or 0.5."}  # noqa: RUF012 (as in marshmallow)
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> float:
-        if not _DECIMAL.fullmatch(value) or not math.isfinite(float(value)):
-            raise self.make_error("invalid")
-        return super()._deserialize(value, attr, data, **kwargs)
-
-
-class StrictBoolean(fields.Boolean):
-    """Take JSON's true and false only, not `"yes"` or 1."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
-        if not isinstance(value, bool):
-            raise self.make_error("invalid")
-        return super()._deserialize(value, attr, data, **kwargs)
-
-
-class Variables(fields.Dict):
-    """Take an environment, whose variables are counted before each of them is looked at."""
-
-    default_error_messages = {  # noqa: RUF012 (as in marshmallow)
-        "many": f"Must hold at most {MAX_VARIABLES} variables; put more into a file that the command reads."
-    }
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        if isinstance(value, Mapping) and len(value) > MAX_VARIABLES:
-            raise self.make_error("many")
-        return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]  # marshmallow's
 
 
 def check_text(text: str) -> None:
@@ -85,6 +42,12 @@ def _check_command(command: str) -> None:
         )
 
 
+def _check_cwd(path: str) -> None:
+    check_text(path)
+    if not path:
+        raise ValidationError("Must not be empty: leave it out for the service's working directory.")
+
+
 def _check_env_name(name: str) -> None:
     check_text(name)
     if not name or "=" in name:
@@ -96,16 +59,16 @@ def _check_env_name(name: str) -> None:
 class RequestSchema(Schema):
     """Word the faults that any request can have."""
 
-    error_messages = {"unknown": NO_SUCH_FIELD}  # noqa: RUF012  marshmallow declares it so; a ClassVar can't override
+    error_messages = {"unknown": NO_SUCH_FIELD, "type": "Must be an object."}  # noqa: RUF012  marshmallow declares it so; a ClassVar can't override
 
 
 class StartSchema(RequestSchema):
     """The body of POST /start."""
 
-    command = fields.String(
+    command = Text(
         required=True,
         validate=_check_command,
-        error_messages={"required": "Give the command to run."},
+        error_messages={"required": NO_COMMAND, "null": NO_COMMAND, "invalid": COMMAND_NOT_TEXT},
         metadata={
             "description": "The shell command line to run, by `SHELL -c`: bash where the machine has one, else "
             "/bin/sh, unless the setting LLM_SHELL_SHELL names another. Not blank, no NUL, at most 131071 bytes.",
@@ -114,38 +77,48 @@ class StartSchema(RequestSchema):
             "maxLength": MAX_COMMAND_BYTES,
         },
     )
-    cwd = fields.String(
-        validate=[validate.Length(min=1), check_text],
+    cwd = Text(
+        allow_none=True,
+        validate=_check_cwd,
+        error_messages={"invalid": 'Must be one string, the path of a directory, such as "/srv/site".'},
         metadata={
             "description": "The directory to run it in: absolute, or relative to the service's working directory "
-            "(the default).",
+            "(the default, also for null).",
             "example": "/",
+            "minLength": 1,
         },
     )
     env = Variables(
-        keys=fields.String(validate=_check_env_name),
-        values=fields.String(validate=check_text),
+        keys=Text(validate=_check_env_name),
+        values=Text(validate=check_text, error_messages={"null": NO_VALUE, "invalid": VALUE_NOT_TEXT}),
+        allow_none=True,
         metadata={
             "description": "Environment variables to add to the process's, or to override. A name must not be empty, "
             "contain `=` or begin with `LLM_SHELL_`; at most 1000 of them. bash hands on other names than identifiers, "
-            "too; where the shell is another, that drops them, they are refused.",
+            "too; where the shell is another, that drops them, they are refused. null adds none.",
             "example": {"PORT": "3000"},
             "maxProperties": MAX_VARIABLES,
         },
     )
     replace = StrictBoolean(
+        allow_none=True,
         metadata={
             "description": "true: first end what is still alive of the current run, as POST /kill does, then start. "
-            "false: answer 409 instead.",
+            "false or null: answer 409 instead.",
             "default": False,
-        }
+        },
     )
+
+    @post_load
+    def leave_out_nulls(self, data: Mapping[str, Any], **_: object) -> dict[str, Any]:
+        """Take null for a field that was left out, as strict tool schemas have models send it."""
+        return {name: value for name, value in data.items() if value is not None}
 
 
 class StatusQuery(RequestSchema):
     """The query of GET /status."""
 
-    run_id = fields.String(
+    run_id = Text(
         metadata={"description": "The run to tell of, by its `run_id`. Default: the current run."},
     )
 
@@ -153,7 +126,7 @@ class StatusQuery(RequestSchema):
 class KillQuery(RequestSchema):
     """The query of POST /kill."""
 
-    signal_type = fields.String(
+    signal_type = Text(
         data_key="type",
         load_default="SIGTERM",
         validate=validate.OneOf(SIGNALS, error="Must be SIGTERM or SIGKILL."),
@@ -198,7 +171,7 @@ class LogsQuery(RequestSchema):
             "with `lines`."
         },
     )
-    run_id = fields.String(
+    run_id = Text(
         metadata={"description": "The run to read, by its `run_id`. Default: the current run."},
     )
 

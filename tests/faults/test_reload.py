@@ -177,7 +177,7 @@ def test_faulty_settings_at_a_reload_change_nothing(serve: Services) -> None:
     (service.cwd / ".env").write_text(f"LLM_SHELL_TOKEN={TOKEN}\nLLM_SHELL_THREADS=many\n")
     reload(service)
     assert "Reload: the old settings stay in force." in service.text
-    assert "LLM_SHELL_THREADS: Not a valid integer." in service.text
+    assert "LLM_SHELL_THREADS: must be a whole number, not 'many'." in service.text
     assert service.status()["process_pid"] == pid
     (service.cwd / ".env").write_text(f"LLM_SHELL_TOKEN={TOKEN}\n")
     reload(service)

@@ -16,6 +16,7 @@ import pytest
 from app.addresses import is_loopback, split_port
 from app.config import Settings, SettingsError, load_settings, require_token_for
 from app.process.shells import default_shell
+from tests.libraries_words import assert_own_words
 
 TOKEN = "correct-horse-battery"  # noqa: S105 (a token of these tests alone)
 # Only a service of root's may start commands as somebody else.
@@ -153,6 +154,9 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TRUSTED_PROXIES", "10.0.0.5/8"),
         ("THREADS", "3"),
         ("THREADS", "many"),
+        ("THREADS", "9" * 5000),
+        ("DEFAULT_RESTART_TIMEOUT", "inf"),
+        ("DEFAULT_RESTART_TIMEOUT", ""),
         ("ON_SHUTDOWN", "KEEP"),
         ("LOG_MAX_BYTES", "1048575"),
         ("LOG_KEEP", "0"),
@@ -163,6 +167,23 @@ def test_bad_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> No
     """A value that cannot be meant is the one fault, and the fault names its variable."""
     (fault,) = faults_of(monkeypatch, {f"LLM_SHELL_{name}": value})
     assert fault.startswith(f"LLM_SHELL_{name}: ")
+    assert_own_words([fault.partition(": ")[2]])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("PORT", "80x", "must be a whole number, not '80x'."),
+        ("PORT", "", "must be a whole number, not ''."),
+        ("LOG_KEEP", "1e3", "must be a whole number, not '1e3'."),
+        ("PORT", "65536", "must be from 0 to 65535, not 65536."),
+        ("DEFAULT_RESTART_TIMEOUT", "soon", "must be a number of seconds, such as 2 or 0.5."),
+        ("DEFAULT_RESTART_TIMEOUT", "nan", "must be a number of seconds, such as 2 or 0.5."),
+    ],
+)
+def test_what_a_number_must_be(monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str) -> None:
+    """A number that is none is told with what it was, or what it must be."""
+    assert faults_of(monkeypatch, {f"LLM_SHELL_{name}": value}) == [f"LLM_SHELL_{name}: {told}"]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:8000", "shell.example.com:65535", f"unix:/tmp/{'x' * 102}"])

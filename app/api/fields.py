@@ -1,0 +1,87 @@
+"""The kinds of values that a request may hold, each with words of its own for what it is not."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import fields
+
+from app.api.parsing import MAX_VARIABLES
+
+# As marshmallow declares them.
+Messages = dict[str, str | list[Any] | dict[Any, Any]]
+_DIGITS = re.compile(r"[0-9]+")
+_DECIMAL = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+class Worded:
+    """Word what any field may lack; to come before marshmallow's class, whose own words tell nobody what to do."""
+
+    default_error_messages: Messages = {  # noqa: RUF012 (as in marshmallow)
+        "required": "Must be given.",
+        "null": "Must not be null.",
+        "validator_failed": "Must be another value.",
+    }
+
+
+class Text(Worded, fields.String):
+    """Take a string only."""
+
+    default_error_messages: Messages = {  # noqa: RUF012 (as in marshmallow)
+        "invalid": "Must be one string.",
+        "invalid_utf8": "Must be text in UTF-8.",
+    }
+
+
+class WholeNumber(Worded, fields.Integer):
+    """Take plain digits only; Python's own `int` also takes `1_000`, ` 7 ` and digits of other scripts."""
+
+    default_error_messages: Messages = dict.fromkeys(
+        ("invalid", "too_large"), "Must be a whole number, 0 or more, in digits."
+    )
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        if not isinstance(value, str) or not _DIGITS.fullmatch(value):
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Number(Worded, fields.Float):
+    """Take a plain finite decimal number only."""
+
+    default_error_messages: Messages = dict.fromkeys(
+        ("invalid", "too_large", "special"), "Must be a number, such as 2 or 0.5."
+    )
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> float:
+        if not isinstance(value, str) or not _DECIMAL.fullmatch(value) or not math.isfinite(float(value)):
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class StrictBoolean(Worded, fields.Boolean):
+    """Take JSON's true and false only, not `"yes"` or 1."""
+
+    default_error_messages: Messages = {"invalid": "Must be true or false, without quotes."}  # noqa: RUF012 (as in marshmallow)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Variables(Worded, fields.Dict):
+    """Take an environment, whose variables are counted before each of them is looked at."""
+
+    default_error_messages: Messages = {  # noqa: RUF012 (as in marshmallow)
+        "invalid": 'Must be an object of strings, such as {{"PORT": "3000"}}.',  # a pattern, as all these are
+        "many": f"Must hold at most {MAX_VARIABLES} variables; put more into a file that the command reads.",
+    }
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        if isinstance(value, Mapping) and len(value) > MAX_VARIABLES:
+            raise self.make_error("many")
+        return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]  # marshmallow's
