@@ -203,8 +203,8 @@ def _require_logs_out_of_reach(settings: Settings) -> None:
         raise SettingsError(
             [
                 f"LLM_SHELL_LOG_DIR: can't be {settings.log_dir.absolute()} together with LLM_SHELL_RUN_AS: "
-                f"{settings.run_as} may change {', '.join(map(str, found))}, and so what this service, as root, writes "
-                "there. Make a directory of root's below directories of root's, for instance with "
+                f"{settings.run_as!r} may change {', '.join(map(str, found))}, and so what this service, as root, "
+                "writes there. Make a directory of root's below directories of root's, for instance with "
                 "`install -d -m 0700 /var/lib/llm-shell/logs`, and set LLM_SHELL_LOG_DIR to it."
             ]
         )

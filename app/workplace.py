@@ -30,11 +30,11 @@ def remarks(settings: Settings, directory: Path) -> Iterator[str]:
         yield from _exposed(settings, directory, account)
     else:
         yield (
-            f"LLM_SHELL_RUN_AS: {settings.run_as} can't enter {directory}, where commands begin that don't say where: "
-            'send "cwd", or start the service in a directory that this user may enter.'
+            f"LLM_SHELL_RUN_AS: {settings.run_as!r} can't enter {directory}, where commands begin that don't say "
+            'where: send "cwd", or start the service in a directory that this user may enter.'
         )
     if Path(settings.shell) not in usable:
-        yield f"LLM_SHELL_RUN_AS: {settings.run_as} can't execute the shell {settings.shell}: no command will start."
+        yield f"LLM_SHELL_RUN_AS: {settings.run_as!r} can't execute the shell {settings.shell}: no command will start."
 
 
 def _changeable(user: str, account: Account, directory: Path) -> Iterator[str]:
@@ -47,7 +47,7 @@ def _changeable(user: str, account: Account, directory: Path) -> Iterator[str]:
     if found := changeable_by(account, paths):
         named = ", ".join(str(path) for path in found if path.parent not in found)
         yield (
-            f"LLM_SHELL_RUN_AS does not hold {user} back for long: that user may write to {named}, and so give this "
+            f"LLM_SHELL_RUN_AS does not hold {user!r} back for long: that user may write to {named}, and so give this "
             "service, which runs as root, other settings or other code. Take the right away, or start the service "
             "elsewhere."
         )

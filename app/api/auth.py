@@ -127,6 +127,11 @@ def _check_token(environ: WSGIEnvironment, expected: bytes) -> None:
             "This service needs its token: send the header Authorization: Bearer <the value of LLM_SHELL_TOKEN>.",
             www_authenticate=WWWAuthenticate("bearer", {"realm": "LLM Shell"}),
         )
+    if not credentials.strip():
+        raise Unauthorized(
+            "The header Authorization holds no token after Bearer: is LLM_SHELL_TOKEN set in your shell?",
+            www_authenticate=WWWAuthenticate("bearer", {"realm": "LLM Shell", "error": "invalid_token"}),
+        )
     if not hmac.compare_digest(credentials.strip().encode("utf-8", "replace"), expected):
         raise Unauthorized(
             "This is not the service's token; send the value that its LLM_SHELL_TOKEN has.",

@@ -12,7 +12,7 @@ from werkzeug.routing.exceptions import WebsocketMismatch
 
 from app.exceptions import BadRequestError, ConflictError, InternalError, LLMShellError, NotFoundError
 from app.problems import PROBLEM_TYPE, printable, problem
-from app.wording import shorten
+from app.wording import nearest, shorten
 
 SHOWN_PATH = 100
 STATUS_OF: Mapping[type[LLMShellError], HTTPStatus] = {
@@ -77,13 +77,23 @@ def _explain(error: HTTPException) -> str:
         return f"{path} does not take {shorten(request.method, SHOWN_PATH)}; use {' or '.join(methods)}."
     match error.code:
         case 404:
-            return f"There is no {path} here; GET /openapi.json lists what there is."
+            return _explain_unknown(path)
         case 413:
             return "The body is too large; send at most 1 MiB."
         case 500:
             return "The service failed to answer this request; what went wrong is in its log."
         case _:
             return error.description or "The request cannot be answered."
+
+
+def _explain_unknown(path: str) -> str:
+    name = path.strip("/")
+    if not name:
+        base = request.script_root
+        return f"There is nothing at {path} itself: open {base}/docs in a browser; programs read {base}/openapi.json."
+    meant = nearest(name, (rule.rule.strip("/") for rule in current_app.url_map.iter_rules() if not rule.arguments))
+    question = f"did you mean /{meant}? " if meant else ""
+    return f"There is no {path} here; {question}GET /openapi.json lists what there is."
 
 
 def _path() -> str:

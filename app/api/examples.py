@@ -25,10 +25,6 @@ def _unknown(name: str, told: str) -> Body:
     return _invalid(name, f"There is no such parameter{told}.")
 
 
-def _nothing(what: str) -> Body:
-    return _problem(HTTPStatus.NOT_FOUND, f"There is {what}: start one with POST /start.")
-
-
 NO_DIRECTORY = "No such file or directory"
 ERRORS: Mapping[str, Body] = MappingProxyType(
     {
@@ -69,10 +65,7 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
             "A page of another site must neither call this service nor lead to it: call it from a program, or type its "
             "address into the browser.",
         ),
-        "nothing-to-speak-of": _nothing("no process to speak of"),
-        "nothing-to-kill": _nothing("no process to kill"),
-        "nothing-to-restart": _nothing("no process to restart"),
-        "nothing-to-read": _nothing("no run to read"),
+        "nothing-started": _problem(HTTPStatus.NOT_FOUND, "No command has been started yet: use POST /start."),
         "unknown-run": _problem(
             HTTPStatus.NOT_FOUND,
             "There is no run of that run_id; take one from an answer of /start, /status or /restart, such as "
@@ -115,6 +108,10 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
             HTTPStatus.INTERNAL_SERVER_ERROR,
             "The shell /bin/zsh can't be executed: it is gone, or its rights have changed.",
         ),
+        "out-of-reach": _problem(
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "The process could not be ended: its shim does not answer. Call again; the service's log says more.",
+        ),
         "too-many-files": _problem(
             HTTPStatus.INTERNAL_SERVER_ERROR,
             "The system refused what this request needs: Too many open files. Try again once that is remedied.",
@@ -143,21 +140,22 @@ START = _pick(
     "too-many-operations",
     "no-such-shell",
 )
-STATUS = _pick("foreign-site", "unknown-parameter-of-status", "no-token", "nothing-to-speak-of")
+STATUS = _pick("foreign-site", "unknown-parameter-of-status", "no-token", "nothing-started", "unknown-run")
 KILL = _pick(
     "foreign-site",
     "already-ended",
     "unknown-signal",
     "no-token",
-    "nothing-to-kill",
+    "nothing-started",
     "body-too-large",
     "too-many-operations",
+    "out-of-reach",
 )
 RESTART = _pick(
     "foreign-site",
     "grace-too-long",
     "no-token",
-    "nothing-to-restart",
+    "nothing-started",
     "overtaken-by-kill",
     "body-too-large",
     "too-many-operations",
@@ -168,7 +166,7 @@ LOGS = _pick(
     "misspelt-parameter",
     "foreign-site",
     "no-token",
-    "nothing-to-read",
+    "nothing-started",
     "unknown-run",
     "too-many-long-answers",
 )

@@ -116,7 +116,7 @@ def refuse_odd_requests() -> None:
         raise NotFound
     if has_body(environ) and environ["REQUEST_METHOD"] in BODILESS and request.routing_exception is None:
         raise BadRequestError(
-            f"{request.method} takes no body; give parameters in the query string, as /openapi.json shows."
+            f"{request.method} takes no body; give parameters in the query string, such as GET /logs?lines=100."
         )
 
 
@@ -126,14 +126,15 @@ def refuse_parameters() -> None:
         raise invalid({name: [f"There is no such parameter. {request.path} takes none."] for name in names})
 
 
-def refuse_body() -> None:
+def refuse_body(schema: Schema, example: str) -> None:
     """Refuse a body where all parameters are in the query: `{"type": "SIGKILL"}` there must not pass for the default.
 
     An empty JSON object says nothing that could be missed, and some clients send one with every POST.
     """
     if _read_body(request).strip() not in {b"", b"{}"}:
         raise BadRequestError(
-            f"{request.path} takes no body; give its parameters in the query string, as /openapi.json shows."
+            f"{request.path} takes no body. It takes {_listed(schema)} in its query string, such as "
+            f"POST {request.path}?{example}."
         )
 
 

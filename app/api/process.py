@@ -10,6 +10,8 @@ from app.api.openapi import fails_with
 from app.api.parsing import Blueprint, refuse_body
 from app.api.schemas import KillQuery, KillSchema, RestartQuery, StartSchema, StatusQuery, StatusSchema
 
+KILL_QUERY = KillQuery()
+RESTART_QUERY = RestartQuery()
 blueprint = Blueprint("process", __name__, description="Start, watch, kill and restart the one command.")
 
 
@@ -52,7 +54,7 @@ def get_status(run_id: str | None = None) -> dict[str, Any]:
 
 
 @blueprint.post("/kill")
-@blueprint.arguments(KillQuery(), location="query", as_kwargs=True)
+@blueprint.arguments(KILL_QUERY, location="query", as_kwargs=True)
 @blueprint.response(200, KillSchema, description="What was ended, and how.", example=dict(examples.KILLED))
 @fails_with(examples.KILL)
 def kill(signal_type: str, timeout: float) -> dict[str, Any]:
@@ -62,13 +64,13 @@ def kill(signal_type: str, timeout: float) -> dict[str, Any]:
     and left nothing behind. It joins or overtakes another operation that is under way, one of them at a time: a further
     one is 429 at once, before anything is done, but `type=SIGKILL` has a place of its own.
     """
-    refuse_body()
+    refuse_body(KILL_QUERY, "type=SIGKILL&timeout=2")
     with places.last_resort() if signal_type == "SIGKILL" else places.operation():
         return supervisor.kill(signal_type, timeout)
 
 
 @blueprint.post("/restart")
-@blueprint.arguments(RestartQuery(), location="query", as_kwargs=True)
+@blueprint.arguments(RESTART_QUERY, location="query", as_kwargs=True)
 @blueprint.response(
     200,
     StatusSchema,
@@ -82,6 +84,6 @@ def restart(timeout: float | None = None) -> dict[str, Any]:
     Same command, directory and environment. Works on a run that has ended, too. Parameters go in the query string; a
     body is refused.
     """
-    refuse_body()
+    refuse_body(RESTART_QUERY, "timeout=2")
     with places.operation():
         return supervisor.restart(timeout)

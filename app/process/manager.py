@@ -138,7 +138,7 @@ class ProcessManager:
         """Return the status object of a run, the current one for None; raises `NotFoundError`."""
         if run_id is not None and not self._is_current(run_id):
             return self._history.status_of(run_id)
-        run = self._expected("There is no process to speak of: start one with POST /start.")
+        run = self._expected()
         return describe(run.record, run.state, run.leftovers())
 
     def kill(self, signal_type: str = "SIGTERM", timeout: float = 5.0) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class ProcessManager:
             raise BadRequestError(f"{signal_type} is not a way to end a process here: use SIGTERM or SIGKILL.")
         with self._turns.kill():
             with self._exchange:
-                run = self._expected("There is no process to kill: start one with POST /start.")
+                run = self._expected()
             answer = run.kill(cast(Literal["SIGTERM", "SIGKILL"], signal_type), timeout, "kill") if run.live else None
         if answer is None or not answer.found:
             raise already_ended(run)
@@ -171,7 +171,7 @@ class ProcessManager:
         Raises `NotFoundError`, `ConflictError` when a `/kill` overtook it, and what `start` raises.
         """
         with self._turns.operation("restart"):
-            run = self._expected("There is no process to restart: start one with POST /start.")
+            run = self._expected()
             record = run.record
             with said_before("Nothing was ended and nothing restarted. "):
                 order = self._starter.check(record.command, record.cwd, record.env, None, record.shell)
@@ -214,17 +214,17 @@ class ProcessManager:
         """Return log file and clock of a run, the current one for None; raises `NotFoundError`."""
         if run_id is not None and not self._is_current(run_id):
             return self._history.log_of(run_id)
-        run = self._expected("There is no run to read: start one with POST /start.")
+        run = self._expected()
         return run.record.log_file, run.clock
 
     def _is_current(self, run_id: str) -> bool:
         run = self._current()
         return run is not None and run.record.run_id == run_id
 
-    def _expected(self, detail: str) -> Run:
+    def _expected(self) -> Run:
         run = self._current()
         if run is None:
-            raise NotFoundError(detail)
+            raise NotFoundError("No command has been started yet: use POST /start.")
         return run
 
     def _current(self) -> Run | None:

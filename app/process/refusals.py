@@ -18,6 +18,7 @@ UNSEEN = "what /proc does not show"
 MAX_NAMES = 5
 MAX_NAME = 80
 MAX_PATH = 200
+MAKE_AGAIN = "make that directory again"
 
 
 @contextlib.contextmanager
@@ -40,14 +41,18 @@ def environment_too_large() -> BadRequestError:
 
 def directory_unusable(directory: str, error: OSError, given: str | None) -> BadRequestError:
     """Say that a command can't begin there: where its caller said, or in the service's own directory."""
-    words, directory = error.strerror or str(error), shorten(directory, MAX_PATH)
+    return _no_place(directory, "used", error.strerror or str(error), given, MAKE_AGAIN)
+
+
+def _no_place(directory: str, what: str, words: str, given: str | None, remedy: str) -> BadRequestError:
+    directory = shorten(directory, MAX_PATH)
     if given is None:
         detail = (
-            f"The service's own directory, {directory!r}, where commands begin that don't say where, can't be used: "
-            f'{words}. Send "cwd" with an absolute path, or make that directory again.'
+            f"The service's own directory, {directory!r}, where commands begin that don't say where, can't be {what}: "
+            f'{words}. Send "cwd" with an absolute path, or {remedy}.'
         )
     else:
-        detail = f"cwd {directory!r} can't be used: {words}. Name a directory that exists and may be entered."
+        detail = f"cwd {directory!r} can't be {what}: {words}. Name a directory that exists and may be entered."
     return BadRequestError(detail, {"cwd": [f"{words}."]})
 
 
@@ -62,15 +67,24 @@ def names_lost(shell: str, names: Sequence[str]) -> BadRequestError:
     )
 
 
-def launch_failure(error: LaunchError, record: RunRecord) -> BadRequestError | InternalError:
-    """Say why a command could not be started: for the caller to mend, or for whoever runs the machine."""
+def launch_failure(
+    error: LaunchError, record: RunRecord, given: str | None, user: str | None
+) -> BadRequestError | InternalError:
+    """Say why a command could not be started: for the caller to mend, or for whoever runs the machine.
+
+    `given` is the directory that its caller named, `user` whom commands run as where that is not the service's own.
+    """
     if error.step == "cwd":
-        return BadRequestError(f"cwd {record.cwd!r} can't be entered: {error}.", {"cwd": [str(error)]})
+        if user is None:
+            return _no_place(record.cwd, "entered", str(error), given, MAKE_AGAIN)
+        what = f"entered by the user {user!r}, as whom commands run"
+        return _no_place(record.cwd, what, str(error), given, "have the service started where this user may enter")
     if error.errno == errno.E2BIG:
         return environment_too_large()
     if error.errno == 0:
         return InternalError("The command could not be started: its shim ended before it could answer.")
-    return InternalError(f"The shell {record.shell} could not be started: {error}.")
+    as_user = f" by the user {user!r}, as whom commands run" if user is not None else ""
+    return InternalError(f"The shell {record.shell} could not be started{as_user}: {error}.")
 
 
 def busy(doing: str) -> ConflictError:

@@ -48,7 +48,8 @@ class Policy:
 class Order:
     """Hold a start that was checked: its absolute `cwd`, the caller's `env`, the command's whole `environment`.
 
-    `beside` names those whom the run before left and who could not be ended.
+    `given_cwd` is the directory as its caller named it. `beside` names those whom the run before left and who could not
+    be ended.
     """
 
     command: str
@@ -57,6 +58,7 @@ class Order:
     env: dict[str, str]
     environment: dict[bytes, bytes]
     log_file: str | None
+    given_cwd: str | None = None
     beside: str = ""
 
 
@@ -97,7 +99,7 @@ class Starter:
         # Half of ARG_MAX is left to the command and the pointers that execve(2) also counts.
         if max(sizes, default=0) > MAX_STRING or sum(sizes) > os.sysconf("SC_ARG_MAX") // 2:
             raise environment_too_large()
-        return Order(command, shell, directory, dict(env), environment, log_file)
+        return Order(command, shell, directory, dict(env), environment, log_file, cwd)
 
     def _directory(self, cwd: str | None) -> str:
         """Return the absolute path of the directory to start in; raises `BadRequestError` where that can't be entered.
@@ -129,7 +131,7 @@ class Starter:
                 self._pointer.set(path)
                 run = Run.begin(record, launch(record, order.environment, listener, self.standby))
         except LaunchError as error:
-            raise launch_failure(error, record) from error
+            raise launch_failure(error, record, order.given_cwd, self._policy.run_as) from error
         except OSError as error:
             raise InternalError(f"The command could not be started: {error.strerror}.") from error
         finally:

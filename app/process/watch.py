@@ -94,7 +94,9 @@ class Run:
                 asked = asked or lost.asked
             else:
                 return answer if answer.found or not asked else self._killed_by_the_dead(cause)
-        raise InternalError("The process could not be ended: its shim does not answer. See the service's log.")
+        raise InternalError(
+            "The process could not be ended: its shim does not answer. Call again; the service's log says more."
+        )
 
     def _end_without_shim(self, request: Kill) -> Killed | None:
         """End the tree where the machine gives no shim; None, a moment later, when it does not give enough for that."""

@@ -66,6 +66,16 @@ def test_wrong_token(guarded: FlaskClient, value: str) -> None:
     assert TOKEN not in response.text
 
 
+@pytest.mark.parametrize("value", ["Bearer", "Bearer ", "bearer   "])
+def test_empty_token(guarded: FlaskClient, value: str) -> None:
+    """Who sends an empty variable's value learns that no token came, and where to look."""
+    response = guarded.get("/status", headers={"Authorization": value})
+    assert response.status_code == 401
+    assert response.get_json()["detail"] == (
+        "The header Authorization holds no token after Bearer: is LLM_SHELL_TOKEN set in your shell?"
+    )
+
+
 @pytest.mark.parametrize("value", [f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER  {TOKEN} "])
 def test_right_token(guarded: FlaskClient, value: str) -> None:
     """The token opens the service; the scheme's name is read in any case, as RFC 9110 wants."""

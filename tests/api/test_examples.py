@@ -106,6 +106,13 @@ def ask_beside_two_operations(client: FlaskClient) -> TestResponse:
     return answer
 
 
+def kill_out_of_time(client: FlaskClient) -> TestResponse:
+    """Kill where the time that a shim has for its answer is over."""
+    client.post("/start", json=dict(examples.TRY))
+    with patch("app.process.watch.RECOVERY_TIMEOUT", -60.0):
+        return client.post("/kill")
+
+
 def look_without_descriptors(client: FlaskClient) -> TestResponse:
     """Ask for the status where the system has no descriptor left to look it up with."""
     refusal = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -129,10 +136,7 @@ PROVOKED: dict[str, Callable[[FlaskClient], TestResponse]] = {
     "no-token": get("/status"),
     "foreign-origin": get("/status", Origin="http://localhost:3000"),
     "foreign-site": get("/status", **{"Sec-Fetch-Site": "cross-site"}),
-    "nothing-to-speak-of": get("/status"),
-    "nothing-to-kill": post("/kill"),
-    "nothing-to-restart": post("/restart"),
-    "nothing-to-read": get("/logs"),
+    "nothing-started": get("/status"),
     "unknown-run": get("/logs?run_id=latest"),
     "already-running": start_twice,
     "leftovers": start_beside_leftovers,
@@ -142,6 +146,7 @@ PROVOKED: dict[str, Callable[[FlaskClient], TestResponse]] = {
     "too-many-operations": ask_beside_two_operations,
     "too-many-long-answers": read_too_much,
     "no-such-shell": post("/start", json={"command": "true"}),
+    "out-of-reach": kill_out_of_time,
     "too-many-files": look_without_descriptors,
 }
 SETTINGS: dict[str, dict[str, Any]] = {

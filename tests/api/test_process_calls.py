@@ -169,10 +169,11 @@ def test_longest_command(client: FlaskClient) -> None:
     ("method", "path"), [("GET", "/status"), ("POST", "/kill"), ("POST", "/restart"), ("GET", "/logs")]
 )
 def test_nothing_started_yet(client: FlaskClient, method: str, path: str) -> None:
-    """Before the first run there is nothing to speak of: 404."""
+    """Before the first run every call that needs one is a 404, which names the call to begin with."""
     response = client.open(path, method=method)
     assert response.status_code == 404
     assert response.get_json()["title"] == "Not Found"
+    assert response.get_json()["detail"] == "No command has been started yet: use POST /start."
 
 
 @pytest.mark.parametrize(("signal", "code"), [("SIGTERM", -15), ("SIGKILL", -9)])
@@ -232,13 +233,19 @@ def test_kill_with_an_empty_json_object(client: FlaskClient) -> None:
     assert client.post("/kill", json={}).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/kill", "/restart"])
-def test_body_where_the_query_counts(client: FlaskClient, path: str) -> None:
-    """Parameters in a body are refused: `{"type": "SIGKILL"}` must not pass for the default."""
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/kill", "It takes type, timeout in its query string, such as POST /kill?type=SIGKILL&timeout=2."),
+        ("/restart", "It takes timeout in its query string, such as POST /restart?timeout=2."),
+    ],
+)
+def test_body_where_the_query_counts(client: FlaskClient, path: str, told: str) -> None:
+    """Parameters in a body are refused, with how to send them: `{"type": "SIGKILL"}` must not pass for the default."""
     start(client, "sleep 60")
     response = client.post(path, json={"type": "SIGKILL"})
     assert response.status_code == 400
-    assert "query" in response.get_json()["detail"]
+    assert response.get_json()["detail"] == f"{path} takes no body. {told}"
     assert status(client)["status"] == "running"
 
 

@@ -24,6 +24,50 @@ def test_unknown_path(client: FlaskClient) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("/logs/", "/logs"),
+        ("/statuss", "/status"),
+        ("/Status", "/status"),
+        ("//status", "/status"),
+        ("/log", "/logs"),
+        ("/api/start", "/start"),
+        ("/openapi", "/openapi.json"),
+        ("/docs/", "/docs"),
+        ("/killl", "/kill"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_near_path(client: FlaskClient, method: str, path: str, near: str) -> None:
+    """Of a path that looks like a known one that one is named."""
+    environ = {"PATH_INFO": path}
+    response = client.open("/", method=method, environ_overrides=environ)
+    assert response.status_code == 404
+    assert response.get_json()["detail"] == (
+        f"There is no {path} here; did you mean {near}? GET /openapi.json lists what there is."
+    )
+
+
+@pytest.mark.parametrize("path", ["/stop", "/favicon.ico", "/x", "/" + "status" * 1000, "/\udcff"])
+def test_no_near_path(client: FlaskClient, path: str) -> None:
+    """A path that looks like none is told without a guess."""
+    response = client.get(path.encode("utf-8", "surrogateescape").decode("latin-1"))
+    assert response.status_code == 404
+    assert "did you mean" not in response.get_json()["detail"]
+
+
+@pytest.mark.parametrize(("path", "prefix"), [("/", ""), ("//", ""), ("/", "/shell")])
+def test_the_root(client: FlaskClient, path: str, prefix: str) -> None:
+    """Who looks at the service itself is sent on: a person to the page, a program to the description."""
+    environ = {"PATH_INFO": path, "SCRIPT_NAME": prefix}
+    response = client.get("/", environ_overrides=environ)
+    assert response.status_code == 404
+    assert response.get_json()["detail"] == (
+        f"There is nothing at {path} itself: open {prefix}/docs in a browser; programs read {prefix}/openapi.json."
+    )
+
+
 @pytest.mark.parametrize("path", ["/status/", "/docs/", "/docs/index.html", "/docs/../config.py", "/static/docs.js"])
 def test_similar_path(client: FlaskClient, path: str) -> None:
     """Nothing redirects, and no other file is served."""

@@ -10,7 +10,7 @@ import pytest
 from tests.service.conftest import Services
 
 USER = "nobody"
-WARNING = f"LLM_SHELL_RUN_AS does not hold {USER} back for long: that user may write to "
+WARNING = f"LLM_SHELL_RUN_AS does not hold {USER!r} back for long: that user may write to "
 
 
 def warnings_at(serve: Services, cwd: Path) -> list[str]:
@@ -57,6 +57,6 @@ def test_a_log_directory_within_reach_is_refused(
     shutil.chown(place, owner)
     refusal = serve.refused(settings={"LLM_SHELL_RUN_AS": USER, "LLM_SHELL_LOG_DIR": str(place / below)})
     assert refusal.code == 1
-    assert f"{USER} may change {place}, and so what this service" in "".join(refusal.lines)
+    assert f"{USER!r} may change {place}, and so what this service" in "".join(refusal.lines)
     assert place.stat().st_mode & 0o777 == mode
     assert not list(place.iterdir())

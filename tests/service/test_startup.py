@@ -232,8 +232,14 @@ def test_what_the_commands_user_can_t_reach(serve: Services, tmp_path: Path) -> 
     private.mkdir(mode=0o700)
     service = serve(cwd=private, settings={"LLM_SHELL_RUN_AS": USER})
     [warning] = warnings_of(service)
-    assert warning.startswith(f"LLM_SHELL_RUN_AS: {USER} can't enter {private}, where commands begin ")
-    assert service.post("/start", {"command": "pwd"}).status == 400
+    assert warning.startswith(f"LLM_SHELL_RUN_AS: {USER!r} can't enter {private}, where commands begin ")
+    answer = service.post("/start", {"command": "pwd"})
+    assert answer.status == 400
+    assert answer.body["detail"] == (
+        f"The service's own directory, '{private}', where commands begin that don't say where, can't be entered by the "
+        f'user {USER!r}, as whom commands run: Permission denied. Send "cwd" with an absolute path, or have the '
+        "service started where this user may enter."
+    )
     service.start("pwd", cwd="/")
 
 
