@@ -25,6 +25,8 @@ MAX_HEAD = 32 * 1024
 MAX_HEADS = 16 * 1024 * 1024
 _PIECE = 8192
 _END = b"\r\n\r\n"
+# The first byte of a TLS record that begins a connection (RFC 8446, 5.1); no method begins with it (RFC 9110, 5.6.2).
+_HANDSHAKE = b"\x16"
 # Seconds, bytes and connections: how long a client is listened to after its answer, so that what it still sends does
 # not take the answer with it (RFC 9112, 9.6).
 LINGER_TIMEOUT = 2.0
@@ -116,7 +118,10 @@ class Heads:
         while head.startswith(b"\r\n"):  # empty lines before a request mean nothing (RFC 9112, 2.2)
             del head[:2]
         self._bytes += len(head) - before
-        if head.find(_END, max(0, before - len(_END))) >= 0:
+        if head.startswith(_HANDSHAKE):
+            words = "This port speaks plain HTTP, not TLS: call it by http:// instead of https://."
+            self._refuse(conn, HTTPStatus.BAD_REQUEST, words)
+        elif head.find(_END, max(0, before - len(_END))) >= 0:
             self._remove(conn)
             # As gunicorn does itself with what it has read too early.
             conn.parser = conn.parser or get_parser(conn.cfg, conn.sock, conn.client)

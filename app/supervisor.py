@@ -19,6 +19,8 @@ from app.process.tree import read_member
 logger = logging.getLogger(__name__)
 # What a stopping service gives the tree before SIGKILL.
 SHUTDOWN_TIMEOUT = 5.0
+# When to say what a stopping service waits for: what obeys SIGTERM has ended by then.
+SHUTDOWN_SILENCE = 0.5
 # How long a second service on the same directory waits for the first to go.
 CLAIM_TIMEOUT = 5.0
 
@@ -39,6 +41,8 @@ class Supervisor:
         self._claimed_by = 0  # the pid of this process or, in a worker, of the master
         self._log_dir = ""
         self._started_ns = 0
+        # Taken by the one of a stop's threads that says what it waits for.
+        self._wait_told = threading.Lock()
 
     @property
     def claimed(self) -> bool:
@@ -55,8 +59,10 @@ class Supervisor:
         The lock sits on an open file description (flock(2)) that forked workers share: it is free only when the last of
         them is gone, so that a killed master's worker still counts.
         """
-        log_dir = LogManager(settings.log_dir, group_read=settings.log_group_read).log_dir
-        fd = os.open(log_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        logs = LogManager(settings.log_dir, group_read=settings.log_group_read)
+        log_dir = logs.log_dir
+        with logs.explained(log_dir):
+            fd = os.open(log_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if not _lock_within(fd, 0.0):
             holder = _holder(fd)
             logger.info("%s uses the log directory %s: waiting up to 5 s for it to go.", holder, log_dir)
@@ -70,6 +76,7 @@ class Supervisor:
         self._claim = fd
         self._claimed_by = os.getpid()
         self._log_dir = os.path.realpath(log_dir)
+        self._wait_told = threading.Lock()
         self.settings = settings
         self._started_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
@@ -111,13 +118,28 @@ class Supervisor:
             return
         try:
             if manager is not None:
-                manager.shut_down(SHUTDOWN_TIMEOUT)
+                self._shut_down(manager)
                 return
             with contextlib.closing(self._new_manager(self.settings)) as heir:
                 heir.adopt()
-                heir.shut_down(SHUTDOWN_TIMEOUT)
+                self._shut_down(heir)
         except InternalError as error:
             logger.error("The tree could not be ended: %s", error)  # noqa: TRY400  its sentence says it all
+
+    def _shut_down(self, manager: ProcessManager) -> None:
+        timer = threading.Timer(SHUTDOWN_SILENCE, self._tell_of_wait, [manager])
+        timer.daemon = True
+        with contextlib.suppress(RuntimeError):  # no thread to be had: what is waited for is not said, but waited for
+            timer.start()
+        try:
+            manager.shut_down(SHUTDOWN_TIMEOUT)
+        finally:
+            timer.cancel()
+
+    def _tell_of_wait(self, manager: ProcessManager) -> None:
+        awaited = manager.awaited()
+        if awaited is not None and self._wait_told.acquire(blocking=False):
+            logger.info("Waiting up to %.0f s for %s.", SHUTDOWN_TIMEOUT, awaited)
 
     def start(
         self, command: str, *, cwd: str | None = None, env: dict[str, str] | None = None, replace: bool = False

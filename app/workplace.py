@@ -12,6 +12,10 @@ from app.process.account import Account, look_up
 from app.process.boot import SITE_PACKAGES
 from app.process.reach import changeable_by, readable_by, usable_by
 
+_REMEDY = {
+    str(ENV_FILE): f"give the settings in the environment instead of {ENV_FILE}",
+    "logs": "set LLM_SHELL_LOG_DIR to a directory outside of it",
+}
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -60,9 +64,10 @@ def _exposed(settings: Settings, directory: Path, account: Account | None) -> It
     if account is not None:
         inside = readable_by(account, inside)
     if inside:
+        remedies = " and ".join(_REMEDY[own[path]] for path in inside)
         yield (
             f"Commands begin in {directory}, which holds this service's {' and '.join(own[path] for path in inside)}: "
-            'send "cwd" for one that serves or packs up its directory, or start the service in a directory of its own.'
+            f'send "cwd" for one that serves or packs up its directory, or {remedies}.'
         )
 
 

@@ -1,5 +1,6 @@
 """The service's half of the log: make a run's log file, and read any run's."""
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from app.log.snapshot import Snapshot, older_segment
 
 __all__ = ["LogManager", "LogPage"]
 
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NS = 1_000_000_000
 # How far from a log's end lines are looked for before its page is opened: some milliseconds at most. What is not found
 # there makes a page of more than this, which finds its own beginning when it is read.
@@ -51,7 +53,7 @@ class LogManager:
         if wanted.parent == self.log_dir:
             self.make_directory()
         else:
-            with _explained(wanted.parent):
+            with self.explained(wanted.parent):
                 wanted.parent.mkdir(parents=True, exist_ok=True)
         return self._claim(wanted)
 
@@ -101,11 +103,20 @@ class LogManager:
 
     def make_directory(self) -> None:
         """Make the log directory if it is not there, with the mode it must have; raises `InternalError`."""
-        with _explained(self.log_dir):
+        with self.explained(self.log_dir):
             self.log_dir.mkdir(parents=True, exist_ok=True)
             found = self.log_dir.stat()
             if found.st_uid == os.geteuid() and S_IMODE(found.st_mode) != self._directory_mode:
                 self.log_dir.chmod(self._directory_mode)
+
+    @contextmanager
+    def explained(self, path: Path) -> Iterator[None]:
+        """Turn the system's refusal of a path into a sentence, which names the setting that it comes from."""
+        try:
+            yield
+        except OSError as error:
+            ours = self.log_dir in {path, path.parent}
+            raise InternalError(f"{'LLM_SHELL_LOG_DIR: ' if ours else ''}{_explain(path, error)}") from error
 
     def _next_number(self, second: str) -> int:
         """Return a number beyond those of this second's runs, of which some may be gone already.
@@ -123,7 +134,7 @@ class LogManager:
 
     def _claim(self, wanted: Path, first: int = 1) -> str:
         """Create the file under the first name that no run has, be it by its log, its older segment or its record."""
-        with _explained(wanted):
+        with self.explained(wanted):
             for number in count(first):
                 path = wanted if number == 1 else wanted.with_stem(f"{wanted.stem}_{number}")
                 if path.with_suffix(".json").exists() or os.path.lexists(older_segment(str(path))):
@@ -136,14 +147,23 @@ class LogManager:
         return str(path)
 
 
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn the system's refusal into a sentence for the caller."""
-    try:
-        yield
-    except OSError as error:
-        msg = f"Cannot make {path}: {error.strerror}."
-        raise InternalError(msg) from error
+def _explain(path: Path, error: OSError) -> str:
+    if error.errno in {errno.EEXIST, errno.ENOTDIR}:
+        in_the_way = next((place for place in (*reversed(path.parents), path) if _is_no_directory(place)), path)
+        return f"{in_the_way} is {_kind(in_the_way)}, not a directory. Move it away, or name another directory."
+    words = error.strerror or str(error)
+    advice = " Name a directory that the service may write to." if error.errno in _FORBIDDEN else ""
+    return f"{path} can't be made or used: {words}.{advice}"
+
+
+def _kind(path: Path) -> str:
+    if path.is_file():
+        return "a file"
+    return "a link that leads nowhere" if path.is_symlink() and not path.exists() else "something else"
+
+
+def _is_no_directory(path: Path) -> bool:
+    return os.path.lexists(path) and not path.is_dir()
 
 
 def _check(lines: int | None, seconds: float | None) -> None:

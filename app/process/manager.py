@@ -14,7 +14,7 @@ from app.log.manager import LogManager
 from app.process.control import Cause, State
 from app.process.history import History, kept_records
 from app.process.lost import find_records
-from app.process.naming import name_all
+from app.process.naming import listed, name_all
 from app.process.pointer import Pointer
 from app.process.refusals import (
     already_ended,
@@ -192,6 +192,16 @@ class ProcessManager:
                 _shut_down(run, timeout)
         finally:
             self._shut_down_lost(timeout, run)
+
+    def awaited(self) -> str | None:
+        """Name, as part of a sentence, who of the current run has still to end; None when nobody has."""
+        run = self._current()
+        if run is None or not run.live:
+            return None
+        if run.state.stopped_at is None and run.record.process is not None:
+            return f"the command to end (pid {run.record.process.pid})"
+        pids = run.leftovers()
+        return f"what the command left to end: {listed(pids)}" if pids else None
 
     def _shut_down_lost(self, timeout: float, current: Run | None) -> None:
         """End what lives beside the current run, as it may when files were removed: nothing outlives a stop."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,40 @@ def test_stop_ends_the_tree(serve: Services, number: signal.Signals) -> None:
     assert len(everybody) == 9
     assert service.stop(number) == 0
     assert not any(runs(pid) for pid in everybody)
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_stop_says_what_it_waits_for(serve: Services, number: signal.Signals) -> None:
+    """While a command does not end by SIGTERM one line tells that the stop waits for it, and how long."""
+    service = serve()
+    pid = service.start([sys.executable, PROGRAMS / "stubborn.py"])["process_pid"]
+    service.wait_for_output("ready")
+    began = time.monotonic()
+    os.kill(service.pid, number)
+    wait_until(lambda: "Waiting up to 5 s" in service.text)
+    assert time.monotonic() - began < 2
+    assert service.wait(timeout=9) == 0
+    assert re.findall(r"Waiting .*", service.text) == [f"Waiting up to 5 s for the command to end (pid {pid})."]
+
+
+def test_a_stop_says_what_leftovers_it_waits_for(serve: Services) -> None:
+    """The same for what a command left behind."""
+    service = serve()
+    service.start(f"{sys.executable} {PROGRAMS / 'stubborn.py'} & true")
+    service.wait_for_output("ready")
+    [pid] = wait_until(lambda: service.status()["leftover_pids"])
+    os.kill(service.pid, signal.SIGINT)
+    assert service.wait(timeout=9) == 0
+    [line] = re.findall(r"Waiting .*", service.text)
+    assert line.startswith(f"Waiting up to 5 s for what the command left to end: {pid} (")
+
+
+def test_a_stop_of_what_ends_at_once_says_no_more(serve: Services) -> None:
+    """A command that ends by SIGTERM is not waited for, and nothing is said of it."""
+    service = serve()
+    service.start("exec sleep 1000")
+    assert service.stop(signal.SIGINT) == 0
+    assert "Waiting" not in service.text
 
 
 def test_keep_leaves_the_process_to_the_next_service(serve: Services) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ SILENT = 1500
 SLOW = 300
 HEALTH_WITHIN = 1.0
 KILL_WITHIN = 2.0
+TOLD_WITHIN = 0.5
 BEGUN = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
 
 
@@ -110,6 +112,33 @@ def test_a_head_without_end_is_refused(service: Service) -> None:
         assert response.status == 431
         assert response.getheader("Content-Type") == "application/problem+json"
         response.close()
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+@pytest.mark.parametrize("hello", [b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"])
+def test_a_handshake_is_refused_at_once(service: Service, before: bytes, hello: bytes) -> None:
+    """Who begins to speak TLS is told at the first byte that this is plain HTTP, and has the connection closed."""
+    with connect(service) as client, client.makefile("rb") as stream:
+        client.sendall(before)
+        if before.strip():
+            assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
+        began = time.monotonic()
+        client.sendall(hello)
+        answer = stream.read()
+        seconds = time.monotonic() - began
+    assert b"HTTP/1.1 400 Bad Request\r\n" in answer
+    assert b"This port speaks plain HTTP, not TLS: call it by http:// instead of https://." in answer
+    assert seconds < TOLD_WITHIN
+
+
+def test_a_client_with_tls_fails_at_once(service: Service) -> None:
+    """A client that was given https:// learns at once that there is no TLS."""
+    context = ssl.create_default_context()
+    with connect(service) as client:
+        began = time.monotonic()
+        with pytest.raises(ssl.SSLError):
+            context.wrap_socket(client, server_hostname="localhost")
+        assert time.monotonic() - began < TOLD_WITHIN
 
 
 @pytest.mark.usefixtures("many_files")

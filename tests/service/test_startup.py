@@ -24,6 +24,8 @@ from tests.support import require, wait_until
 
 TOKEN = "a-token-of-sufficient-length"  # noqa: S105  made up
 USER = "nobody"
+LOGS_ELSEWHERE = "set LLM_SHELL_LOG_DIR to a directory outside of it"
+NO_FILE = "give the settings in the environment instead of .env"
 SERVER = (
     "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
 )
@@ -193,11 +195,16 @@ def warnings_of(service: Service) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("env_file", "logs", "named"),
-    [(True, "logs", ".env and logs"), (False, "a/b", "logs"), (True, "../logs", ".env"), (False, ".", "logs")],
+    ("env_file", "logs", "told"),
+    [
+        (True, "logs", (".env and logs", f"{NO_FILE} and {LOGS_ELSEWHERE}")),
+        (False, "a/b", ("logs", LOGS_ELSEWHERE)),
+        (True, "../logs", (".env", NO_FILE)),
+        (False, ".", ("logs", LOGS_ELSEWHERE)),
+    ],
 )
 def test_what_a_command_would_find_is_told(
-    serve: Services, tmp_path: Path, env_file: bool, logs: str, named: str
+    serve: Services, tmp_path: Path, env_file: bool, logs: str, told: tuple[str, str]
 ) -> None:
     """Settings file and logs below the directory that commands begin in are named, with what to do about it."""
     work = tmp_path / "place"
@@ -205,7 +212,31 @@ def test_what_a_command_would_find_is_told(
     if env_file:
         (work / ".env").touch()
     [warning] = warnings_of(serve(cwd=work, settings={"LLM_SHELL_LOG_DIR": logs}))
-    assert warning.startswith(f'Commands begin in {work}, which holds this service\'s {named}: send "cwd" ')
+    assert warning == (
+        f"Commands begin in {work}, which holds this service's {told[0]}: "
+        f'send "cwd" for one that serves or packs up its directory, or {told[1]}.'
+    )
+
+
+def test_what_the_warning_of_the_logs_says_helps(serve: Services, tmp_path: Path) -> None:
+    """A service whose logs were moved as the warning says has nothing to warn of any more."""
+    work = tmp_path / "place"
+    work.mkdir()
+    service = serve(cwd=work, settings={"LLM_SHELL_LOG_DIR": "logs"})
+    assert len(warnings_of(service)) == 1
+    service.stop()
+    (work / "logs").rename(tmp_path / "elsewhere")
+    assert warnings_of(serve(cwd=work, settings={"LLM_SHELL_LOG_DIR": str(tmp_path / "elsewhere")})) == []
+
+
+def test_a_file_in_the_place_of_the_logs(serve: Services, tmp_path: Path) -> None:
+    """The start names the setting and the file, in one line."""
+    (tmp_path / "file").touch()
+    refusal = serve.refused(settings={"LLM_SHELL_LOG_DIR": str(tmp_path / "file")})
+    assert refusal.lines[-1] == (
+        f"LLM Shell does not start: LLM_SHELL_LOG_DIR: {tmp_path}/file is a file, not a directory. Move it away, or "
+        "name another directory."
+    )
 
 
 def test_a_link_to_the_settings_is_told(serve: Services, tmp_path: Path) -> None:

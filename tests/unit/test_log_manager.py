@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from stat import S_IMODE
 
@@ -109,16 +110,45 @@ def test_a_removed_directory_is_made_anew(manager: LogManager) -> None:
     assert mode(manager.log_dir) == 0o700
 
 
-def test_a_directory_that_can_not_be_made_is_told_in_the_system_s_words(tmp_path: Path) -> None:
-    """Where a file is in the directory's place, the fault names the path and the reason."""
+@pytest.mark.parametrize("below", [".", "deep/er"])
+def test_a_file_in_the_directory_s_place(tmp_path: Path, below: str) -> None:
+    """Where a file is in the place of the directory, or of one above it, the fault names the setting and that file."""
     (tmp_path / "logs").touch()
-    with pytest.raises(InternalError, match=r"logs: File exists"):
+    with pytest.raises(InternalError) as caught:
+        LogManager(tmp_path / "logs" / below)
+    assert caught.value.detail == (
+        f"LLM_SHELL_LOG_DIR: {tmp_path}/logs is a file, not a directory. Move it away, or name another directory."
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda place: place.symlink_to("nothing"), "logs is a link that leads nowhere, not a directory. Move it away"),
+        (os.mkfifo, "logs is something else, not a directory. Move it away"),
+        (lambda place: place.symlink_to("logs"), "logs is a link that leads nowhere, not a directory. Move it away"),
+    ],
+    ids=["link to nothing", "pipe", "link to itself"],
+)
+def test_what_else_can_be_in_the_directory_s_place(tmp_path: Path, make: Callable[[Path], None], told: str) -> None:
+    """The same for links and special files."""
+    make(tmp_path / "logs")
+    with pytest.raises(InternalError) as caught:
         LogManager(tmp_path / "logs")
+    assert caught.value.detail.startswith(f"LLM_SHELL_LOG_DIR: {tmp_path}/{told}")
+
+
+def test_a_directory_that_may_not_be_made() -> None:
+    """Where the system forbids it, the fault names the setting and says what to name."""
+    with pytest.raises(InternalError) as caught:
+        LogManager("/sys/logs")  # where root, too, makes none (sysfs(5))
+    assert caught.value.detail.startswith("LLM_SHELL_LOG_DIR: /sys/logs can't be made or used: ")
+    assert caught.value.detail.endswith(". Name a directory that the service may write to.")
 
 
 def test_a_log_that_can_not_be_made_is_told_in_the_system_s_words(manager: LogManager) -> None:
     """A name that the file system refuses is a fault that names the reason."""
-    with pytest.raises(InternalError, match="File name too long"):
+    with pytest.raises(InternalError, match=r"^LLM_SHELL_LOG_DIR: .* can't be made or used: File name too long\.$"):
         manager.claim_log_file(manager.log_dir / f"{'x' * 300}.log")
 
 
