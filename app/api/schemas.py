@@ -14,7 +14,7 @@ from app.config import MAX_TIMEOUT, PREFIX
 
 MAX_COMMAND_BYTES = 131_071  # Linux: MAX_ARG_STRLEN less the final NUL
 SIGNALS = ("SIGTERM", "SIGKILL")
-NO_COMMAND = "Give the command to run, as one string."
+NO_COMMAND = "Give the command to run."
 COMMAND_NOT_TEXT = "Must be one string, as you would type it into a shell: join a list with spaces and quotes."
 NO_VALUE = 'Must be a string: send "" for an empty value, or leave the name out.'
 VALUE_NOT_TEXT = 'Must be a string: put a number or a boolean in quotes, such as "3000".'

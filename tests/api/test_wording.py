@@ -80,8 +80,8 @@ def test_no_wrong_value_is_told_in_words_of_the_library(call: str) -> None:
 @pytest.mark.parametrize(
     ("body", "field", "told"),
     [
-        ({"command": None}, "command", "Give the command to run, as one string."),
-        ({}, "command", "Give the command to run, as one string."),
+        ({"command": None}, "command", "Give the command to run."),
+        ({}, "command", "Give the command to run."),
         ({"command": ["ls", "-l"]}, "command", "join a list with spaces and quotes"),
         ({"command": {"cmd": "ls"}}, "command", "Must be one string, as you would type it into a shell"),
         ({"command": 5}, "command", "Must be one string, as you would type it into a shell"),
