@@ -271,7 +271,7 @@ def test_restart_of_an_ended_run(client: FlaskClient) -> None:
 
 
 def test_start_that_the_machine_refuses(client: FlaskClient, tmp_path: Path) -> None:
-    """A log directory that cannot be made is a 500 that carries the system's own words, and no traceback."""
+    """A log directory that cannot be made is a 500 that names the setting and what is in the way, and no traceback."""
     logs = tmp_path / "logs"
     wait_until(logs.is_dir)
     for left in logs.iterdir():
@@ -281,5 +281,5 @@ def test_start_that_the_machine_refuses(client: FlaskClient, tmp_path: Path) -> 
     response = client.post("/start", json={"command": "true"})
     assert response.status_code == 500
     assert response.mimetype == "application/problem+json"
-    assert re.search(r"Not a directory|File exists", response.get_json()["detail"])
+    assert re.search(r"LLM_SHELL_LOG_DIR: .* is a file, not a directory", response.get_json()["detail"])
     assert "Traceback" not in response.text
