@@ -46,7 +46,7 @@ class StandIn:
         try:
             importlib.invalidate_caches()  # they know by a directory's time of change what is in it
             application: WSGIApplication = self._load()
-        except Exception as error:  # noqa: BLE001  whatever keeps it from being loaded, it is told and tried again
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever keeps it from being loaded, it is told
             self._note(error)
             return None
         else:
@@ -74,7 +74,7 @@ class StandIn:
             self._trying.release()
         return self._application
 
-    def _note(self, error: Exception) -> None:
+    def _note(self, error: BaseException) -> None:
         words = error.detail if isinstance(error, LLMShellError) else f"{type(error).__name__}: {error}"
         words = words.rstrip(".")
         if words != self._words:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
 from flask import Flask, Response, g, request
 
-from app.api.redaction import escape, make_show
+from app.api.redaction import HIDDEN, escape, make_holds, make_show
 from app.config import Settings
 
 logger = logging.getLogger(__name__)
@@ -30,12 +30,16 @@ def register(app: Flask, settings: Settings) -> None:
     The environment's values never appear, nor does the service's token, should somebody put it into a command. Of a
     caller who was refused nothing is read, and nothing told but where from.
     """
-    show = make_show(settings.token)
+    show, holds = make_show(settings.token), make_holds(settings.token)
 
     def note(response: Response) -> Response:
         call = AUDITED.get(request.endpoint or "")
         if call is not None and request.method == "POST":
-            logger.info("%s", _write(_describe(call, response), show))
+            facts = _describe(call, response)
+            # What a refusal quotes of a caller's text was cut: of a token at the cut a part would be left.
+            if "detail" in facts and any(map(holds, _sent())):
+                facts["detail"] = HIDDEN
+            logger.info("%s", _write(facts, show))
         return response
 
     app.after_request(note)
@@ -71,6 +75,23 @@ def _describe(call: str, response: Response) -> dict[str, Any]:
     outcome = {name: answer[name] for name in told if name in answer} if isinstance(answer, dict) else {}
     facts = {"audit": call, "from": request.remote_addr, "answer": response.status_code}
     return facts | _asked(call) | outcome | facts  # a parameter may have any name, and hides none of these
+
+
+def _sent() -> Iterator[str]:
+    """Yield each text that the caller sent and that was read."""
+    if g.get("accepted"):
+        yield from _texts([g.get("body", {}), *request.args.items(multi=True)])
+
+
+def _texts(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case Mapping():
+            yield from _texts([*value.keys(), *value.values()])
+        case Sequence():
+            for inner in value:
+                yield from _texts(inner)
 
 
 def _asked(call: str) -> dict[str, Any]:

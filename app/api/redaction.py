@@ -35,6 +35,12 @@ def make_show(token: str | None) -> Callable[[str, int], str]:
     return show
 
 
+def make_holds(token: str | None) -> Callable[[str], bool]:
+    """Return a function that tells whether the token stands in a text, in any form."""
+    pattern = re.compile(_forms(token)) if token else None
+    return lambda text: pattern is not None and pattern.search(text) is not None
+
+
 def escape(text: str) -> str:
     """Return JSON text in which all that a terminal would obey, or not show, is escaped.
 

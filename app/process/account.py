@@ -7,6 +7,9 @@ if TYPE_CHECKING:
     from ctypes import CDLL
 
 PR_SET_NO_NEW_PRIVS = 38
+# keyctl(2), which the C library has no function for: its numbers in asm/unistd.h.
+_KEYCTL = {"x86_64": 250, "aarch64": 219}
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
 class Account:
@@ -36,8 +39,12 @@ class Account:
         """Take this user's identity, with no way back; raises `OSError`.
 
         setresuid(2) away from root clears every capability (capabilities(7)); no_new_privs makes setuid programs, sudo
-        among them, run without their privilege (prctl(2)).
+        among them, run without their privilege (prctl(2)). A new session keyring takes the place of the service's, the
+        keys in which are within reach of who inherits that (session-keyring(7)). A sandbox that forbids keyctl(2), as
+        Docker's does, forbids the command to use them as well.
         """
+        if (number := _KEYCTL.get(os.uname().machine)) is not None:
+            libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None)
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         os.setgroups(self.groups)
         os.setresgid(self.gid, self.gid, self.gid)

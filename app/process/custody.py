@@ -35,6 +35,8 @@ CONNECT_TIMEOUT = 1.0
 SUCCESSION_INTERVAL = 1.0
 # A fostered tree's dead are no shim's children: they wait for us at most this long. So does what is missing of a run.
 TEND_INTERVAL = 1.0
+# What a shim that has hung up may take to end.
+REAP_TIMEOUT = 1.0
 
 
 class NoShimError(Exception):
@@ -379,6 +381,12 @@ class Custody:
             RecordFile(record_path(self.record.log_file), self.record.log_mode).write(self.record)
 
     def _reap_shim(self) -> None:
-        if self.shim is not None:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.shim, 0)
+        """Reap the dead shim if it was this process's child; what has its number now, and lives, is let alone."""
+        if self.shim is None:
+            return
+        deadline = time.monotonic() + REAP_TIMEOUT
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(self.shim, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+                # It hangs up a moment before it can be reaped (do_exit(), kernel/exit.c); a pidfd, to wait for that by
+                # event, takes a descriptor, of which there may be none.
+                time.sleep(0.001)

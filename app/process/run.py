@@ -11,6 +11,8 @@ from app.process.control import Cause, State
 from app.process.tree import Identity, boot_id
 
 RESERVE = 4096
+# A command and an environment as large as may be, escaped character by character, and the members of a large tree.
+MAX_RECORD = 64 * 1024 * 1024
 # Neither through a link nor waiting for the reader of a FIFO, should somebody have put one there.
 _IN_PLACE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _AT_FDCWD = -100
@@ -93,7 +95,7 @@ def read_record(path: str) -> RunRecord | None:
     """Read a run record, or its last version but one where somebody broke it; None when neither can be read."""
     for name in (path, spare_path(path)):
         with contextlib.suppress(OSError, msgspec.MsgspecError), open(name, "rb", opener=_open_at_once) as file:
-            return decode_record(file.read())
+            return decode_record(file.read(MAX_RECORD))
     return None
 
 
@@ -119,8 +121,8 @@ def decode_record(data: bytes) -> RunRecord:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting for a writer, should somebody have put a FIFO there."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    """Open without waiting for a writer, should somebody have put a FIFO there, and follow no link."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 class RecordFile:

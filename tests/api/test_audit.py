@@ -140,6 +140,25 @@ def test_the_token_is_hidden_before_the_cut(
         assert token[:6] not in str(line)
 
 
+@pytest.mark.parametrize("form", [str, lambda token: json.dumps(json.dumps(token))])
+def test_no_part_of_the_token_is_left_where_a_refusal_cuts(
+    make_app: Callable[..., Flask], lines: Callable[[], list[dict[str, Any]]], form: Callable[[str], str]
+) -> None:
+    """What a refusal quotes of a caller's text it cuts in the middle: of a token there neither end stays."""
+    token = "abc-def/ghi+jkl.mno~pqr"  # noqa: S105  a test's own
+    client = make_app(token=token).test_client()
+    headers = {"Authorization": f"Bearer {token}"}
+    for before in range(20, 140, 8):
+        text = "x" * before + form(token) + "y" * 100
+        client.post("/start", json={"command": "true", "cwd": f"/{text}"}, headers=headers)
+        client.post("/start", json={"command": "true", text: 1, "env": {f"{text}=": "1"}}, headers=headers)
+        client.post("/kill", query_string={text: "1"}, headers=headers)
+        client.post("/kill", query_string={"type": text}, headers=headers)
+    told = json.dumps(lines())
+    assert len(lines()) == 60
+    assert not [part for part in (token[:5], token[-5:], token[8:13]) if part in told]
+
+
 @pytest.mark.parametrize(
     "headers", [{}, {"Authorization": "Bearer wrong-horse-battery"}, {"Sec-Fetch-Site": "cross-site"}]
 )

@@ -1,6 +1,8 @@
 """Commands run as another user: with that user's identity, no way back, and no look at what the service keeps."""
 
+import ctypes
 import os
+import platform
 import pwd
 import signal
 from collections.abc import Iterator
@@ -175,3 +177,18 @@ def test_the_process_outlives_its_shim(pm: ProcessManager) -> None:
     assert alive(pid)
     assert pm.kill()["status"] == "killed"
     os.waitpid(pid, 0)  # outside gunicorn nobody else reaps a killed shim's orphan
+
+
+JOIN, SEARCH, SESSION_KEYRING = 1, 10, -3
+
+
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "aarch64"}, reason="keyctl(2) has other numbers there")
+def test_no_key_of_the_service_s_session_is_within_reach(pm: ProcessManager) -> None:
+    """A key that the service's session keyring holds can't be found by the command."""
+    add_key, keyctl = {"x86_64": (248, 250), "aarch64": (217, 219)}[platform.machine()]
+    libc = ctypes.CDLL(None, use_errno=True)
+    require(libc.syscall(keyctl, JOIN, None) >= 0, "keyctl(2)")
+    assert libc.syscall(add_key, b"user", b"llm-shell-test", b"secret", 6, SESSION_KEYRING) > 0
+    search = f"ctypes.CDLL(None).syscall({keyctl}, {SEARCH}, {SESSION_KEYRING}, b'user', b'llm-shell-test', 0)"
+    assert libc.syscall(keyctl, SEARCH, SESSION_KEYRING, b"user", b"llm-shell-test", 0) > 0
+    assert output_of(pm, f'/usr/bin/env python3 -c "import ctypes; print({search})"') == "-1"
