@@ -15,6 +15,7 @@ from app.process.run import record_path, spare_path
 from tests.faults.actors import assert_whole, counter, record_of, runs, send, shim_of, start_counter, worker_of
 from tests.faults.machine import log_records, wait_until_ended
 from tests.service.harness import Service
+from tests.support import wait_until
 
 Damage = Callable[[Path], object]
 DAMAGES: dict[str, Damage] = {
@@ -166,8 +167,10 @@ def test_a_broken_record_of_an_ended_run_is_history(service: Service, damage: Da
     before = wait_until_ended(service)
     run_id = service.start(counter(count=50))["run_id"]
     ended = wait_until_ended(service)
+    spare = Path(spare_path(str(record_file(ended))))
+    wait_until(lambda: '"ended":true' in spare.read_text())  # the last that the shim writes
     damage(record_file(ended))
-    damage(Path(spare_path(str(record_file(ended)))))
+    damage(spare)
     send(signal.SIGKILL, worker_of(service))
     worker_of(service)
     assert service.status() == before

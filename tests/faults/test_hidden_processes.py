@@ -7,37 +7,64 @@ import shutil
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.faults.actors import send, shim_of
 from tests.faults.machine import wait_until_ended
 from tests.faults.test_limits import AS_LONELY_USER, LONELY_USER
 from tests.service.conftest import Services
-from tests.service.harness import GUNICORN
+from tests.service.harness import GUNICORN, Service
 from tests.support import descendants, require, wait_until
 
 HIDING = ("unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', "sh")
 
 
-def test_a_hidden_survivor_is_told(serve: Services, tmp_path: Path) -> None:
-    """A kill that leaves alive what /proc does not show says so, since it can't name it in `survivors`."""
+@pytest.fixture
+def service(serve: Services, tmp_path: Path) -> Service:
+    """Return a service of a user without privileges to which /proc shows that user's processes alone."""
     require(os.geteuid() == 0 and shutil.which("setpriv") and shutil.which("unshare"), "root, to hide processes")
     logs = tmp_path / "logs"
     logs.mkdir()
     os.chown(logs, LONELY_USER, LONELY_USER)
-    hidden = tmp_path / "hidden"
-    shutil.copy("/bin/sleep", hidden)
-    hidden.chmod(0o4755)  # runs as root: the service's user may not look at it
     # With root's way into files, since the interpreter may lie in root's home.
     rights = [f"--{kind}-caps=+dac_override" for kind in ("inh", "ambient")]
     command = [*HIDING, *AS_LONELY_USER, *rights, *GUNICORN, "wsgi:app"]
     service = serve(command=command, cwd=Path("/"), settings={"LLM_SHELL_LOG_DIR": str(logs)})
-    service.start(f"setsid {hidden} 1000 & exec sleep 1000")
     service.log_dir = logs
+    return service
+
+
+def start_hidden(service: Service, hidden: str) -> int:
+    """Start a command beside which runs what /proc hides, by the name `hidden`; return the pid of that."""
+    service.start(f"setsid {hidden} 1000 & exec sleep 1000")
     shim = shim_of(service.status())
-    (survivor,) = wait_until(lambda: [pid for pid, name in descendants(shim).items() if name.startswith("hidden ")])
+    return wait_until(lambda: [pid for pid, name in descendants(shim).items() if name.startswith("hidden ")])[0]
+
+
+def copy_with_roots_rights(program: str, path: Path) -> Path:
+    """Return a copy of a program that runs as root, whoever starts it."""
+    shutil.copy(str(shutil.which(program)), path)
+    path.chmod(0o4755)
+    return path
+
+
+def test_a_hidden_survivor_is_told(service: Service, tmp_path: Path) -> None:
+    """A kill that leaves alive what /proc does not show says so, since it can't name it in `survivors`."""
+    root = copy_with_roots_rights("setpriv", tmp_path / "root")
+    shutil.copy("/bin/sleep", tmp_path / "hidden")
+    survivor = start_hidden(service, f"{root} --reuid=0 {tmp_path / 'hidden'}")
     answer = service.post("/kill?timeout=0.1").body
     assert (answer["status"], answer["exit_code"], answer["survivors"]) == ("killed", -15, [])
     assert "something of the tree outlived SIGKILL which /proc does not show: 1" in answer["reason"]
     refusal = service.post("/restart?timeout=0")
     assert (refusal.status, "what /proc does not show outlived" in refusal.body["detail"]) == (409, True)
     send(signal.SIGKILL, survivor)
+    assert wait_until_ended(service)["status"] == "killed"
+
+
+def test_what_is_hidden_but_may_be_signalled_is_ended(service: Service, tmp_path: Path) -> None:
+    """The kernel names the shim's own children to it, also those that /proc does not show."""
+    start_hidden(service, str(copy_with_roots_rights("sleep", tmp_path / "hidden")))
+    answer = service.post("/kill?timeout=0.1").body
+    assert (answer["survivors"], answer["reason"]) == ([], "Ended by /kill. SIGKILL followed.")
     assert wait_until_ended(service)["status"] == "killed"
