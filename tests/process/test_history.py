@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from app.process.control import State
 from app.process.history import UNWATCHED
 from app.process.manager import Policy, ProcessManager
 from app.process.run import RecordFile, read_record
+from app.process.tree import read_member
 from tests.faults.actors import record_of, send, shim_of
 from tests.process.conftest import content, ended, printed
 from tests.support import wait_until
@@ -316,3 +318,22 @@ def test_a_run_of_which_one_record_was_lost_keeps_its_outcome(tmp_path: Path, en
 def both_tell_the_end(stem: Path) -> bool:
     """Tell whether a run's record and its spare are those of a run that has ended."""
     return all('"ended":true' in stem.with_suffix(end).read_text() for end in (".json", ".json.spare"))
+
+
+def test_a_record_that_names_another_s_pid_as_its_shim_holds_nobody_up(logs: Path) -> None:
+    """Where the number of a dead shim means a live child of the service's now, nobody waits for that one's end."""
+    with subprocess.Popen(["sleep", "1000"]) as stranger, ExitStack() as cleanup:  # noqa: S607  found on the path
+        cleanup.callback(stranger.kill)
+        member = read_member(stranger.pid)
+        last = max(logs.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        record = read_record(str(last))
+        assert record is not None
+        assert member is not None
+        record.shim, record.control, record.state = member.identity, "llm-shell-nobody-listens", State()
+        record.log_file = str(last.with_suffix(".log"))
+        RecordFile(str(last)).write(record)
+        began = time.monotonic()
+        with manager_of(logs) as manager:
+            wait_until(lambda: manager.get_status()["stopped_at"], 5)
+            assert time.monotonic() - began < 5
+        assert stranger.poll() is None
