@@ -91,6 +91,17 @@ def test_without_its_application(serve: Services, module: Path) -> None:
     assert_whole(service.content())
 
 
+def test_an_application_that_ends_the_interpreter(serve: Services, module: Path) -> None:
+    """A wsgi.py that says sys.exit() ends neither worker nor command: that, too, is answered, and tried again."""
+    service = serve_module(serve, module)
+    pid = service.start("exec sleep 1000")["process_pid"]
+    with away(module):
+        module.write_text("import sys; sys.exit('not today')")
+        send(signal.SIGKILL, worker_of(service))
+        assert "SystemExit: not today" in answer(service, 500).body["detail"]
+    assert answer(service, 200).body["process_pid"] == pid
+
+
 def test_it_comes_back_without_a_call(serve: Services, module: Path) -> None:
     """Once nothing is in the way any more the worker takes the run over by itself."""
     service = serve_module(serve, module)
