@@ -5,6 +5,7 @@ import ctypes
 import os
 from collections.abc import Collection, Iterator
 
+from app.process.order import Pipe
 from app.process.tree import DEAD_STATES, Member
 
 _SHELLS = frozenset(
@@ -43,10 +44,10 @@ class ProcFacts:
                 self._inputs[member.pid] = _pipe(f"{_folder(member)}/fd/0")
         return self._inputs[member.pid]
 
-    def writes(self, member: Member, pipes: Collection[int]) -> set[int]:
+    def writes(self, member: Member, pipes: Collection[Pipe]) -> set[Pipe]:
         """Return those of `pipes` of which it has an end to write to; none where its descriptors can't be read."""
         folder = _folder(member)
-        found: set[int] = set()
+        found: set[Pipe] = set()
         with _eyes_of(member), contextlib.suppress(OSError):
             for fd in os.listdir(f"{folder}/fd"):
                 pipe = _pipe(f"{folder}/fd/{fd}")

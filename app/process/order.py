@@ -1,10 +1,14 @@
 """Whom SIGTERM goes to next: one decision over a look at the tree, and what was done before it."""
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from app.process.tree import Identity, Member
+from app.process.waiting import Waiting
+
+# Whatever tells one pipe from another.
+Pipe = Hashable
 
 
 class Facts(Protocol):
@@ -13,10 +17,10 @@ class Facts(Protocol):
     def is_shell(self, member: Member) -> bool:
         """Tell whether it forwards no signal to what it started, as no shell does."""
 
-    def reads(self, member: Member) -> int | None:
-        """Return the pipe that is its standard input, by inode; None where that is no pipe."""
+    def reads(self, member: Member) -> Pipe | None:
+        """Return the pipe that is its standard input; None where that is no pipe."""
 
-    def writes(self, member: Member, pipes: Collection[int]) -> Collection[int]:
+    def writes(self, member: Member, pipes: Collection[Pipe]) -> Collection[Pipe]:
         """Return those of `pipes` that it could write to."""
 
     def holds_output(self, member: Member) -> bool:
@@ -103,7 +107,10 @@ class _Look:
         self._past = past
         self._facts = facts
         self._due: set[Identity] = set()
-        self._writers: dict[int, list[Member]] | None = None
+        self._writers: dict[Pipe, list[Member]] | None = None
+        self._waiting: Waiting | None = None
+        self._awaited_pipes: set[Pipe] = set()
+        self._serves = False  # whether a daemon waits for those it serves
         self._served: set[Identity] | None = None
         parents = {member.identity: self._parent(member) for member in members}
         self._result = Decision(
@@ -117,6 +124,11 @@ class _Look:
             if late or (self._has_its_turn(member) and self._has_read_all(member)):
                 self._due.add(member.identity)
                 self._result.due.append(member)
+                self._release_children(member)
+        if self._serves:
+            self._result.awaited.update(self._those_served())
+        for pipe in self._awaited_pipes:
+            self._result.awaited.update(one.identity for one in self._writers_of(pipe))
         return self._result
 
     def _parent(self, member: Member) -> Member | None:
@@ -130,7 +142,7 @@ class _Look:
         if member is self._process:
             return True
         if self._is_daemon(member) and self._those_served():
-            self._result.awaited.update(self._those_served())
+            self._serves = True
             return False
         if self._process is None:
             return True
@@ -178,14 +190,14 @@ class _Look:
             return True
         if self._waits(member):
             self._result.held.add(member.identity)
-            self._result.awaited.update(one.identity for one in self._writers_of(pipe))
+            self._awaited_pipes.add(pipe)
         elif member.identity in self._past.held and member.identity not in self._past.released:
             self._result.drained.add(member.identity)
         else:
             return True
         return False
 
-    def _passes_on(self, member: Member, pipe: int) -> bool:
+    def _passes_on(self, member: Member, pipe: Pipe) -> bool:
         """Tell whether a shell has left its input to a child: then it is that child that must read to the end.
 
         The shell would take the end for the child's success, and go on to its next step.
@@ -194,30 +206,33 @@ class _Look:
         return any(self._facts.reads(child) == pipe for child in children) and self._facts.is_shell(member)
 
     def _waits(self, reader: Member) -> bool:
-        """Tell whether anybody keeps this reader waiting who does not, directly or not, wait for it.
+        """Tell whether anybody keeps this reader waiting who does not, directly or not, wait for it."""
+        if self._waiting is None:
+            self._waiting = self._who_waits()
+        return self._waiting.waits(reader.pid)
 
-        Those who wait for each other, round a circle of pipes or as a reader and what it started, would never have a
-        turn.
-        """
-        return any(reader.pid not in self._waits_for(one) for one in self._waits_for(reader).values())
-
-    def _waits_for(self, member: Member) -> dict[int, Member]:
-        """Return, by pid, the member and whom it waits for, directly or not: writers to its input, who is above it."""
-        found: dict[int, Member] = {}
-        queue = [member]
-        for one in queue:  # grows while it is gone through
-            if one.pid in found:
+    def _who_waits(self) -> Waiting:
+        """Return who waits for whom now: for the writers to its input, and for its parent."""
+        above: dict[int, int] = {}
+        inputs: dict[int, Pipe] = {}
+        for member in self._members:
+            if member is self._process or member.identity in self._past.told:
                 continue
-            found[one.pid] = one
-            if one is self._process or one.identity in self._past.told:
-                continue
-            pipe = self._facts.reads(one)
-            writers = self._writers_of(pipe) if pipe is not None else []
-            parent = self._parent(one)
-            queue += writers
+            pipe = self._facts.reads(member)
+            if pipe is not None:
+                inputs[member.pid] = pipe
+            parent = self._parent(member)
             if parent is not None and not self._has_passed(parent):
-                queue.append(parent)
-        return found
+                above[member.pid] = parent.pid
+        writers = {pipe: [one.pid for one in self._writers_of(pipe)] for pipe in dict.fromkeys(inputs.values())}
+        return Waiting(above, inputs, writers)
+
+    def _release_children(self, parent: Member) -> None:
+        """Note that its children wait for it no more, if that is so now that it is due."""
+        children = self._children.get(parent.pid)
+        if self._waiting is not None and children and self._has_passed(parent):
+            for child in children:
+                self._waiting.release(child.pid)
 
     def _has_passed(self, parent: Member) -> bool:
         """Tell whether nobody has to wait for this parent any more."""
@@ -226,7 +241,7 @@ class _Look:
         has_had_it = parent.identity in self._past.told or parent.identity in self._due
         return has_had_it and self._facts.is_shell(parent)
 
-    def _writers_of(self, pipe: int) -> list[Member]:
+    def _writers_of(self, pipe: Pipe) -> list[Member]:
         if self._writers is None:
             self._writers = {}
             inputs = [self._facts.reads(member) for member in self._members]

@@ -1,11 +1,12 @@
 """Whom SIGTERM goes to, as tables of trees: no process is started here."""
 
+import time
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import pytest
 
-from app.process.order import Decision, Past, decide, parents_first
+from app.process.order import Decision, Past, Pipe, decide, parents_first
 from app.process.tree import Identity, Member
 
 SHIM = 1
@@ -21,8 +22,8 @@ class Table(NamedTuple):
 
     parents: Mapping[int, int]
     shells: Collection[int] = ()
-    readers: Mapping[int, int] = {}
-    writers: Mapping[int, Collection[int]] = {}
+    readers: Mapping[int, Pipe] = {}
+    writers: Mapping[Pipe, Collection[int]] = {}
     sessions: Mapping[int, int] = {}
     silent: Collection[int] = ()
 
@@ -30,11 +31,11 @@ class Table(NamedTuple):
         """Look it up."""
         return member.pid in self.shells
 
-    def reads(self, member: Member) -> int | None:
+    def reads(self, member: Member) -> Pipe | None:
         """Look it up."""
         return self.readers.get(member.pid)
 
-    def writes(self, member: Member, pipes: Collection[int]) -> Collection[int]:
+    def writes(self, member: Member, pipes: Collection[Pipe]) -> Collection[Pipe]:
         """Look it up."""
         return [pipe for pipe in pipes if member.pid in self.writers.get(pipe, ())]
 
@@ -285,3 +286,23 @@ def test_daemons_wait_for_nobody_who_cannot_be_signalled() -> None:
     left = DAEMON._replace(parents={9: 1, 8: 1, 7: 8})
     assert due(left, Past(told=those(10))) == [9]
     assert 8 in due(left, Past(told=those(10), refused=those(9)))
+
+
+MANY = range(11, 2011)
+RINGS: dict[str, tuple[dict[int, int], dict[Pipe, Collection[int]], list[int]]] = {
+    "each reads and writes the same pipe": ({10: 1, **dict.fromkeys(MANY, 10)}, {77: MANY}, [10, *MANY]),
+    "the same, fed by a stranger": ({10: 1, 9: 10, **dict.fromkeys(MANY, 10)}, {77: [9, *MANY]}, [10, 9]),
+    "each is another one's child": ({10: 1, **{pid: pid - 1 for pid in MANY}}, {77: MANY}, [10, *MANY]),
+}
+
+
+@pytest.mark.parametrize("ring", RINGS)
+def test_a_look_at_thousands_takes_no_second(ring: str) -> None:
+    """The time for a decision grows with members and ends of pipes, not with those who could wait for each other."""
+    parents, writers, expected = RINGS[ring]
+    table = Table(parents, {10, *MANY}, dict.fromkeys(MANY, 77), writers)
+    members = table.members()
+    began = time.monotonic()
+    decision = decide(members, Identity(PROCESS, 100 + PROCESS), NOTHING, table)
+    assert time.monotonic() - began < 1
+    assert [member.pid for member in decision.due] == expected

@@ -1,0 +1,42 @@
+"""A kill takes no longer than it says, whatever a tree does to make its look dear."""
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from app.process.manager import ProcessManager
+from tests.process.conftest import printed
+
+
+def timed_kill(pm: ProcessManager, kind: str, grace: float) -> float:
+    """Kill a tree that must leave nobody, and return how long that took."""
+    began = time.monotonic()
+    answer = pm.kill(kind, grace)
+    assert answer["survivors"] == []
+    return time.monotonic() - began
+
+
+RING = """
+import os, subprocess
+r, w = os.pipe()
+os.dup2(r, 0)
+for fd in (0, r, w):
+    os.set_inheritable(fd, True)
+for _ in range(120):
+    subprocess.Popen(["sleep", "1000"], close_fds=False)
+os.set_inheritable(r, False)
+os.set_inheritable(w, False)
+os.dup2(os.open("/dev/null", 0), 0)
+os.execvp("bash", ["bash", "-c", "echo ready; sleep 1000; sleep 1001"])
+"""
+
+
+@pytest.mark.parametrize(("kind", "grace"), [("SIGTERM", 2.0), ("SIGKILL", 0.0)])
+def test_a_ring_of_many_readers_ends_in_time(pm: ProcessManager, tmp_path: Path, kind: str, grace: float) -> None:
+    """Whoever could wait for whom, finding that out takes no time that a kill would notice."""
+    (tmp_path / "ring.py").write_text(RING)
+    pm.start(f"exec {sys.executable} ring.py", cwd=str(tmp_path))
+    printed(pm, "ready")
+    assert timed_kill(pm, kind, grace) < grace + 2
