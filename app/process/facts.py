@@ -3,6 +3,8 @@
 import contextlib
 import ctypes
 import os
+import stat
+import time
 from collections.abc import Collection, Iterator
 
 from app.process.order import Pipe
@@ -16,19 +18,32 @@ _MULTICALL = frozenset({"busybox", "toybox"})
 # What is appended to the name of an executable that was removed or replaced since (d_path(), fs/d_path.c).
 _DELETED = " (deleted)"
 _ACCESS_MODE = 0o3
+# What one look may spend on descriptors of members, of which a tree can hold millions: so many of them, and so many
+# seconds of this process's own time.
+MAX_DESCRIPTORS = 20_000
+MAX_SECONDS = 0.25
+# How the types of file systems begin that ask another machine, or another process, what a file is.
+_REMOTE = ("nfs", "cifs", "smb", "fuse", "ceph", "9p", "afs", "virtiofs", "lustre", "gfs", "ocfs")
 _libc = ctypes.CDLL(None)
 
 
 class ProcFacts:
     """Read facts from `/proc` when they are asked for, each once: one of these serves one look.
 
-    `output` is the run's pipe, by inode; None where it is not known.
+    A tree with more descriptors than a look may be spent on is taken for one in which those that were not looked at
+    write to no pipe, and hold the output. `output` is the run's pipe, by inode; None where it is not known.
     """
 
     def __init__(self, output: int | None = None) -> None:
         self._output = output
         self._shells: dict[int, bool] = {}
-        self._inputs: dict[int, int | None] = {}
+        self._inputs: dict[int, Pipe | None] = {}
+        self._written: dict[int, set[Pipe]] = {}
+        self._holders: dict[int, bool] = {}
+        self._fifos: dict[str, Pipe] = {}
+        self._local: dict[bytes, bool] = {}
+        self._descriptors = MAX_DESCRIPTORS
+        self._seconds = MAX_SECONDS
 
     def is_shell(self, member: Member) -> bool:
         """Tell whether its executable is a shell's."""
@@ -37,37 +52,101 @@ class ProcFacts:
                 self._shells[member.pid] = _is_shell(_folder(member))
         return self._shells[member.pid]
 
-    def reads(self, member: Member) -> int | None:
-        """Return the inode of the pipe that is its standard input."""
+    def reads(self, member: Member) -> Pipe | None:
+        """Return the pipe that is its standard input: the inode, and for a FIFO with a name the device with it."""
         if member.pid not in self._inputs:
             with _eyes_of(member):
-                self._inputs[member.pid] = _pipe(f"{_folder(member)}/fd/0")
+                self._inputs[member.pid] = self._find_input(_folder(member))
         return self._inputs[member.pid]
 
     def writes(self, member: Member, pipes: Collection[Pipe]) -> set[Pipe]:
-        """Return those of `pipes` of which it has an end to write to; none where its descriptors can't be read."""
-        folder = _folder(member)
-        found: set[Pipe] = set()
-        with _eyes_of(member), contextlib.suppress(OSError):
-            for fd in os.listdir(f"{folder}/fd"):
-                pipe = _pipe(f"{folder}/fd/{fd}")
-                if pipe is None or pipe not in pipes or pipe in found:
-                    continue
-                if _is_writable(f"{folder}/fdinfo/{fd}"):
-                    found.add(pipe)
-        return found
+        """Return those of `pipes` of which it has an end to write to; none where its descriptors can't be read.
+
+        Within a look they are always the same pipes.
+        """
+        if member.pid not in self._written:
+            found = self._written[member.pid] = set()
+            with _eyes_of(member), contextlib.suppress(OSError):
+                folder = _folder(member)
+                for fd, target in self._links(folder) if pipes else ():
+                    pipe = self._known(f"{folder}/fd/{fd}", target)
+                    if pipe in pipes and pipe not in found and _is_writable(f"{folder}/fdinfo/{fd}"):
+                        found.add(pipe)
+        return self._written[member.pid]
 
     def holds_output(self, member: Member) -> bool:
         """Tell whether it holds the run's pipe; it is taken to where its descriptors, or the pipe, can't be told."""
         if self._output is None:
             return True
-        folder = _folder(member)
-        with _eyes_of(member):
-            try:
-                fds = os.listdir(f"{folder}/fd")
-            except OSError:
-                return True
-            return any(_pipe(f"{folder}/fd/{fd}") == self._output for fd in fds)
+        if member.pid not in self._holders:
+            with _eyes_of(member):
+                self._holders[member.pid] = self._finds_output(_folder(member))
+        return self._holders[member.pid]
+
+    def _finds_output(self, folder: str) -> bool:
+        try:
+            found = any(_pipe(target) == self._output for _fd, target in self._links(folder))
+        except OSError:
+            return True
+        return found or self._spent
+
+    def _find_input(self, folder: str) -> Pipe | None:
+        try:
+            target = os.readlink(f"{folder}/fd/0")
+            # No other link begins so: `socket:[1]`, `anon_inode:[eventfd]`.
+            if not target.startswith("/") or target == os.devnull or not self._is_local(folder):
+                return _pipe(target)
+            fifo = _fifo(f"{folder}/fd/0")
+        except OSError:
+            return None
+        if fifo is not None:
+            self._fifos[target] = fifo
+        return fifo
+
+    def _is_local(self, folder: str) -> bool:
+        """Tell whether the kernel itself knows what the standard input is.
+
+        To ask a file server that has gone could take for ever (nfs(5), `hard`), and no signal ends that.
+        """
+        mount = _field(f"{folder}/fdinfo/0", b"mnt_id:")
+        if mount not in self._local:
+            with open(f"{folder}/mountinfo", "rb") as file:
+                lines = [line.split() for line in file]
+            types = [line[line.index(b"-") + 1].decode() for line in lines if line[0] == mount]
+            self._local[mount] = bool(types) and not types[0].startswith(_REMOTE)
+        return self._local[mount]
+
+    def _known(self, link: str, target: str) -> Pipe | None:
+        """Return the pipe that a descriptor is an end of, where it is a FIFO only if somebody's input has its path.
+
+        To ask of any other file what it is would be to ask its file system, which may be slow to answer.
+        """
+        return _fifo(link) if target in self._fifos else _pipe(target)
+
+    def _links(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Yield a process's descriptors and what each is open on, as long as this look may be spent on it.
+
+        The directory is read as it is gone through: its listing alone takes longer than a look may where there are a
+        million. What counts is the time of this process, so that a busy machine changes no order.
+        """
+        if self._spent:
+            return
+        began = time.process_time()
+        try:
+            with os.scandir(f"{folder}/fd") as entries:
+                for entry in entries:
+                    if self._spent or time.process_time() - began > self._seconds:
+                        self._descriptors = 0
+                        return
+                    self._descriptors -= 1
+                    with contextlib.suppress(OSError):  # closed meanwhile
+                        yield entry.name, os.readlink(entry.path)
+        finally:
+            self._seconds -= time.process_time() - began
+
+    @property
+    def _spent(self) -> bool:
+        return self._descriptors <= 0 or self._seconds <= 0
 
 
 @contextlib.contextmanager
@@ -143,21 +222,28 @@ def _arguments(folder: str) -> list[str]:
         return []
 
 
-def _pipe(link: str) -> int | None:
-    """Return a pipe's inode from a link under `/proc/PID/fd` (proc_pid_fd(5))."""
-    try:
-        target = os.readlink(link)
-    except OSError:
-        return None
-    if target.startswith("pipe:["):
-        return int(target[6:-1])
-    return None
+def _pipe(target: str) -> int | None:
+    """Return a pipe's inode from what a link under `/proc/PID/fd` says (proc_pid_fd(5)); a FIFO's says its path."""
+    return int(target[6:-1]) if target.startswith("pipe:[") else None
+
+
+def _fifo(link: str) -> tuple[int, int] | None:
+    """Return the identity of the FIFO that a descriptor is open on, None where it is something else.
+
+    Through the link, since the name may have been removed or given to another file since.
+    """
+    found = os.stat(link)
+    return (found.st_dev, found.st_ino) if stat.S_ISFIFO(found.st_mode) else None
 
 
 def _is_writable(info: str) -> bool:
     """Tell from `/proc/PID/fdinfo/N` whether a descriptor was opened for writing; its flags are octal (proc(5))."""
-    with contextlib.suppress(OSError), open(info, "rb") as file:
-        for line in file:
-            if line.startswith(b"flags:"):
-                return int(line.split()[1], 8) & _ACCESS_MODE != os.O_RDONLY
+    with contextlib.suppress(OSError):
+        return int(_field(info, b"flags:") or b"0", 8) & _ACCESS_MODE != os.O_RDONLY
     return False
+
+
+def _field(info: str, name: bytes) -> bytes:
+    """Return a field of `/proc/PID/fdinfo/N`, empty where there is none."""
+    with open(info, "rb") as file:
+        return next((line.split()[1] for line in file if line.startswith(name)), b"")

@@ -1,5 +1,6 @@
 """A kill takes no longer than it says, whatever a tree does to make its look dear."""
 
+import resource
 import sys
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from app.process.manager import ProcessManager
 from tests.process.conftest import printed
+from tests.support import require
 
 
 def timed_kill(pm: ProcessManager, kind: str, grace: float) -> float:
@@ -40,3 +42,36 @@ def test_a_ring_of_many_readers_ends_in_time(pm: ProcessManager, tmp_path: Path,
     pm.start(f"exec {sys.executable} ring.py", cwd=str(tmp_path))
     printed(pm, "ready")
     assert timed_kill(pm, kind, grace) < grace + 2
+
+
+DESCRIPTORS = 5000
+HOARD = f"""
+import os, resource, signal
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+r, w = os.pipe()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for number in range(60):
+    if os.fork() == 0:
+        os.dup2(r, 0)
+        for _ in range({DESCRIPTORS}):
+            os.dup(r)
+        os.write(w, b"x")
+        os.close(w)
+        while True:
+            signal.pause()
+while number >= 0:
+    number -= len(os.read(r, 1))
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+os.execvp("sh", ["sh", "-c", "echo ready; sleep 1000; true"])
+"""
+
+
+def test_a_hoard_of_descriptors_ends_in_time(pm: ProcessManager, tmp_path: Path) -> None:
+    """However many descriptors a tree holds, a look spends little on them, and the grace ends when it should."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    require(hard > DESCRIPTORS + 100, f"a hard limit of more than {DESCRIPTORS} descriptors")
+    (tmp_path / "hoard.py").write_text(HOARD)
+    pm.start(f"exec {sys.executable} hoard.py", cwd=str(tmp_path))
+    printed(pm, "ready")
+    assert timed_kill(pm, "SIGTERM", 1.0) < 1 + 2 + 1

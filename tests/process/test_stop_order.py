@@ -244,3 +244,17 @@ def test_a_daemon_serves_who_cleans_up(pm: ProcessManager, tmp_path: Path) -> No
     answer = pm.kill("SIGTERM", 10.0)
     assert "cleaned up" in content(pm)
     assert (answer["escalated"], answer["survivors"]) == (False, [])
+
+
+NAMED = """mkfifo g; tee h < g &
+bash -c 'trap "sleep .3; echo last; exit 0" TERM; echo hi; while :; do sleep .05; done' > g; echo x"""
+
+
+@pytest.mark.parametrize("command", [NAMED, NAMED.replace("echo hi", "rm g; echo hi")])
+def test_the_reader_of_a_named_pipe_has_the_last_words(pm: ProcessManager, tmp_path: Path, command: str) -> None:
+    """A FIFO of the file system is a pipe like any other, also when its name has been removed."""
+    pm.start(command, cwd=str(tmp_path))
+    printed(pm, "hi")
+    answer = pm.kill("SIGTERM", 5.0)
+    assert (answer["escalated"], answer["survivors"]) == (False, [])
+    assert (tmp_path / "h").read_text() == "hi\nlast\n"
