@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -214,20 +215,26 @@ def _kill_all(members: list[Member]) -> None:
     Within a stroke the order is the kernel's, and no matter: none of the group can act on another's end before all have
     got the signal, since that end is told under a lock that the stroke holds (kill_pgrp(), exit_notify()).
     """
-    groups: dict[int, list[Member]] = {}
+    group_of = {member.pid: member.pgid for member in members}
+    groups: dict[int, list[int]] = {}
+    # Who has its parent among these in another group; how many of those of each group wait for that parent.
+    apart: dict[int, list[int]] = {}
+    waiting: Counter[int] = Counter()
     for member in members:
-        groups.setdefault(member.pgid, []).append(member)
-    waiting = {member.pid for member in members}
+        groups.setdefault(member.pgid, []).append(member.pid)
+        if group_of.get(member.ppid, member.pgid) != member.pgid:
+            apart.setdefault(member.ppid, []).append(member.pgid)
+            waiting[member.pgid] += 1
+    killed: set[int] = set()
     for member in members:
-        if member.pid not in waiting:
+        if member.pid in killed:
             continue
-        group = groups[member.pgid]
-        inside = {one.pid for one in group}
-        if any(one.ppid in waiting and one.ppid not in inside for one in group) or not _kill_group(member):
+        stroke = groups[member.pgid]
+        if waiting[member.pgid] or not _kill_group(member):
             send(member.identity, signal.SIGKILL)
-            waiting.discard(member.pid)
-            continue
-        waiting -= inside
+            stroke = [member.pid]
+        waiting.subtract(group for pid in stroke if pid not in killed for group in apart.get(pid, ()))
+        killed.update(stroke)
 
 
 def _kill_group(member: Member) -> bool:
