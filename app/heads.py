@@ -3,42 +3,88 @@
 Runs in the worker's main loop, which never waits for a single client.
 """
 
+import errno
 import socket
+import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
+from fcntl import ioctl
 from functools import partial
 from http import HTTPStatus
 from selectors import EVENT_READ, BaseSelector
+from termios import TIOCOUTQ
+from typing import Any
 
+from gunicorn.config import Config
 from gunicorn.http import get_parser
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn
 
+from app.bodies import Body, Came, body_after
 from app.problems import whole_answer
 
-# Seconds from a connection's beginning, or the first byte of a further request, to the end of that request's head.
+# Seconds from a connection's beginning, or the first byte of a further request, to the end of that request's head, and
+# from there to the end of its body.
 HEAD_TIMEOUT = 10.0
-# Of one head, and of all that are not complete: what nginx takes by default (large_client_header_buffers), and room for
-# some hundreds of that kind; usual ones have less than a kilobyte.
+BODY_TIMEOUT = 10.0
+# Of one head: what nginx takes by default (large_client_header_buffers); usual ones have less than a kilobyte.
 MAX_HEAD = 32 * 1024
-MAX_HEADS = 16 * 1024 * 1024
+# Of all requests that have come in part, and of the bodies that threads have, or soon get.
+MAX_HELD = 32 * 1024 * 1024
+# Who asks on with more than this of earlier answers not taken is not answered any more.
+MAX_UNTAKEN = 64 * 1024
 _PIECE = 8192
+_PIECE_OF_BODY = 64 * 1024
 _END = b"\r\n\r\n"
 # The first byte of a TLS record that begins a connection (RFC 8446, 5.1); no method begins with it (RFC 9110, 5.6.2).
 _HANDSHAKE = b"\x16"
 # Seconds, bytes and connections: how long a client is listened to after its answer, so that what it still sends does
 # not take the answer with it (RFC 9112, 9.6).
 LINGER_TIMEOUT = 2.0
-LINGER_BYTES = 64 * 1024
+LINGER_BYTES = 16 * 1024 * 1024
 MAX_LINGERING = 256
+# What epoll_ctl(2) says when this user watches too much, or the kernel has no memory.
+UNWATCHABLE = frozenset({errno.ENOSPC, errno.ENOMEM})
+
+
+class Connection(TConn):
+    """Be gunicorn's connection, but never wait for a client in the main loop."""
+
+    # Whether the request at hand came with its whole body, so that the next one begins where it ends.
+    whole = True
+
+    def __init__(self, cfg: Config, client: socket.socket, address: Any, server: Any, lingering: "Lingering") -> None:
+        super().__init__(cfg, client, address, server)
+        self._lingering = lingering
+
+    def init(self) -> None:
+        """Bound what is read of a request before the application bounds it; called before each."""
+        super().init()
+        self.sock.settimeout(HEAD_TIMEOUT)
+
+    def close(self, graceful: bool = False) -> None:
+        """Close it, with `graceful` once the client has had its answer."""
+        if graceful and not self.cfg.is_ssl:
+            self._lingering.add(self.sock)
+        else:
+            super().close(graceful)
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """What has come of a request; of which kind its body is, once its head is there."""
+
+    data: bytearray = field(default_factory=bytearray)
+    body: Body | None = None
 
 
 class Heads:
-    """Gather the heads of requests, many at a time.
+    """Gather requests, heads and bodies, many at a time.
 
-    `on_complete` gets each connection whose head is there, and can be read from its parser at once; `on_refused` each
-    that was answered already, `on_gone` each that is given up. The oldest is given up when there is too much.
+    `on_complete` gets each connection whose request is there, and is read from its parser without waiting; `on_refused`
+    each that was answered already, `on_gone` each that is given up. The oldest is given up when there is too much.
     """
 
     def __init__(
@@ -52,39 +98,47 @@ class Heads:
         self._on_complete = on_complete
         self._on_refused = on_refused
         self._on_gone = on_gone
-        self._polled: set[TConn] = set()
-        # In the order of their deadlines, which are as far away for each.
-        self._heads: dict[TConn, bytearray] = {}
+        self._polled: set[Connection] = set()
+        # In the order of their deadlines, which are as far away for each, of its head or of its body.
+        self._incoming: dict[Connection, _Incoming] = {}
+        self._handed_on: dict[TConn, int] = {}
         self._bytes = 0
 
-    def add(self, conn: TConn, begun: bytes = b"") -> None:
-        """Wait for a head, of which this much has come before; one that is there already is complete at once.
+    def add(self, conn: Connection, begun: bytes = b"") -> None:
+        """Wait for a request, of which this much has come before; one that is there already is complete at once.
 
         The socket must not block.
         """
         conn.timeout = time.monotonic() + HEAD_TIMEOUT
-        self._heads[conn] = bytearray()
+        self._incoming[conn] = _Incoming()
         if begun:
             self._take(conn, begun)
         else:
             self._read(conn)
-        if conn in self._heads:
-            self._polled.add(conn)
-            self._poller.register(conn.sock, EVENT_READ, partial(self._on_readable, conn))
+        if conn in self._incoming:
+            self._watch(conn)
+
+    def release(self, conn: TConn) -> None:
+        """Know that a request that was complete has been answered."""
+        self._bytes -= self._handed_on.pop(conn, 0)
 
     def drop_oldest(self) -> bool:
         """Give up the one that has waited longest; False when none waits."""
-        conn = next(iter(self._heads), None)
+        conn = next(iter(self._incoming), None)
         if conn is None:
             return False
         self._give_up(conn)
         return True
 
     def expire(self) -> None:
-        """Give up those whose time is over; who has begun a head is told."""
+        """Give up those whose time is over; who has begun a request is told."""
         now = time.monotonic()
-        while (conn := next(iter(self._heads), None)) is not None and (conn.timeout or 0.0) <= now:
-            if self._heads[conn]:
+        while (conn := next(iter(self._incoming), None)) is not None and (conn.timeout or 0.0) <= now:
+            incoming = self._incoming[conn]
+            if incoming.body is not None:
+                words = f"Send the whole body of a request within {BODY_TIMEOUT:.0f} s."
+                self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, words)
+            elif incoming.data:
                 words = f"Send the head of a request within {HEAD_TIMEOUT:.0f} s."
                 self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, words)
             else:
@@ -92,64 +146,131 @@ class Heads:
 
     def hasten(self, deadline: float) -> None:
         """Let nobody wait longer than until then."""
-        for conn in self._heads:
+        for conn in self._incoming:
             conn.timeout = min(conn.timeout or deadline, deadline)
 
-    def _on_readable(self, conn: TConn, _client: socket.socket) -> None:
-        if conn in self._heads:  # an event of the same poll may have given it up
+    def _watch(self, conn: Connection) -> None:
+        try:
+            self._poller.register(conn.sock, EVENT_READ, partial(self._on_readable, conn))
+        except OSError as error:
+            if error.errno not in UNWATCHABLE:
+                raise
+            self._give_up(conn)
+        else:
+            self._polled.add(conn)
+
+    def _on_readable(self, conn: Connection, _client: socket.socket) -> None:
+        if conn in self._incoming:  # an event of the same poll may have given it up
             self._read(conn)
 
-    def _read(self, conn: TConn) -> None:
+    def _read(self, conn: Connection) -> None:
+        incoming = self._incoming[conn]
+        body = incoming.body
         try:
-            data = conn.sock.recv(_PIECE)
+            data = conn.sock.recv(_PIECE if body is None else _PIECE_OF_BODY)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            self._give_up(conn)
+            return
         if data:
             self._take(conn, data)
+        elif body is not None:
+            self._refuse(conn, HTTPStatus.BAD_REQUEST, body.cut_short(incoming.data))
         else:
             self._give_up(conn)
 
-    def _take(self, conn: TConn, data: bytes) -> None:
-        head = self._heads[conn]
+    def _take(self, conn: Connection, data: bytes) -> None:
+        incoming = self._incoming[conn]
+        head = incoming.data
         before = len(head)
         head += data
-        while head.startswith(b"\r\n"):  # empty lines before a request mean nothing (RFC 9112, 2.2)
-            del head[:2]
+        if incoming.body is None:
+            while head.startswith(b"\r\n"):  # empty lines before a request mean nothing (RFC 9112, 2.2)
+                del head[:2]
         self._bytes += len(head) - before
-        if head.startswith(_HANDSHAKE):
+        if incoming.body is not None:
+            self._look(conn, incoming.body)
+        elif head.startswith(_HANDSHAKE):
             words = "This port speaks plain HTTP, not TLS: call it by http:// instead of https://."
             self._refuse(conn, HTTPStatus.BAD_REQUEST, words)
-        elif head.find(_END, max(0, before - len(_END))) >= 0:
-            self._remove(conn)
-            # As gunicorn does itself with what it has read too early.
-            conn.parser = conn.parser or get_parser(conn.cfg, conn.sock, conn.client)
-            conn.parser.unreader.unread(bytes(head))  # type: ignore[union-attr]  # no HTTP/2, of which nothing is set
-            conn.data_ready = True
-            self._on_complete(conn)
+        elif (end := head.find(_END, max(0, before - len(_END)))) >= 0:
+            self._take_head(conn, end + len(_END))
         elif len(head) > MAX_HEAD:
             words = f"The head of a request may have {MAX_HEAD // 1024} KiB; send less in its path and headers."
             self._refuse(conn, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, words)
-        elif self._bytes > MAX_HEADS:
-            self.drop_oldest()
+        self._make_room()
 
-    def _refuse(self, conn: TConn, status: HTTPStatus, detail: str) -> None:
+    def _take_head(self, conn: Connection, end: int) -> None:
+        incoming = self._incoming[conn]
+        awaited = body_after(incoming.data, end)
+        if awaited is None:
+            self._complete(conn, Came.WHOLE)
+            return
+        incoming.body = awaited.body
+        self._look(conn, awaited.body)
+        if conn not in self._incoming:
+            return
+        conn.timeout = time.monotonic() + BODY_TIMEOUT
+        self._incoming[conn] = self._incoming.pop(conn)
+        if awaited.on_request:
+            with suppress(OSError):  # no room, or gone: it will be seen when nothing more comes
+                conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _look(self, conn: Connection, body: Body) -> None:
+        came = body.look(self._incoming[conn].data)
+        if came is not Came.PART:
+            self._complete(conn, came)
+
+    def _complete(self, conn: Connection, came: Came) -> None:
+        incoming = self._remove(conn)
+        if conn.parser is not None and _untaken(conn.sock) > MAX_UNTAKEN:
+            self._on_refused(conn)
+            return
+        if incoming.body is not None:
+            self._handed_on[conn] = len(incoming.data)
+            self._bytes += len(incoming.data)
+        conn.whole = came is Came.WHOLE
+        # From nothing else than what was gathered: no thread waits for what a client sends.
+        conn.parser = conn.parser or get_parser(conn.cfg, (), conn.client)
+        conn.parser.unreader.unread(bytes(incoming.data))  # type: ignore[union-attr]  # no HTTP/2, of which nothing is set
+        conn.data_ready = True
+        self._on_complete(conn)
+
+    def _make_room(self) -> None:
+        """Refuse the oldest of those that hold something, as long as there is too much."""
+        while self._bytes > MAX_HELD:
+            conn = next((conn for conn, incoming in self._incoming.items() if incoming.data), None)
+            if conn is None:
+                return
+            words = "Too much is being sent to this service at once; try again in a second."
+            self._refuse(conn, HTTPStatus.SERVICE_UNAVAILABLE, words)
+
+    def _refuse(self, conn: Connection, status: HTTPStatus, detail: str) -> None:
         """Answer in the main loop, which waits for nobody: a client with no room for so little gets nothing."""
         self._remove(conn)
         with suppress(OSError):
             conn.sock.send(whole_answer(status, detail))
         self._on_refused(conn)
 
-    def _give_up(self, conn: TConn) -> None:
+    def _give_up(self, conn: Connection) -> None:
         self._remove(conn)
         self._on_gone(conn)
 
-    def _remove(self, conn: TConn) -> None:
-        self._bytes -= len(self._heads.pop(conn))
+    def _remove(self, conn: Connection) -> _Incoming:
+        incoming = self._incoming.pop(conn)
+        self._bytes -= len(incoming.data)
         if conn in self._polled:
             self._polled.remove(conn)
             self._poller.unregister(conn.sock)
+        return incoming
+
+
+def _untaken(connection: socket.socket) -> int:
+    """Return how many bytes of answers the client's side has not taken yet (SIOCOUTQ, tcp(7))."""
+    with suppress(OSError):
+        return int(struct.unpack("i", ioctl(connection, TIOCOUTQ, b"\0" * 4))[0])
+    return 0
 
 
 class Lingering:
@@ -169,8 +290,14 @@ class Lingering:
             return
         if len(self._left) >= MAX_LINGERING:
             self.drop_oldest()
+        try:
+            self._poller.register(connection, EVENT_READ, self._on_readable)
+        except OSError as error:
+            connection.close()
+            if error.errno not in UNWATCHABLE:
+                raise
+            return
         self._left[connection] = (time.monotonic() + LINGER_TIMEOUT, LINGER_BYTES)
-        self._poller.register(connection, EVENT_READ, self._on_readable)
 
     def drop_oldest(self) -> bool:
         """Close the one that has been listened to longest; False when there is none."""
@@ -199,7 +326,7 @@ class Lingering:
         deadline, left = self._left[connection]
         data = b""
         with suppress(OSError):
-            data = connection.recv(_PIECE)
+            data = connection.recv(_PIECE_OF_BODY)
         self._left[connection] = (deadline, left - len(data))
         if not data or len(data) >= left:
             self._close(connection)

@@ -11,11 +11,10 @@ from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
-from gunicorn.config import Config
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.greeting import greet
-from app.heads import HEAD_TIMEOUT, Heads, Lingering
+from app.heads import Connection, Heads, Lingering
 from app.problems import whole_answer
 from app.process.descriptors import lift_limit
 from app.standin import StandIn
@@ -34,26 +33,11 @@ RESERVED = 128
 # What a worker opens before it can serve.
 NEEDED = 16
 SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-class Connection(TConn):
-    """Be gunicorn's connection, but never wait for a client in the main loop."""
-
-    def __init__(self, cfg: Config, client: socket.socket, address: Any, server: Any, lingering: Lingering) -> None:
-        super().__init__(cfg, client, address, server)
-        self._lingering = lingering
-
-    def init(self) -> None:
-        """Bound what is read of a request before the application bounds it; called before each."""
-        super().init()
-        self.sock.settimeout(HEAD_TIMEOUT)
-
-    def close(self, graceful: bool = False) -> None:
-        """Close it, with `graceful` once the client has had its answer."""
-        if graceful and not self.cfg.is_ssl:
-            self._lingering.add(self.sock)
-        else:
-            super().close(graceful)
+# What accept(2) says when nobody waits any more, and what it passes on of the network's: "treat them like EAGAIN".
+GONE = frozenset({
+    errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT,
+    errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH, errno.EPERM,
+})  # fmt: skip
 
 
 class ShellWorker(ThreadWorker):
@@ -140,7 +124,7 @@ class ShellWorker(ThreadWorker):
         if not enabled or time.monotonic() >= self._accept_again_at:
             super().set_accept_enabled(enabled)
 
-    def enqueue_req(self, conn: TConn) -> None:
+    def enqueue_req(self, conn: Connection) -> None:  # type: ignore[override]  # it gets what `accept` made
         """Wait for the rest of a request, the beginning of which came with the end of the last one's body."""
         if self.cfg.is_ssl or conn.parser is None:
             super().enqueue_req(conn)
@@ -148,7 +132,9 @@ class ShellWorker(ThreadWorker):
             conn.sock.setblocking(False)
             self._heads.add(conn, conn.parser.unreader.take_buffered())  # type: ignore[union-attr]  # HTTP/2 is off
 
-    def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
+    def on_client_socket_readable(  # type: ignore[override]  # as above
+        self, conn: Connection, client: socket.socket
+    ) -> None:
         """Wait for the rest of a further request on a connection."""
         if self.cfg.is_ssl:
             super().on_client_socket_readable(conn, client)
@@ -156,6 +142,28 @@ class ShellWorker(ThreadWorker):
         self.poller.unregister(client)
         self.keepalived_conns.remove(conn)
         self._heads.add(conn)
+
+    def handle_request(self, req: Any, conn: Connection) -> bool:  # type: ignore[override]  # as above
+        """Answer; where the body is not here as a whole, nobody knows where a next request begins."""
+        if not self.cfg.is_ssl:
+            req._expected_100_continue = False  # told when the body was waited for
+            if not conn.whole:
+                req.force_close()
+        return bool(super().handle_request(req, conn))
+
+    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
+        """Leave out what the application did not read of a body, all of which is here: gunicorn leaves out 64 KiB."""
+        if keepalive and not self.cfg.is_ssl:
+            conn.parser.mesg.body.read()  # type: ignore[union-attr]  # as above
+        return bool(super()._keepalive_after(conn, keepalive))  # type: ignore[misc]  # not in the stubs yet
+
+    def finish_request(self, conn: TConn, fs: Any) -> None:
+        """Wait for the next request of a connection, or part with it."""
+        self._heads.release(conn)
+        super().finish_request(conn, fs)
+        # gunicorn closes what can't be watched, but keeps it among those that it watches.
+        if self.keepalived_conns and self.keepalived_conns[-1] is conn and conn.sock.fileno() < 0:
+            self.keepalived_conns.pop()
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer what gunicorn itself refuses as the application answers, and log it in one short line."""
@@ -205,7 +213,7 @@ class ShellWorker(ThreadWorker):
             if not self._make_room():
                 self._accept_again_at = time.monotonic() + PAUSE
                 self.set_accept_enabled(False)
-        elif error.errno not in {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED}:
+        elif error.errno not in GONE:
             raise error
 
     def _await_descriptors(self) -> None:

@@ -10,9 +10,10 @@ from app.api import audit, auth, docs, errors, health, logs, places, process
 from app.api.answers import QuickJSON
 from app.api.context import SUPERVISOR
 from app.api.openapi import ShellApi
-from app.api.parsing import MAX_BODY_BYTES, refuse_odd_requests
+from app.api.parsing import refuse_odd_requests
 from app.api.proxy import TrustedProxies
 from app.api.quick import QuickStatus
+from app.bodies import MAX_BODY_BYTES
 from app.config import Settings
 from app.problems import ANSWER_HEADERS
 from app.supervisor import Supervisor

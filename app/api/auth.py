@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hmac
-import socket
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
@@ -15,7 +12,6 @@ from werkzeug.exceptions import Forbidden, Unauthorized
 
 from app.addresses import is_loopback, split_port
 from app.api import docs
-from app.api.parsing import has_body
 from app.config import Settings
 from app.exceptions import BadRequestError
 from app.problems import HEADERS, POLICY
@@ -28,7 +24,6 @@ HEALTH_PATH = "/health"
 # /docs and what it is made of are the same in every installation; a browser can't send a token before it has the page.
 OPEN_PATHS = frozenset({HEALTH_PATH, *docs.PATHS})
 SHOWN_HOST = 100  # characters
-UNREAD_BODY_SECONDS = 0.25
 # What a browser says of a request that a page of this service makes, or its user by hand (W3C Fetch Metadata); programs
 # say nothing, and no page can change the header.
 _OWN_SITES = frozenset({"same-origin", "none"})
@@ -59,7 +54,6 @@ def protect(app: Flask, settings: Settings) -> Callable[[WSGIEnvironment], None]
 
     app.before_request(accept)
     app.after_request(_add_headers)
-    app.after_request(_leave_unread_body)
     return check_caller
 
 
@@ -71,29 +65,6 @@ def _limit_stall(environ: WSGIEnvironment, seconds: float) -> None:
     """
     if (connection := environ.get("gunicorn.socket")) is not None:
         connection.settimeout(seconds)
-
-
-def _leave_unread_body(response: Response) -> Response:
-    """Let a body that nobody has read, a refused caller's above all, hold no thread: it may be endless, or never come.
-
-    gunicorn would wait for it five seconds in the thread and two more in its main loop. What comes shortly after the
-    answer is taken in, or the kernel would reset the connection and the caller might miss the answer (RFC 9112, 9.6).
-    """
-    environ = request.environ
-    if has_body(environ) and (connection := environ.get("gunicorn.socket")) is not None and not g.get("body_read"):
-        response.call_on_close(lambda: _end_reading(connection))
-    return response
-
-
-def _end_reading(connection: socket.socket) -> None:
-    deadline = time.monotonic() + UNREAD_BODY_SECONDS
-    with suppress(OSError):
-        while (left := deadline - time.monotonic()) > 0:
-            connection.settimeout(left)
-            if not connection.recv(65536):
-                break
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RD)  # whoever reads on finds the end at once
 
 
 def _check_host(environ: WSGIEnvironment, trusted_hosts: tuple[str, ...]) -> None:

@@ -18,6 +18,7 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import ClientDisconnected, NotFound, RequestEntityTooLarge, UnsupportedMediaType
 
 from app.api.names import no_such
+from app.bodies import CUT_SHORT, MAX_BODY_BYTES
 from app.exceptions import BadRequestError
 from app.wording import shorten
 
@@ -28,7 +29,6 @@ NO_SUCH_FIELD = "There is no such field."  # what is told instead depends on the
 GIVEN_TWICE = "Give it only once."
 EXAMPLE = '{"command": "ls -l"}'
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
-MAX_BODY_BYTES = 1024 * 1024
 MAX_VARIABLES = 1000  # in a body's `env`
 MAX_NAMES = 100  # parameters, or fields of a body: ten times what any call takes
 MAX_TOKENS = 30_000  # strings and commas of a body, ten times what a full `env` takes
@@ -205,14 +205,11 @@ def _read_body(req: Request) -> bytes:
     try:
         body = req.get_data()
     except (ParseException, ClientDisconnected) as error:
-        raise BadRequestError(
-            "The body did not come as announced: it is cut short, stalled, or not well-formed in its chunks."
-        ) from error
+        raise BadRequestError(CUT_SHORT) from error
     if len(body) > MAX_BODY_BYTES:
         raise RequestEntityTooLarge
     if len(body) < (req.content_length or 0):  # Werkzeug takes the server's word for where a body ends
         raise BadRequestError(f"The body ended after {len(body)} of the {req.content_length} bytes announced.")
-    g.body_read = True
     return body
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import resource
 import socket
 import ssl
@@ -11,8 +12,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from app.heads import HEAD_TIMEOUT, MAX_HEAD
+from app.heads import BODY_TIMEOUT, HEAD_TIMEOUT, MAX_HEAD
 from tests.service.calling import over
+from tests.service.conftest import services_in
 from tests.service.harness import Service
 from tests.support import require, wait_until
 
@@ -164,3 +166,120 @@ def test_a_command_gets_the_limit_of_the_operator(service: Service) -> None:
     assert service.content().split() == shown
     [worker] = service.workers
     assert resource.prlimit(worker, resource.RLIMIT_NOFILE)[0] >= own[0]
+
+
+TOKEN = "a-token-for-these-tests"  # noqa: S105  of these tests alone
+
+
+def head_of(line: str, *fields: str) -> bytes:
+    """Return a request's head."""
+    return "\r\n".join((f"{line} HTTP/1.1", "Host: localhost", *fields, "", "")).encode()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Return a service with a token and the fewest threads, which the tests below share."""
+    with services_in(tmp_path_factory.mktemp("guarded")) as services:
+        yield services(settings={"LLM_SHELL_TOKEN": TOKEN, "LLM_SHELL_THREADS": "4"})
+
+
+def call_guarded(service: Service, line: str) -> tuple[int, float]:
+    """Call with the token on a connection of its own; return the answer's status and how long it took."""
+    began = time.monotonic()
+    with connect(service) as client:
+        client.sendall(head_of(line, f"Authorization: Bearer {TOKEN}"))
+        return next_status(client), time.monotonic() - began
+
+
+def next_status(client: socket.socket) -> int:
+    """Return the status of the next answer, which is read as a whole."""
+    with http.client.HTTPResponse(client) as response:
+        response.begin()
+        response.read()
+        return response.status
+
+
+@pytest.mark.usefixtures("many_files")
+def test_bodies_of_refused_callers_that_never_come_keep_nobody_waiting(guarded: Service) -> None:
+    """With 1,500 callers without a token whose bodies never come, /health takes a second at most."""
+    with ExitStack() as clients:
+        for _ in range(SILENT):
+            client = clients.enter_context(connect(guarded))
+            client.sendall(head_of("POST /start", "Content-Type: application/json", "Content-Length: 10"))
+        for _ in range(5):
+            status, seconds = call_guarded(guarded, "GET /health")
+            assert status == 200
+            assert seconds < HEALTH_WITHIN
+
+
+def test_slow_bodies_keep_nobody_waiting_and_have_an_end(guarded: Service) -> None:
+    """Forty accepted callers that go on and on with a body delay nobody, and get 408 after its time."""
+    fields = (f"Authorization: Bearer {TOKEN}", "Content-Type: application/json")
+    framings = ["Content-Length: 1000", "Transfer-Encoding: chunked"] * 20
+    with ExitStack() as clients:
+        slow = [clients.enter_context(connect(guarded)) for _ in framings]
+        began = time.monotonic()
+        for client, framing in zip(slow, framings, strict=True):
+            client.sendall(head_of("POST /start", *fields, framing))
+        while time.monotonic() - began < BODY_TIMEOUT - 1.5:
+            for client in slow:
+                client.sendall(b"0")
+            for line, expected in (("GET /health", 200), ("POST /kill?type=SIGKILL", 404)):
+                status, seconds = call_guarded(guarded, line)
+                assert status == expected
+                assert seconds < HEALTH_WITHIN
+            time.sleep(0.2)  # the pace of slow clients
+        assert {next_status(client) for client in slow} == {408}
+        assert BODY_TIMEOUT - 1 < time.monotonic() - began < BODY_TIMEOUT + 3
+
+
+@pytest.mark.parametrize(
+    ("line", "length", "status"),
+    [("POST /start", 30, 401), ("POST /start", 200_000, 401), ("GET /health", 30, 400), ("POST /nothing", 30, 401)],
+)
+def test_a_whole_body_that_is_not_read_leaves_the_connection_open(
+    guarded: Service, line: str, length: int, status: int
+) -> None:
+    """After the answer to a request whose body came but was not read, the next one on the connection is answered."""
+    with connect(guarded) as client:
+        for _ in range(5):
+            client.sendall(head_of(line, f"Content-Length: {length}") + b"x" * length)
+            assert next_status(client) == status
+            client.sendall(head_of("GET /health"))
+            assert next_status(client) == 200
+
+
+@pytest.mark.parametrize("line", ["POST /start", "GET /health", "POST /nothing"])
+@pytest.mark.parametrize("framing", ["Content-Length: 2000000", "Transfer-Encoding: gzip, chunked"])
+def test_the_answer_to_a_body_that_is_not_read_closes_the_connection(guarded: Service, line: str, framing: str) -> None:
+    """Where a body is not waited for, the answer comes at once and says that the connection closes, and it does."""
+    began = time.monotonic()
+    with connect(guarded) as client, client.makefile("rb") as stream:
+        client.sendall(head_of(line, framing))
+        answer = stream.read()
+    assert answer.startswith(b"HTTP/1.1 ")
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+    assert time.monotonic() - began < HEALTH_WITHIN
+
+
+def test_requests_that_come_together_are_answered_in_turn(guarded: Service) -> None:
+    """A body, in either framing, ends where the next request on the connection begins."""
+    fields = (f"Authorization: Bearer {TOKEN}", "Content-Type: application/json")
+    chunked = head_of("POST /kill", *fields, "Transfer-Encoding: chunked") + b"2\r\n{}\r\n0\r\n\r\n"
+    announced = head_of("POST /kill", *fields, "Content-Length: 2") + b"{}"
+    with connect(guarded) as client, client.makefile("rb") as stream:
+        client.sendall((chunked + announced) * 3 + head_of("GET /health", "Connection: close"))
+        answers = stream.read()
+    assert answers.count(b"HTTP/1.1 404 ") == 6
+    assert answers.count(b"HTTP/1.1 200 ") == 1
+
+
+def test_a_body_of_many_pieces_after_100_continue(guarded: Service) -> None:
+    """A large body that waits for 100 Continue is told so once, and read whole."""
+    body = b"{" + b" " * 700_000 + b"}"
+    fields = (f"Authorization: Bearer {TOKEN}", "Content-Type: application/json", "Expect: 100-continue")
+    with connect(guarded) as client:
+        client.sendall(head_of("POST /kill", *fields, f"Content-Length: {len(body)}"))
+        assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body)
+        assert client.recv(12) == b"HTTP/1.1 400"
