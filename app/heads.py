@@ -33,6 +33,10 @@ BODY_TIMEOUT = 10.0
 MAX_HEAD = 32 * 1024
 # Of all requests that have come in part, and of the bodies that threads have, or soon get.
 MAX_HELD = 32 * 1024 * 1024
+# A shorter answer is taken by the kernel whole, so that no client can hold a thread by reading slowly. Linux grants
+# this much to whoever asks (net.core.wmem_max is 208 KiB unless set otherwise), twice over for its own bookkeeping
+# (socket(7)); unasked it may give as little as 16 KiB (tcp(7), tcp_wmem).
+LONG_ANSWER_BYTES = 192 * 1024
 # Who asks on with more than this of earlier answers not taken is not answered any more.
 MAX_UNTAKEN = 64 * 1024
 _PIECE = 8192
@@ -58,6 +62,7 @@ class Connection(TConn):
     def __init__(self, cfg: Config, client: socket.socket, address: Any, server: Any, lingering: "Lingering") -> None:
         super().__init__(cfg, client, address, server)
         self._lingering = lingering
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONG_ANSWER_BYTES)
 
     def init(self) -> None:
         """Bound what is read of a request before the application bounds it; called before each."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from threading import BoundedSemaphore
-
 from flask import Flask
 
 from app.api import audit, auth, docs, errors, health, logs, places, process
@@ -18,19 +16,15 @@ from app.config import Settings
 from app.problems import ANSWER_HEADERS
 from app.supervisor import Supervisor
 
-STALL_SECONDS = 30
-
 
 def build_app(settings: Settings, supervisor: Supervisor) -> Flask:
     """Build the Flask application with every route, check and error handler; it answers for what `supervisor` has."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # see where bodies are read
-    app.config["STALL_SECONDS"] = STALL_SECONDS
     app.extensions[SUPERVISOR] = supervisor
     app.json = QuickJSON(app)
     app.url_map.merge_slashes = False  # "/docs//x" is a 404 like any other wrong path, not a redirect
-    app.extensions[logs.LONG_ANSWERS] = BoundedSemaphore(max(1, settings.threads // 4))
-    places.register(app)
+    places.register(app, settings.threads)
     check_caller = auth.protect(app, settings)
     app.before_request(refuse_odd_requests)
     quick = QuickStatus(app.wsgi_app, supervisor, check_caller, ANSWER_HEADERS)

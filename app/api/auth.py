@@ -24,6 +24,7 @@ HEALTH_PATH = "/health"
 # /docs and what it is made of are the same in every installation; a browser can't send a token before it has the page.
 OPEN_PATHS = frozenset({HEALTH_PATH, *docs.PATHS})
 SHOWN_HOST = 100  # characters
+ANSWER_SECONDS = 10.0
 # What a browser says of a request that a page of this service makes, or its user by hand (W3C Fetch Metadata); programs
 # say nothing, and no page can change the header.
 _OWN_SITES = frozenset({"same-origin", "none"})
@@ -35,7 +36,7 @@ def protect(app: Flask, settings: Settings) -> Callable[[WSGIEnvironment], None]
     expected = settings.token.encode() if settings.token is not None else None
 
     def check_caller(environ: WSGIEnvironment) -> None:
-        _limit_stall(environ, app.config["STALL_SECONDS"])
+        _limit_stall(environ)
         if expected is None or settings.trusted_hosts:
             _check_host(environ, settings.trusted_hosts)
         if environ["PATH_INFO"] != HEALTH_PATH and environ.get("HTTP_SEC_FETCH_SITE", "none") not in _OWN_SITES:
@@ -57,14 +58,14 @@ def protect(app: Flask, settings: Settings) -> Callable[[WSGIEnvironment], None]
     return check_caller
 
 
-def _limit_stall(environ: WSGIEnvironment, seconds: float) -> None:
-    """Bound how long one read from, or write to, a client that has stopped may hold a thread.
+def _limit_stall(environ: WSGIEnvironment) -> None:
+    """Bound how long the writing of an answer may hold a thread: a timeout ends it, and the connection.
 
-    gunicorn's threaded worker hands the socket out and makes it blocking again before each request. A timeout in a read
-    reaches Werkzeug as a client that went away, one in a write ends the answer.
+    gunicorn's threaded worker hands the socket out and makes it blocking again before each request. Python counts the
+    time for all of a sendall(). What takes longer needs a place (app/api/places.py).
     """
     if (connection := environ.get("gunicorn.socket")) is not None:
-        connection.settimeout(seconds)
+        connection.settimeout(ANSWER_SECONDS)
 
 
 def _check_host(environ: WSGIEnvironment, trusted_hosts: tuple[str, ...]) -> None:

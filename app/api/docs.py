@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import flask
@@ -12,6 +13,8 @@ from swagger_ui_bundle import swagger_ui_path
 from app.api import examples
 from app.api.openapi import fails_with
 from app.api.parsing import Blueprint, refuse_parameters
+from app.api.places import long_answer
+from app.heads import LONG_ANSWER_BYTES
 
 _OWN_FILES = Path(__file__).with_name("static")
 _PAGE = (_OWN_FILES / "docs.html", "text/html")
@@ -69,6 +72,11 @@ def get_asset(name: str) -> Response:
 
 
 def _send(path: Path, media_type: str) -> Response:
-    response = Response(path.read_bytes(), mimetype=media_type)
+    """Answer with a file; a large one takes a place, since who reads it slowly holds a thread."""
+    with ExitStack() as resources:
+        if path.stat().st_size > LONG_ANSWER_BYTES:
+            resources.enter_context(long_answer())
+        response = Response(path.read_bytes(), mimetype=media_type)
+        response.call_on_close(resources.pop_all().close)
     response.headers["Content-Security-Policy"] = _POLICY
     return response

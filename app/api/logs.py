@@ -8,23 +8,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from flask import Response, current_app, request
-from werkzeug.exceptions import TooManyRequests
+from flask import Response, request
 
 from app.api import examples
 from app.api.context import supervisor
 from app.api.openapi import fails_with
 from app.api.parsing import Blueprint
+from app.api.places import long_answer
 from app.api.schemas import LogsQuery, LogsSchema
+from app.heads import LONG_ANSWER_BYTES
 from app.log.manager import LogPage
 
-LONG_ANSWERS = "long-answers"  # the key, among the app's extensions, of the semaphore that counts them
-# A shorter answer is taken by the kernel whole, so that no client can hold a thread by reading slowly. Linux grants
-# this much to whoever asks (net.core.wmem_max is 208 KiB unless set otherwise), twice over for its own bookkeeping
-# (socket(7)); unasked it may give as little as 16 KiB (tcp(7), tcp_wmem).
-LONG_ANSWER_BYTES = 192 * 1024
-# One piece must get through within the time that a stalled client is given, so this decides how slow an honest one may
-# be: 64 KiB in 30 s.
+# One piece must get through within the time that the reader of a long answer has, so this decides how slow an honest
+# one may be: 64 KiB in 30 s.
 PIECE_BYTES = 64 * 1024
 
 blueprint = Blueprint("logs", __name__, description="Read what the command printed.")
@@ -47,9 +43,6 @@ def get_logs(lines: int | None = None, seconds: float | None = None, run_id: str
 def _answer_short(page: LogPage) -> Response:
     with page:
         body = b"".join(_encode(page))
-    connection: socket.socket | None = request.environ.get("gunicorn.socket")
-    if connection is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONG_ANSWER_BYTES)
     return Response(list(_slice(body)), mimetype="application/json")
 
 
@@ -60,13 +53,7 @@ def _answer_long(page: LogPage) -> Response:
     """
     with ExitStack() as resources:
         resources.enter_context(page)
-        places = current_app.extensions[LONG_ANSWERS]
-        if not places.acquire(blocking=False):
-            raise TooManyRequests(
-                "Too many long answers are being sent already; ask for fewer lines, or try again in a second.",
-                retry_after=1,
-            )
-        resources.callback(places.release)
+        resources.enter_context(long_answer())
         response = Response(_stream(page, request.environ.get("gunicorn.socket")), mimetype="application/json")
         response.call_on_close(resources.pop_all().close)
     return response

@@ -8,7 +8,8 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -283,3 +284,55 @@ def test_a_body_of_many_pieces_after_100_continue(guarded: Service) -> None:
         assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(body)
         assert client.recv(12) == b"HTTP/1.1 400"
+
+
+@pytest.mark.parametrize("path", ["/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json", "/health"])
+def test_answers_that_nobody_takes_keep_nobody_waiting(guarded: Service, path: str) -> None:
+    """Twenty-five clients that ask and ask, and take no answer, delay nobody."""
+    with ExitStack() as clients:
+        for _ in range(25):
+            client = clients.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.settimeout(15.0)
+            client.connect(("127.0.0.1", guarded.port))
+            client.setblocking(False)
+            with suppress(BlockingIOError):
+                client.send(head_of(f"GET {path}") * 600)
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            status, seconds = call_guarded(guarded, "GET /health")
+            assert status == 200
+            assert seconds < HEALTH_WITHIN
+
+
+def resident(service: Service) -> int:
+    """Return the worker's memory in KiB."""
+    [worker] = service.workers
+    lines = Path(f"/proc/{worker}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+@pytest.mark.usefixtures("many_files")
+def test_what_came_in_part_is_bounded_in_memory(guarded: Service) -> None:
+    """Behind a crowd that says nothing, sixty bodies of nearly a megabyte take about 32 MiB; the oldest are told."""
+    before = resident(guarded)
+    part = head_of("POST /start", "Content-Length: 1000000") + b"x" * 990_000
+    with ExitStack() as clients, crowd(guarded, 500, 0):
+        senders = [clients.enter_context(connect(guarded)) for _ in range(60)]
+        for sender in senders:
+            sender.sendall(part)
+        assert {next_status(sender) for sender in senders[:20]} == {503}
+        assert call_guarded(guarded, "GET /health")[0] == 200
+        assert resident(guarded) - before < 50_000
+
+
+@pytest.mark.usefixtures("many_files")
+def test_heads_in_part_are_bounded_in_memory(guarded: Service) -> None:
+    """Behind a crowd that says nothing, heads that are nearly as long as they may be take no more than bodies do."""
+    before = resident(guarded)
+    with crowd(guarded, 500, 1400) as speakers:
+        for speaker in speakers:
+            speaker.sendall(b"x" * 31_000)
+        assert call_guarded(guarded, "GET /health")[0] == 200
+        assert next_status(speakers[0]) == 503
+        assert resident(guarded) - before < 50_000
