@@ -1,9 +1,8 @@
-"""Connections that hold no thread: those whose next request has not come yet, and those that were answered.
+"""Connections that hold no thread: those whose next request has not come as a whole yet.
 
 Runs in the worker's main loop, which never waits for a single client.
 """
 
-import errno
 import socket
 import struct
 import time
@@ -15,14 +14,12 @@ from functools import partial
 from http import HTTPStatus
 from selectors import EVENT_READ, BaseSelector
 from termios import TIOCOUTQ
-from typing import Any
 
-from gunicorn.config import Config
 from gunicorn.http import get_parser
-from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn
 
 from app.bodies import Body, Came, body_after
+from app.lingering import UNWATCHABLE, Connection
 from app.problems import whole_answer
 
 # Seconds from a connection's beginning, or the first byte of a further request, to the end of that request's head, and
@@ -33,10 +30,6 @@ BODY_TIMEOUT = 10.0
 MAX_HEAD = 32 * 1024
 # Of all requests that have come in part, and of the bodies that threads have, or soon get.
 MAX_HELD = 32 * 1024 * 1024
-# A shorter answer is taken by the kernel whole, so that no client can hold a thread by reading slowly. Linux grants
-# this much to whoever asks (net.core.wmem_max is 208 KiB unless set otherwise), twice over for its own bookkeeping
-# (socket(7)); unasked it may give as little as 16 KiB (tcp(7), tcp_wmem).
-LONG_ANSWER_BYTES = 192 * 1024
 # Who asks on with more than this of earlier answers not taken is not answered any more.
 MAX_UNTAKEN = 64 * 1024
 _PIECE = 8192
@@ -44,37 +37,6 @@ _PIECE_OF_BODY = 64 * 1024
 _END = b"\r\n\r\n"
 # The first byte of a TLS record that begins a connection (RFC 8446, 5.1); no method begins with it (RFC 9110, 5.6.2).
 _HANDSHAKE = b"\x16"
-# Seconds, bytes and connections: how long a client is listened to after its answer, so that what it still sends does
-# not take the answer with it (RFC 9112, 9.6).
-LINGER_TIMEOUT = 2.0
-LINGER_BYTES = 16 * 1024 * 1024
-MAX_LINGERING = 256
-# What epoll_ctl(2) says when this user watches too much, or the kernel has no memory.
-UNWATCHABLE = frozenset({errno.ENOSPC, errno.ENOMEM})
-
-
-class Connection(TConn):
-    """Be gunicorn's connection, but never wait for a client in the main loop."""
-
-    # Whether the request at hand came with its whole body, so that the next one begins where it ends.
-    whole = True
-
-    def __init__(self, cfg: Config, client: socket.socket, address: Any, server: Any, lingering: "Lingering") -> None:
-        super().__init__(cfg, client, address, server)
-        self._lingering = lingering
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONG_ANSWER_BYTES)
-
-    def init(self) -> None:
-        """Bound what is read of a request before the application bounds it; called before each."""
-        super().init()
-        self.sock.settimeout(HEAD_TIMEOUT)
-
-    def close(self, graceful: bool = False) -> None:
-        """Close it, with `graceful` once the client has had its answer."""
-        if graceful and not self.cfg.is_ssl:
-            self._lingering.add(self.sock)
-        else:
-            super().close(graceful)
 
 
 @dataclass(slots=True)
@@ -276,67 +238,3 @@ def _untaken(connection: socket.socket) -> int:
     with suppress(OSError):
         return int(struct.unpack("i", ioctl(connection, TIOCOUTQ, b"\0" * 4))[0])
     return 0
-
-
-class Lingering:
-    """Listen for a moment to clients that were answered, before their connections are closed for good."""
-
-    def __init__(self, poller: BaseSelector) -> None:
-        self._poller = poller
-        self._left: dict[socket.socket, tuple[float, int]] = {}
-
-    def add(self, connection: socket.socket) -> None:
-        """Say that nothing more comes, and close the connection when the client does, or after two seconds."""
-        try:
-            connection.setblocking(False)
-            connection.shutdown(socket.SHUT_WR)
-        except OSError:  # the client was quicker
-            connection.close()
-            return
-        if len(self._left) >= MAX_LINGERING:
-            self.drop_oldest()
-        try:
-            self._poller.register(connection, EVENT_READ, self._on_readable)
-        except OSError as error:
-            connection.close()
-            if error.errno not in UNWATCHABLE:
-                raise
-            return
-        self._left[connection] = (time.monotonic() + LINGER_TIMEOUT, LINGER_BYTES)
-
-    def drop_oldest(self) -> bool:
-        """Close the one that has been listened to longest; False when there is none."""
-        connection = next(iter(self._left), None)
-        if connection is None:
-            return False
-        self._close(connection)
-        return True
-
-    def expire(self) -> None:
-        """Close those whose time is over."""
-        now = time.monotonic()
-        while (connection := next(iter(self._left), None)) is not None and self._left[connection][0] <= now:
-            self._close(connection)
-
-    def finish(self) -> None:
-        """Wait until all are closed, two seconds at the most; after that no event is looked at any more."""
-        deadline = time.monotonic() + LINGER_TIMEOUT
-        while self._left:
-            connection, _bound = self._left.popitem()
-            close_graceful(connection, max(0.0, deadline - time.monotonic()))
-
-    def _on_readable(self, connection: socket.socket) -> None:
-        if connection not in self._left:
-            return
-        deadline, left = self._left[connection]
-        data = b""
-        with suppress(OSError):
-            data = connection.recv(_PIECE_OF_BODY)
-        self._left[connection] = (deadline, left - len(data))
-        if not data or len(data) >= left:
-            self._close(connection)
-
-    def _close(self, connection: socket.socket) -> None:
-        del self._left[connection]
-        self._poller.unregister(connection)
-        connection.close()

@@ -11,10 +11,12 @@ from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
+from gunicorn.http.errors import UnsupportedTransferCoding
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.greeting import greet
-from app.heads import Connection, Heads, Lingering
+from app.heads import Heads
+from app.lingering import UNWATCHABLE, Connection, Lingering
 from app.problems import whole_answer
 from app.process.descriptors import lift_limit
 from app.standin import StandIn
@@ -121,8 +123,17 @@ class ShellWorker(ThreadWorker):
 
     def set_accept_enabled(self, enabled: bool | None) -> None:
         """Take connections or not; not for a moment after there was no descriptor for one."""
-        if not enabled or time.monotonic() >= self._accept_again_at:
+        if enabled and time.monotonic() < self._accept_again_at:
+            return
+        try:
             super().set_accept_enabled(enabled)
+        except OSError as error:
+            if error.errno not in UNWATCHABLE:
+                raise
+            for listener in self.sockets:
+                with suppress(KeyError):  # those before the one that could not be watched are
+                    self.poller.unregister(listener)
+            self._accept_again_at = time.monotonic() + PAUSE
 
     def enqueue_req(self, conn: Connection) -> None:  # type: ignore[override]  # it gets what `accept` made
         """Wait for the rest of a request, the beginning of which came with the end of the last one's body."""
@@ -148,6 +159,7 @@ class ShellWorker(ThreadWorker):
         if not self.cfg.is_ssl:
             req._expected_100_continue = False  # told when the body was waited for
             if not conn.whole:
+                _refuse_other_codings(req.headers)
                 req.force_close()
         return bool(super().handle_request(req, conn))
 
@@ -229,6 +241,13 @@ class ShellWorker(ThreadWorker):
             # Blocked since the fork, so that they are waited for instead of a time (sigtimedwait(2)).
             if signal.sigtimedwait(HELD_SIGNALS, 1.0) is not None or not self.is_parent_alive():
                 sys.exit(0)
+
+
+def _refuse_other_codings(headers: list[tuple[str, str]]) -> None:
+    """Refuse a body that is compressed and chunked, which gunicorn hands on as if it were plain."""
+    for name, value in headers:
+        if name == "TRANSFER-ENCODING" and value.lower() != "chunked":
+            raise UnsupportedTransferCoding(value)
 
 
 def _can_open(count: int) -> bool:

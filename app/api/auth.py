@@ -14,6 +14,7 @@ from app.addresses import is_loopback, split_port
 from app.api import docs
 from app.config import Settings
 from app.exceptions import BadRequestError
+from app.lingering import ANSWER_TIMEOUT
 from app.problems import HEADERS, POLICY
 from app.wording import shorten
 
@@ -24,7 +25,6 @@ HEALTH_PATH = "/health"
 # /docs and what it is made of are the same in every installation; a browser can't send a token before it has the page.
 OPEN_PATHS = frozenset({HEALTH_PATH, *docs.PATHS})
 SHOWN_HOST = 100  # characters
-ANSWER_SECONDS = 10.0
 # What a browser says of a request that a page of this service makes, or its user by hand (W3C Fetch Metadata); programs
 # say nothing, and no page can change the header.
 _OWN_SITES = frozenset({"same-origin", "none"})
@@ -65,7 +65,7 @@ def _limit_stall(environ: WSGIEnvironment) -> None:
     time for all of a sendall(). What takes longer needs a place (app/api/places.py).
     """
     if (connection := environ.get("gunicorn.socket")) is not None:
-        connection.settimeout(ANSWER_SECONDS)
+        connection.settimeout(ANSWER_TIMEOUT)
 
 
 def _check_host(environ: WSGIEnvironment, trusted_hosts: tuple[str, ...]) -> None:

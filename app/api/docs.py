@@ -14,7 +14,7 @@ from app.api import examples
 from app.api.openapi import fails_with
 from app.api.parsing import Blueprint, refuse_parameters
 from app.api.places import long_answer
-from app.heads import LONG_ANSWER_BYTES
+from app.lingering import LONG_ANSWER_BYTES
 
 _OWN_FILES = Path(__file__).with_name("static")
 _PAGE = (_OWN_FILES / "docs.html", "text/html")

@@ -172,6 +172,8 @@ def test_websocket(shared_service: Service, path: str) -> None:
         ("POST /kill", "Transfer-Encoding: gzip\r\n", 400, "not well-formed HTTP"),
         ("POST /kill", "Transfer-Encoding: chunked, chunked\r\n", 400, "not well-formed HTTP"),
         ("POST /kill", "Transfer-Encoding: chunked, tea\r\n", 501, "transfer coding"),
+        ("POST /kill", "Transfer-Encoding: gzip, chunked\r\n", 501, "transfer coding"),
+        ("POST /kill", "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", 501, "transfer coding"),
     ],
 )
 def test_what_is_no_request(shared_service: Service, line: str, headers: str, status: int, told: str) -> None:
