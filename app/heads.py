@@ -3,6 +3,7 @@
 Runs in the worker's main loop, which never waits for a single client.
 """
 
+import math
 import socket
 import struct
 import time
@@ -70,13 +71,14 @@ class Heads:
         self._incoming: dict[Connection, _Incoming] = {}
         self._handed_on: dict[TConn, int] = {}
         self._bytes = 0
+        self._latest = math.inf
 
     def add(self, conn: Connection, begun: bytes = b"") -> None:
         """Wait for a request, of which this much has come before; one that is there already is complete at once.
 
         The socket must not block.
         """
-        conn.timeout = time.monotonic() + HEAD_TIMEOUT
+        conn.timeout = min(time.monotonic() + HEAD_TIMEOUT, self._latest)
         self._incoming[conn] = _Incoming()
         if begun:
             self._take(conn, begun)
@@ -113,6 +115,7 @@ class Heads:
 
     def hasten(self, deadline: float) -> None:
         """Let nobody wait longer than until then."""
+        self._latest = deadline
         for conn in self._incoming:
             conn.timeout = min(conn.timeout or deadline, deadline)
 
@@ -178,7 +181,7 @@ class Heads:
         self._look(conn, awaited.body)
         if conn not in self._incoming:
             return
-        conn.timeout = time.monotonic() + BODY_TIMEOUT
+        conn.timeout = min(time.monotonic() + BODY_TIMEOUT, self._latest)
         self._incoming[conn] = self._incoming.pop(conn)
         if awaited.on_request:
             with suppress(OSError):  # no room, or gone: it will be seen when nothing more comes
