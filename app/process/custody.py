@@ -125,16 +125,15 @@ class Custody:
                 if listener is None:
                     return None
                 held.enter_context(listener)
-                pipe = os.dup(self._pipe) if self._pipe is not None else None
-                if pipe is not None:
-                    held.callback(os.close, pipe)
                 self.reread()
+                # Of its own: the thread that watches may hear of the end, and let go of the run's, before this one.
+                pipe, pidfd = _duplicate(self._pipe, held), _duplicate(self._pidfd, held)
                 takeover = self._takeover()
                 if takeover is None:
                     return None
                 self._fostered = True
             logger.warning("Run %s: no shim can be had, so the service ends its tree itself.", self.record.run_id)
-            state, killed = end_tree(takeover, listener, pipe, self._pidfd, request)
+            state, killed = end_tree(takeover, listener, pipe, pidfd, request)
         with self._recovering:
             self.record.state = state
             if state.ended:
@@ -149,8 +148,9 @@ class Custody:
             self.record.process = process
         if self.record.shim is not None:
             self.shim = self.record.shim.pid
-        if self._pidfd is None and self.record.process is not None:
-            self._pidfd = open_pidfd(self.record.process)
+        with self._recovering:
+            if self._pidfd is None and self.record.process is not None and self._final is None:
+                self._pidfd = open_pidfd(self.record.process)
 
     def wake_shim(self) -> None:
         """Have the shim go on if somebody stopped it."""
@@ -169,10 +169,7 @@ class Custody:
         if self._watcher is not None and self._watcher is not threading.current_thread():
             self._watcher.join()
         self._settle_if_told()
-        self._drop_pipe()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
+        self._drop_descriptors()
 
     @property
     def _shimless(self) -> bool:
@@ -367,14 +364,16 @@ class Custody:
     def _settle(self, final: State) -> None:
         """Keep the outcome, and let go of the dead: nobody has to read an exit code from them any more."""
         self._final = final
-        self._drop_pipe()
+        self._drop_descriptors()
         reap_orphans()
 
-    def _drop_pipe(self) -> None:
+    def _drop_descriptors(self) -> None:
         with self._recovering:
-            pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            os.close(pipe)
+            descriptors = [self._pipe, self._pidfd]
+            self._pipe = self._pidfd = None
+        for fd in descriptors:
+            if fd is not None:
+                os.close(fd)
 
     def _write_record(self) -> None:
         with contextlib.suppress(OSError):
@@ -390,3 +389,12 @@ class Custody:
                 # It hangs up a moment before it can be reaped (do_exit(), kernel/exit.c); a pidfd, to wait for that by
                 # event, takes a descriptor, of which there may be none.
                 time.sleep(0.001)
+
+
+def _duplicate(fd: int | None, held: contextlib.ExitStack) -> int | None:
+    """Return a duplicate that is closed with `held`; None for None. Raises `OSError`."""
+    if fd is None:
+        return None
+    copy = os.dup(fd)
+    held.callback(os.close, copy)
+    return copy

@@ -58,6 +58,21 @@ def test_the_pipe_is_kept_through_it(service: Service, limit: int) -> None:
     assert_whole(service.content(), 200)
 
 
+def test_an_ended_run_holds_no_descriptor(service: Service) -> None:
+    """A run that the worker saw begin and end takes no descriptor of it from then on, ended by itself or killed."""
+    wait_until(lambda: service.standing_by)
+    before = len(descriptors_of(worker_of(service)))
+    for command in ("sleep 0.3", "exec sleep 1000"):
+        service.start(command)
+        assert len(descriptors_of(worker_of(service))) > before
+        if "1000" in command:
+            service.post("/kill")
+        ended(service)
+        service.wait_until_alone()
+        wait_until(lambda: service.standing_by)
+        wait_until(lambda: len(descriptors_of(worker_of(service))) == before)
+
+
 def test_refused_starts_leak_nothing(service: Service) -> None:
     """Starts that fail for want of a descriptor, whichever, leave the worker with those that it had."""
     service.start("true")
