@@ -1,0 +1,75 @@
+"""Who may import whom, so that a package's name says which process its code runs in."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# What each package may import of the others, as docs/design.md has it. The modules beside the packages stand for
+# themselves.
+MAY_IMPORT: dict[str, set[str]] = {
+    "linux": set(),
+    "log": set(),
+    "runs": {"log", "linux", "exceptions"},
+    "protocol": {"runs", "linux"},
+    "shim": {"protocol", "runs", "log", "linux"},
+    "reading": {"runs", "log", "linux", "exceptions"},
+    "supervisor": {"reading", "runs", "log", "protocol", "linux", "config", "exceptions", "wording"},
+    "web": {"runs", "reading", "config", "addresses", "exceptions", "wording", "version"},
+    "api": {"web", "supervisor", "reading", "config", "version"},
+    "server": {"web", "service", "supervisor", "config", "linux", "log", "exceptions", "addresses"},
+    # Where the packages are put together, and the names that gunicorn and python(1) are given.
+    "service": {"supervisor", "shim", "config", "exceptions"},
+    "__init__": {"api", "service", "config", "version"},
+    "__main__": {"config"},
+    # Leaves.
+    "config": {"addresses", "runs", "wording"},
+    "addresses": set(),
+    "exceptions": set(),
+    "version": set(),
+    "wording": set(),
+}
+# The others are still to be moved to their places.
+HELD = {"__main__", "addresses", "exceptions", "wording"}
+
+
+def package_of(module: str) -> str:
+    """Return the part of a module's name that the table has: `app.log.record` is of `log`, `app` itself `__init__`."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def package_of_file(path: Path) -> str:
+    """Return the same for a file of the application."""
+    return path.relative_to(ROOT / "app").with_suffix("").parts[0]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the modules of the application that a file imports, wherever in it, for type checkers too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if (ROOT / inner.replace(".", "/")).with_suffix(".py").exists() else str(node.module))
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return {module for module in found if module.split(".")[0] == "app"}
+
+
+def modules() -> list[Path]:
+    """Return the application's files."""
+    return sorted((ROOT / "app").rglob("*.py"))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in modules() if package_of_file(path) in HELD], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_imports_keep_to_the_table(path: Path) -> None:
+    """A module imports of other packages what the table allows its own, and nothing else."""
+    own = package_of_file(path)
+    assert {package_of(module) for module in imports_of(path)} - {own} <= MAY_IMPORT[own]
