@@ -15,10 +15,10 @@ from gunicorn.errors import HaltServer
 
 from app.config import Settings, SettingsError, load_settings, require_token_for
 from app.exceptions import LLMShellError
+from app.linux.account import look_up
 from app.listening import require_free
 from app.log.quoting import ESCAPES_QUICKLY
 from app.master import Patience
-from app.process.account import look_up
 from app.process.reach import changeable_by
 from app.process.reaper import become_subreaper
 from app.process.standby import await_abandoned

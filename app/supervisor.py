@@ -12,9 +12,9 @@ from typing import Any
 
 from app.config import Settings
 from app.exceptions import ConflictError, InternalError
+from app.linux.proc import read_member
 from app.log.manager import LogManager, LogPage
 from app.process.manager import Policy, ProcessManager
-from app.process.tree import read_member
 
 logger = logging.getLogger(__name__)
 # What a stopping service gives the tree before SIGKILL.

@@ -17,8 +17,8 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from app.greeting import greet
 from app.heads import Heads
 from app.lingering import UNWATCHABLE, Connection, Lingering
+from app.linux.descriptors import lift_limit
 from app.problems import whole_answer
-from app.process.descriptors import lift_limit
 from app.standin import StandIn
 from app.threads import Threads
 from app.unparsed import refusal_of

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.config import ENV_FILE, Settings
-from app.process.account import Account, look_up
+from app.linux.account import Account, look_up
 from app.process.boot import SITE_PACKAGES
 from app.process.reach import changeable_by, readable_by, usable_by
 

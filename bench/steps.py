@@ -10,6 +10,7 @@ from itertools import pairwise
 from json.encoder import encode_basestring
 from pathlib import Path
 
+from app.linux.libc import keep_buffers
 from app.log.appender import Appender
 from app.log.clock import RunClock, format_time
 from app.log.manager import LogManager
@@ -18,7 +19,6 @@ from app.log.quoting import quote
 from app.log.record import decode_block, encode_lines
 from app.log.snapshot import Snapshot
 from app.log.writer import LogWriter
-from app.process.life import keep_buffers
 from app.process.pump import PIPE_SIZE, READ_SIZE
 from bench.table import Row
 from bench.timing import timed

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from app.process.descriptors import limit_of_commands
+from app.linux.descriptors import limit_of_commands
+from app.linux.posix_spawn import LIBRARY_SIGNALS, attributes, posix_spawn
 from app.process.shim import LINK_FD
-from app.process.spawn import LIBRARY_SIGNALS, attributes, posix_spawn
 
 ROOT = str(Path(__file__).resolve().parents[2])
 SITE_PACKAGES = str(Path(msgspec.__file__).resolve().parents[1])

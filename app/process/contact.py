@@ -10,10 +10,12 @@ from pathlib import Path
 
 import msgspec
 
+from app.linux import sockets
+from app.linux.pidfd import send
+from app.linux.proc import read_member
 from app.process import control
 from app.process.control import State
 from app.process.shim import NAME
-from app.process.tree import read_member, send
 
 logger = logging.getLogger(__name__)
 _TIMEVAL = struct.Struct("@ll")
@@ -35,10 +37,10 @@ def connect(name: str, timeout: float) -> socket.socket | None:
             link.connect(f"\0{name}")
         except OSError:
             return None
-        if not control.peer_is_ours(link):
+        if not sockets.peer_is_ours(link):
             return None
         link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _NO_TIMEOUT)
-        wake(control.peer_pid(link))
+        wake(sockets.peer_pid(link))
         on_failure.pop_all()
     return link
 
@@ -50,7 +52,7 @@ def greets(link: socket.socket, timeout: float) -> bool:
     """
     link.settimeout(timeout)
     try:
-        packet, fds = control.receive(link)
+        packet, fds = sockets.receive(link)
         for fd in fds:
             os.close(fd)
         return isinstance(control.decode_from_shim(packet), State)

@@ -9,7 +9,9 @@ import threading
 import time
 
 from app.exceptions import InternalError
-from app.process import control
+from app.linux import sockets
+from app.linux.pidfd import open_pidfd
+from app.linux.proc import boot_id, read_member
 from app.process.contact import connect, hail, wake
 from app.process.control import Kill, Killed, State
 from app.process.last_resort import end_tree
@@ -18,7 +20,6 @@ from app.process.link import ShimLink
 from app.process.reaper import reap_orphans, subreapers
 from app.process.run import RecordFile, RunRecord, Takeover, load_record, record_path
 from app.process.status import ended_unseen
-from app.process.tree import boot_id, open_pidfd, read_member
 
 logger = logging.getLogger(__name__)
 # Beyond /kill's own bounds: how long the supervisor waits for a dead shim's successor before it gives up.
@@ -242,7 +243,7 @@ class Custody:
         if self._lacks_pipe and (link := connect(self.record.control, HAIL_TIMEOUT)) is not None:
             with link, contextlib.suppress(OSError):
                 link.settimeout(HAIL_TIMEOUT)
-                for fd in control.receive(link)[1]:
+                for fd in sockets.receive(link)[1]:
                     self._keep_pipe(fd)
         if self._fostered and self._final is None:
             # The shim still has to read the process's own end.
@@ -323,7 +324,7 @@ class Custody:
     def _claim_name(self) -> socket.socket | None:
         """Take the name of the run's control socket, which is free when its shim is dead; None when it is not."""
         try:
-            return control.listen(self.record.control)
+            return sockets.listen(self.record.control)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise

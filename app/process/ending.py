@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from app.linux.pidfd import may_signal, send
+from app.linux.proc import Identity, Member, read_member
 from app.process.facts import ProcFacts
 from app.process.order import Decision, Past, decide, parents_first
-from app.process.tree import Identity, Member, may_signal, read_member, send
 
 # What survives SIGKILL this long sits in the kernel (state D): waiting longer helps nobody.
 KILL_PATIENCE = 2.0

@@ -8,17 +8,8 @@ import select
 import struct
 from collections.abc import Collection, Iterable, Iterator
 
-from app.process.tree import (
-    Identity,
-    Member,
-    descendants,
-    find_pidfd,
-    has_ended,
-    open_pidfd,
-    read_member,
-    session_members,
-    snapshot,
-)
+from app.linux.pidfd import find_pidfd, has_ended, open_pidfd
+from app.linux.proc import Identity, Member, descendants, read_member, session_members, snapshot
 
 # struct pidfd_info, include/uapi/linux/pidfd.h: mask, cgroup id, eleven ids, exit code. _IOWR(0xFF, 11, 64 bytes).
 _PIDFD_INFO = struct.Struct("=QQ11Ii")

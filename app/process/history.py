@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from app.exceptions import NotFoundError
+from app.linux.proc import Member, boot_id, descendants, read_member
 from app.log import retention
 from app.log.clock import RunClock
 from app.process.control import State
 from app.process.foster import find_members
 from app.process.run import RecordFile, RunRecord, load_record, read_record, record_path
 from app.process.status import describe, ended_unseen
-from app.process.tree import Member, boot_id, descendants, read_member
 
 UNWATCHED = "Its shim was killed and there is no other: what it prints is lost."
 

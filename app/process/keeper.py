@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from app.linux.proc import Identity, Member
 from app.log.clock import format_time
 from app.log.writer import LogWriter
 from app.process.control import OVERTAKING, Kill, Killed, State
@@ -18,7 +19,6 @@ from app.process.offspring import Offspring
 from app.process.pump import Pump
 from app.process.run import Intent, RecordFile, RunRecord, record_path
 from app.process.switchboard import Switchboard
-from app.process.tree import Identity, Member
 
 # How often counts of trouble are told while they grow.
 TROUBLE_INTERVAL = 1.0

@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 
+from app.linux import sockets
 from app.process import control
 from app.process.control import Kill, Killed, State
 from app.process.foster import Foster
@@ -58,7 +59,7 @@ def _answer_on(link: socket.socket) -> Killed | None:
     """Return the answer if it has come; what else the keeper tells is passed over."""
     with contextlib.suppress(BlockingIOError):
         while True:
-            packet, fds = control.receive(link)
+            packet, fds = sockets.receive(link)
             for fd in fds:
                 os.close(fd)
             if not packet:

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from app.linux import sockets
+from app.linux.account import Account
+from app.linux.proc import Identity
 from app.process import control
-from app.process.account import Account
 from app.process.boot import boot, put_down, request_file
 from app.process.contact import wake
 from app.process.control import Failed, Started
@@ -21,7 +23,6 @@ from app.process.reaper import reap_orphans
 from app.process.run import RunRecord, Takeover, encode_record, read_record, record_path
 from app.process.shells import options_for
 from app.process.standby import Standby
-from app.process.tree import Identity
 
 # A shim answers within a fraction of a second; a machine that swaps may need longer, and then the caller is told.
 START_TIMEOUT = 30.0
@@ -143,7 +144,7 @@ def _first_answer(link: socket.socket, shim: int) -> Started | Failed:
     while (left := deadline - time.monotonic()) > 0:
         link.settimeout(min(left, WAKE_INTERVAL))
         try:
-            answer = control.decode_from_shim(control.receive(link)[0])
+            answer = control.decode_from_shim(sockets.receive(link)[0])
         except TimeoutError:
             wake(shim)
             continue

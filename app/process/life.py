@@ -1,7 +1,6 @@
 """A shim's life after the spawn, or from the takeover on: put a keeper together and let it keep the run to its end."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -9,23 +8,18 @@ from collections.abc import Iterator
 
 import msgspec
 
+from app.linux.libc import keep_buffers
+from app.linux.proc import Identity, read_member
 from app.process import control
 from app.process.control import Crashed
 from app.process.foster import Foster, allow_many_descriptors
 from app.process.keeper import Keeper
 from app.process.offspring import Offspring
 from app.process.run import Takeover, decode_record
-from app.process.tree import Identity, read_member
 
 # A terminal's hang-up, the Ctrl-C of whoever started the service or a stop of the whole control group end the process,
 # never its shim, which has to tell how the process ended.
 IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
-
-# Options of mallopt(3), and a size above every buffer that a read of output passes through.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-_LARGEST_BUFFER = 4 * 1024 * 1024
 
 
 def keep(record_json: bytes, process: tuple[int, int], pipe: int, link_fd: int, listener_fd: int) -> None:
@@ -84,18 +78,6 @@ def _let_go_of_standard_streams() -> None:
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
-
-
-def keep_buffers() -> None:
-    """Let the allocator reuse the buffers of one read for the next.
-
-    Left alone, glibc gives them back to the system each time and pays for every page again (mallopt(3)). Other C
-    libraries have no such option, and need none to be right.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BUFFER)
-        mallopt(_M_TRIM_THRESHOLD, _LARGEST_BUFFER)
 
 
 def _own_identity() -> Identity:

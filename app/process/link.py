@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from app.linux import sockets
 from app.process import control
 from app.process.control import Cause, Crashed, Kill, Killed, State
 
@@ -126,7 +127,7 @@ class ShimLink:
 
     def _hear(self) -> bool:
         try:
-            packet, fds = control.receive(self._connection)
+            packet, fds = sockets.receive(self._connection)
             for fd in fds:
                 self._on_pipe(fd)
             if packet:

@@ -8,7 +8,7 @@ import secrets
 import time
 from pathlib import Path
 
-from app.process import control
+from app.linux import sockets
 from app.process.contact import connect, greets
 from app.process.run import read_record
 
@@ -58,7 +58,7 @@ def _answers(name: str, deadline: float, left: int) -> bool:
             logger.warning(
                 "The shim %d, which listens on @%s, does not answer: its run may live, and is passed over. Should the "
                 "shim not go on by itself, end what is below it (pstree -p tells), then the shim.",
-                control.peer_pid(link),
+                sockets.peer_pid(link),
                 name,
             )
             return False

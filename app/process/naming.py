@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from app.process.tree import command_line, user_of
+from app.linux.proc import command_line, user_of
 
 NAMED_AT_MOST = 5
 SHOWN_CHARACTERS = 80

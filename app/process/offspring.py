@@ -6,7 +6,8 @@ import select
 import signal
 from collections.abc import Iterable, Iterator
 
-from app.process.tree import Identity, Member, descendants, open_pidfd, read_member
+from app.linux.pidfd import open_pidfd
+from app.linux.proc import Identity, Member, descendants, read_member
 
 # A descriptor each; who is left out of a larger tree is looked at when somebody else ends.
 MAX_WATCHED = 256

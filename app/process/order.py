@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
-from app.process.tree import Identity, Member
+from app.linux.proc import Identity, Member
 from app.process.waiting import Waiting
 
 # Whatever tells one pipe from another.

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from app.process.account import Account
+from app.linux.account import Account
 
 
 def changeable_by(account: Account, paths: Iterable[Path]) -> list[Path]:

@@ -1,12 +1,11 @@
 """What the service's own processes do for orphans: attract them, and reap them."""
 
 import contextlib
-import ctypes
 import os
 
-from app.process.tree import snapshot
+from app.linux.libc import PR_SET_CHILD_SUBREAPER, prctl
+from app.linux.proc import snapshot
 
-_PR_SET_CHILD_SUBREAPER = 36
 _subreapers: list[int] = []
 
 
@@ -17,7 +16,7 @@ def become_subreaper() -> None:
     master, instead of to pid 1 where nobody could tell it from a stranger's. For processes that are the service's
     alone: what is forked afterwards keeps the list of those above it.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     _subreapers.append(os.getpid())
 
 

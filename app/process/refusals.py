@@ -5,10 +5,11 @@ import errno
 from collections.abc import Iterator, Sequence
 
 from app.exceptions import BadRequestError, ConflictError, InternalError
+from app.linux.pidfd import may_signal
+from app.linux.proc import read_member
 from app.process.launch import LaunchError
 from app.process.naming import count_rest, listed, name_all, name_some
 from app.process.run import RunRecord
-from app.process.tree import may_signal, read_member
 from app.process.watch import Run
 from app.wording import shorten
 

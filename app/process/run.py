@@ -1,23 +1,20 @@
 """What is remembered of one run: its record, whole on disk at every instant, and the files that belong to it."""
 
 import contextlib
-import ctypes
 import os
 
 import msgspec
 
+from app.linux.libc import exchange
+from app.linux.proc import Identity, boot_id
 from app.log.clock import RunClock
 from app.process.control import Cause, State
-from app.process.tree import Identity, boot_id
 
 RESERVE = 4096
 # A command and an environment as large as may be, escaped character by character, and the members of a large tree.
 MAX_RECORD = 64 * 1024 * 1024
 # Neither through a link nor waiting for the reader of a FIFO, should somebody have put one there.
 _IN_PLACE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Intent(msgspec.Struct, frozen=True):
@@ -153,7 +150,7 @@ class RecordFile:
             _write_all(fd, data.ljust(capacity - 1) + b"\n")
         finally:
             os.close(fd)
-        if _exchange(self._spare, self.path):
+        if exchange(self._spare, self.path):
             return
         self._create(data)
 
@@ -196,9 +193,3 @@ def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def _exchange(left: str, right: str) -> bool:
-    """Swap two names in one step; False where the kernel, the file system or a missing name does not allow it."""
-    names = os.fsencode(left), os.fsencode(right)
-    return bool(_libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from app.process.account import Account
+from app.linux.account import Account
 
 # Looked at before PATH, whose directories may come from whoever started the service.
 _USUAL_PLACES = ("/bin/bash", "/usr/bin/bash")
@@ -22,7 +22,7 @@ _SHOW_ENVIRONMENT = "cat /proc/self/environ"
 _SENTINEL = b"LANG"
 _ROOT = str(Path(__file__).resolve().parents[2])
 _AS_ANOTHER = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from app.process.account import execute; execute(sys.argv[2:])"
+    "import sys; sys.path.insert(0, sys.argv[1]); from app.linux.account import execute; execute(sys.argv[2:])"
 )
 
 

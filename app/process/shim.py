@@ -16,7 +16,8 @@ import os
 import resource
 import sys
 
-from app.process.account import Account
+from app.linux.account import Account
+from app.linux.libc import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, prctl
 from app.process.spawn import Program, StepError, spawn, spawn_as
 
 TYPE_CHECKING = False
@@ -31,8 +32,6 @@ NAME = b"llm-shell-shim"
 # Connections that may wait to be accepted; the system's own bound, net.core.somaxconn, is the same since Linux 5.4
 # (listen(2)). Anybody may connect, so a short queue would be full as soon as somebody likes.
 BACKLOG = 4096
-PR_SET_NAME = 15
-PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> None:
@@ -58,7 +57,7 @@ def stand_by() -> None:
     from app.process import life  # noqa: F401, PLC0415  made here so that `main` finds it made
 
     _tell(b"\0")
-    _prctl(PR_SET_NAME, NAME)
+    prctl(PR_SET_NAME, NAME)
     with socket.socket(fileno=os.dup(LINK_FD)) as link:
         try:
             if link.recv(1):
@@ -97,10 +96,10 @@ def _settle() -> None:
     _limit_descriptors(int(sys.argv[3]))
     for fd in range(LINK_FD, WRITE_END_FD + 1):
         os.set_inheritable(fd, False)
-    _prctl(PR_SET_NAME, NAME)
+    prctl(PR_SET_NAME, NAME)
     # What double-forks or calls setsid becomes the shim's child and can be found; inherited by nobody (prctl(2)), and
     # set before the spawn so that no grandchild is ever too early.
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     # Who connects learns the pid of whoever called listen(2) last (unix_listen(), net/unix/af_unix.c): ours, from now.
     ctypes.CDLL(None).listen(LISTENER_FD, BACKLOG)
 
@@ -171,7 +170,3 @@ def _start_ticks(pid: int) -> int:
     """Return field 22 of `/proc/PID/stat`: it is there even if the process has ended, as nobody has reaped it yet."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return int(file.read().rpartition(b")")[2].split()[19])
-
-
-def _prctl(option: int, argument: int | bytes) -> None:
-    ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)

@@ -3,31 +3,19 @@
 import ctypes
 import os
 
-from app.process.account import Account
+from app.linux.account import Account
+from app.linux.posix_spawn import RESERVED, SETSID, attributes, posix_spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
     from ctypes import CDLL
     from typing import NoReturn
 
 # CPython ignores SIGPIPE and SIGXFSZ, and ignored signals stay ignored across exec (signal(7)). KILL and STOP can't be
 # set.
 ALL_SIGNALS = [number for number in range(1, 65) if number not in (9, 19)]
-# Those belong to glibc, whose sigaction(3) refuses them; musl has a third, 34. A shim has them at their defaults from
-# its start on, and passes that on where it forks.
-RESERVED = (32, 33)
-LIBRARY_SIGNALS = (*RESERVED, 34)
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
-# spawn.h, the same in glibc and musl.
-_SETSIGDEF = 0x04
-_SETSIGMASK = 0x08
-_SETSID = 0x80
-# sigset_t is 1,024 bits in words of that size; the other two types of spawn.h are smaller than this.
-_BITS = 8 * ctypes.sizeof(ctypes.c_ulong)
-_SignalSet = ctypes.c_ulong * (1024 // _BITS)
-_Opaque = ctypes.c_ulong * 256
 _libc = ctypes.CDLL(None)
 
 
@@ -69,62 +57,7 @@ def spawn(program: Program) -> int:
         os.chdir("/")
 
 
-def attributes(
-    defaults: "Iterable[int]", blocked: "Iterable[int]" = (), flags: int = 0
-) -> "ctypes.Array[ctypes.c_ulong]":
-    """Return what `posix_spawn` is to change about a child: signals at their defaults, signals blocked, flags.
-
-    The defaults are why this is not `os.posix_spawn`: the child of posix_spawn(3) ignores the C library's own signals
-    unless the set of defaults holds them (__spawni_child(), sysdeps/unix/sysv/linux/spawni.c), and sigaddset(3), by
-    which Python fills that set, refuses them.
-    """
-    result = _Opaque()
-    _libc.posix_spawnattr_init(result)
-    _libc.posix_spawnattr_setsigdefault(result, _signal_set(defaults))
-    _libc.posix_spawnattr_setsigmask(result, _signal_set(blocked))
-    _libc.posix_spawnattr_setflags(result, _SETSIGDEF | _SETSIGMASK | flags)
-    return result
-
-
-def _signal_set(numbers: "Iterable[int]") -> "ctypes.Array[ctypes.c_ulong]":
-    words = _SignalSet()
-    for number in numbers:
-        words[(number - 1) // _BITS] |= 1 << (number - 1) % _BITS
-    return words
-
-
-_COMMAND = attributes(ALL_SIGNALS, flags=_SETSID)
-# Looked up now, not when somebody waits for a start.
-_init, _destroy = _libc.posix_spawn_file_actions_init, _libc.posix_spawn_file_actions_destroy
-_place, _spawn = _libc.posix_spawn_file_actions_adddup2, _libc.posix_spawn
-
-
-def posix_spawn(
-    arguments: "Sequence[bytes]",
-    environment: "Sequence[bytes]",
-    places: "Iterable[tuple[int, int]]",
-    how: "ctypes.Array[ctypes.c_ulong]",
-) -> int:
-    """Start a program and return its pid; raises `OSError`.
-
-    Of `places` each names a descriptor and the number that it gets.
-    """
-    actions, pid = _Opaque(), ctypes.c_int()
-    _init(actions)
-    try:
-        for source, target in places:
-            _place(actions, source, target)
-        argv, envp = _strings(arguments), _strings(environment)
-        error = _spawn(ctypes.byref(pid), arguments[0], actions, how, argv, envp)
-    finally:
-        _destroy(actions)
-    if error:
-        raise OSError(error, os.strerror(error))
-    return pid.value
-
-
-def _strings(values: "Sequence[bytes]") -> "ctypes.Array[ctypes.c_char_p]":
-    return (ctypes.c_char_p * (len(values) + 1))(*values)
+_COMMAND = attributes(ALL_SIGNALS, flags=SETSID)
 
 
 def spawn_as(account: Account, program: Program, libc: "CDLL") -> int:

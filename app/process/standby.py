@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from app.linux.proc import command_line, snapshot
 from app.process.boot import boot, put_down
 from app.process.contact import wake
-from app.process.tree import command_line, snapshot
 
 # The first second of a command is its own: a successor's imports would compete with it for the processors.
 RENEWAL_DELAY = 1.0

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.exceptions import InternalError
+from app.linux import sockets
+from app.linux.account import look_up
+from app.linux.proc import boot_id
 from app.log.clock import RunClock, format_time
 from app.log.manager import LogManager
-from app.process import control
-from app.process.account import look_up
 from app.process.history import may_live
 from app.process.launch import LaunchError, launch, process_environment
 from app.process.lost import new_control_name
@@ -20,7 +21,6 @@ from app.process.refusals import directory_unusable, environment_too_large, laun
 from app.process.run import RecordFile, RunRecord, record_path
 from app.process.shells import default_shell, names_dropped
 from app.process.standby import Standby
-from app.process.tree import boot_id
 from app.process.watch import Run
 
 # MAX_ARG_STRLEN (execve(2)): one argument or NAME=value string, its NUL included.
@@ -126,7 +126,7 @@ class Starter:
             self._in_use.add(record.run_id)
             path = self.launching = record_path(record.log_file)
             # Taken before anybody can learn of the run: an overlapping worker would believe that its shim is dead.
-            with control.listen(record.control) as listener, self._undone_on_failure(record, before):
+            with sockets.listen(record.control) as listener, self._undone_on_failure(record, before):
                 RecordFile(path, record.log_mode).write(record)
                 self._pointer.set(path)
                 run = Run.begin(record, launch(record, order.environment, listener, self.standby))

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from app.linux.proc import boot_id
 from app.log.clock import format_time
 from app.process.control import State
 from app.process.run import RunRecord
-from app.process.tree import boot_id
 
 Status = Literal["running", "exited", "killed"]
 

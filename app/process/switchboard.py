@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from app.linux import sockets
 from app.process import control
 from app.process.control import Kill, Killed, State
 
@@ -50,7 +51,7 @@ class Switchboard:
             self.send(link, state)
             return
         try:
-            control.send_with_fd(link, state, fd)
+            sockets.send_with_fd(link, control.encode(state), fd)
         except OSError:
             self._drop(link)
 
@@ -89,14 +90,14 @@ class Switchboard:
         with contextlib.suppress(OSError):
             for _ in range(ACCEPTED_AT_ONCE):
                 link, _address = self._listener.accept()
-                if control.peer_is_ours(link):
+                if sockets.peer_is_ours(link):
                     self.add(link)
                 else:
                     link.close()
 
     def _hear(self, link: socket.socket) -> None:
         try:
-            packet, _fds = control.receive(link)
+            packet, _fds = sockets.receive(link)
         except BlockingIOError:
             return
         except OSError:

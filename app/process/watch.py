@@ -7,6 +7,8 @@ import time
 from typing import Literal
 
 from app.exceptions import InternalError
+from app.linux.pidfd import open_pidfd
+from app.linux.proc import boot_id, descendants
 from app.log.clock import RunClock
 from app.process.control import OVERTAKING, Cause, Kill, Killed, State
 from app.process.custody import RECOVERY_TIMEOUT, RETRY_INTERVAL, Custody, NoShimError
@@ -15,7 +17,6 @@ from app.process.launch import Launched
 from app.process.link import LinkLostError
 from app.process.reaper import subreapers
 from app.process.run import RunRecord, load_record, read_record, record_path
-from app.process.tree import boot_id, descendants, open_pidfd
 
 
 class Run:

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from app.linux.proc import read_member, snapshot
 from app.process.run import RunRecord, read_record, record_path
-from app.process.tree import read_member, snapshot
 from tests.service.harness import PROGRAMS, Answer, Service
 from tests.support import wait_until
 

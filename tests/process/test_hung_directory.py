@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from app.process import control, launch
-from app.process.account import look_up
+from app.linux import sockets
+from app.linux.account import look_up
+from app.process import launch
 from app.process.launch import LaunchError
 from tests.process.conftest import alive
 from tests.support import descendants, require, wait_until
@@ -39,7 +40,7 @@ def hung() -> Iterator[Path]:
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     """Return a control socket."""
-    with control.listen(f"llm-shell-test-{os.getpid()}") as listener:
+    with sockets.listen(f"llm-shell-test-{os.getpid()}") as listener:
         yield listener
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import NotFoundError
-from app.process import control
+from app.linux import sockets
+from app.linux.proc import boot_id
 from app.process.control import State
 from app.process.lost import find_records, new_control_name
 from app.process.manager import ProcessManager
 from app.process.run import RecordFile
 from app.process.switchboard import Switchboard
-from app.process.tree import boot_id
 from tests.faults.actors import send
 from tests.process.conftest import alive
 from tests.service.harness import parent
@@ -32,7 +32,7 @@ def deaf_shim(log_dir: Path) -> Iterator[None]:
     """Be the shim of the newest run in this directory, one that greets and does nothing else."""
     name, over = new_control_name(log_dir), threading.Event()
     record = make_record(started_ns=2**62, boot_id=boot_id(), control=name, log_file=str(log_dir / "deaf.log"))
-    board = Switchboard(control.listen(name), lambda _link, _request: None, lambda: (State(), None))
+    board = Switchboard(sockets.listen(name), lambda _link, _request: None, lambda: (State(), None))
     RecordFile(str(log_dir / "deaf.json")).write(record)
 
     def serve() -> None:
@@ -159,7 +159,7 @@ def test_a_stopped_shim_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture
 def test_a_silent_shim_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One that listens under our user's rights and never greets is named in the log, and hides no other run."""
     pid = start_and_forget(tmp_path / "logs")
-    with control.listen(new_control_name(tmp_path / "logs")):
+    with sockets.listen(new_control_name(tmp_path / "logs")):
         assert len(find_records(tmp_path / "logs", 3.0)) == 1
     assert f"The shim {os.getpid()}, which listens on @llm-shell-" in caplog.text
     manager = ProcessManager(tmp_path / "logs")

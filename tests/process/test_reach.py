@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.process.account import look_up
+from app.linux.account import look_up
 from app.process.reach import changeable_by
 
 USER = "nobody"

@@ -2,7 +2,8 @@
 
 import socket
 
-from app.process.control import State, decode_from_shim, encode, receive
+from app.linux.sockets import receive
+from app.process.control import State, decode_from_shim, encode
 
 
 def test_the_last_words_of_an_end_that_hung_up_are_heard() -> None:

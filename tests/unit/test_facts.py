@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from app.linux.proc import Member, read_member
 from app.process import facts
 from app.process.facts import ProcFacts
-from app.process.tree import Member, read_member
 
 UNKNOWN = -1
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
+from app.linux.proc import Identity, Member
 from app.process.order import Decision, Past, Pipe, decide, parents_first
-from app.process.tree import Identity, Member
 
 SHIM = 1
 PROCESS = 10

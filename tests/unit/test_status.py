@@ -2,9 +2,9 @@
 
 import pytest
 
+from app.linux.proc import Identity
 from app.process.control import State
 from app.process.status import describe, reason_of, signal_name, status_of
-from app.process.tree import Identity
 from tests.unit.test_run_record import make_record
 
 

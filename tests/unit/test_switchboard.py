@@ -3,6 +3,7 @@
 import socket
 import threading
 
+from app.linux import sockets
 from app.process import control
 from app.process.contact import connect, greets
 from app.process.control import Kill, State
@@ -11,7 +12,7 @@ from app.process.switchboard import Switchboard
 
 def test_two_that_go_at_once_are_dropped_once_each() -> None:
     """A supervisor that hangs up while another's request is served does no harm to the shim."""
-    listener = control.listen("llm-shell-test-of-the-switchboard")
+    listener = sockets.listen("llm-shell-test-of-the-switchboard")
     board: Switchboard
 
     def on_kill(link: socket.socket, request: Kill) -> None:
@@ -34,7 +35,7 @@ def test_two_that_go_at_once_are_dropped_once_each() -> None:
 
 def test_all_that_wait_are_greeted_at_once() -> None:
     """One event is enough for everybody in the queue: a supervisor need not wait for as many as came before it."""
-    listener = control.listen("llm-shell-test-of-a-queue")
+    listener = sockets.listen("llm-shell-test-of-a-queue")
     board = Switchboard(listener, lambda _link, _request: None, lambda: (State(), None))
     links = [connect("llm-shell-test-of-a-queue", 1.0) for _ in range(50)]
     board.serve()
@@ -49,7 +50,7 @@ def test_a_full_queue_is_waited_for() -> None:
     """Who connects while strangers fill the queue has the connection as soon as there is room."""
     name = "llm-shell-test-of-a-full-queue"
     found: list[socket.socket | None] = []
-    with control.listen(name) as listener:
+    with sockets.listen(name) as listener:
         listener.listen(0)  # room for one
         first = connect(name, 1.0)
         assert connect(name, 0.05) is None

@@ -1,9 +1,6 @@
 """What Linux says about a process tree, and how to signal its members without ever hitting a stranger."""
 
-import contextlib
 import os
-import select
-import signal
 from functools import cache
 from typing import NamedTuple
 
@@ -52,12 +49,12 @@ class Member(NamedTuple):
 def read_member(pid: int) -> Member | None:
     """Read one process from `/proc`; None when there is no such process, or no descriptor to read it by."""
     try:
-        return _find_member(pid)
+        return find_member(pid)
     except OSError:
         return None
 
 
-def _find_member(pid: int) -> Member | None:
+def find_member(pid: int) -> Member | None:
     """Read one process from `/proc`; None when there is no such process. Raises `OSError` for want of a descriptor."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
@@ -86,7 +83,7 @@ def snapshot() -> dict[int, Member]:
         vanished = False
         for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
             if pid not in table:
-                member = _find_member(pid)
+                member = find_member(pid)
                 vanished = vanished or member is None
                 if member is not None:
                     table[pid] = member
@@ -123,71 +120,6 @@ def descendants(roots: set[int]) -> list[Member]:
 def session_members(session: int) -> list[Member]:
     """Return the live processes of one session (setsid(2)), wherever their parents are."""
     return [member for member in snapshot().values() if member.session == session and member.alive]
-
-
-def open_pidfd(identity: Identity) -> int | None:
-    """Open a handle on exactly this process; None when it is gone, or can't be had. A zombie still counts as there.
-
-    The start time is compared after the open: from then on the descriptor, unlike the pid, can't come to mean another
-    process (pidfd_open(2)).
-    """
-    try:
-        return find_pidfd(identity)
-    except OSError:
-        return None
-
-
-def find_pidfd(identity: Identity) -> int | None:
-    """Do the same, and raise `OSError` where the process may be there and there is no descriptor for it."""
-    try:
-        pidfd = os.pidfd_open(identity.pid)
-    except ProcessLookupError:
-        return None
-    with contextlib.ExitStack() as on_failure:
-        on_failure.callback(os.close, pidfd)
-        member = _find_member(identity.pid)
-        if member is None or member.start_ticks != identity.start_ticks:
-            return None
-        on_failure.pop_all()
-    return pidfd
-
-
-def send(identity: Identity, *signals: int) -> bool:
-    """Send signals, in order, to exactly this process; False when it is gone or may not be signalled."""
-    pidfd = open_pidfd(identity)
-    if pidfd is None:
-        return False
-    try:
-        for number in signals:
-            signal.pidfd_send_signal(pidfd, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    finally:
-        os.close(pidfd)
-    return True
-
-
-def may_signal(identity: Identity) -> bool:
-    """Tell whether the system lets us signal this process; one that is gone would not be in the way (kill(2))."""
-    pidfd = open_pidfd(identity)
-    if pidfd is None:
-        return True
-    try:
-        signal.pidfd_send_signal(pidfd, 0)
-    except PermissionError:
-        return False
-    except ProcessLookupError:
-        return True
-    finally:
-        os.close(pidfd)
-    return True
-
-
-def has_ended(pidfd: int) -> bool:
-    """Tell whether the process behind a pidfd has ended; a pidfd is readable from then on (pidfd_open(2))."""
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(0))
 
 
 def command_line(pid: int) -> str:

@@ -1,0 +1,73 @@
+"""Handles on exactly one process each, and signals that never reach a stranger."""
+
+import contextlib
+import os
+import select
+import signal
+
+from app.linux.proc import Identity, find_member
+
+
+def open_pidfd(identity: Identity) -> int | None:
+    """Open a handle on exactly this process; None when it is gone, or can't be had. A zombie still counts as there.
+
+    The start time is compared after the open: from then on the descriptor, unlike the pid, can't come to mean another
+    process (pidfd_open(2)).
+    """
+    try:
+        return find_pidfd(identity)
+    except OSError:
+        return None
+
+
+def find_pidfd(identity: Identity) -> int | None:
+    """Do the same, and raise `OSError` where the process may be there and there is no descriptor for it."""
+    try:
+        pidfd = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return None
+    with contextlib.ExitStack() as on_failure:
+        on_failure.callback(os.close, pidfd)
+        member = find_member(identity.pid)
+        if member is None or member.start_ticks != identity.start_ticks:
+            return None
+        on_failure.pop_all()
+    return pidfd
+
+
+def send(identity: Identity, *signals: int) -> bool:
+    """Send signals, in order, to exactly this process; False when it is gone or may not be signalled."""
+    pidfd = open_pidfd(identity)
+    if pidfd is None:
+        return False
+    try:
+        for number in signals:
+            signal.pidfd_send_signal(pidfd, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def may_signal(identity: Identity) -> bool:
+    """Tell whether the system lets us signal this process; one that is gone would not be in the way (kill(2))."""
+    pidfd = open_pidfd(identity)
+    if pidfd is None:
+        return True
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except PermissionError:
+        return False
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def has_ended(pidfd: int) -> bool:
+    """Tell whether the process behind a pidfd has ended; a pidfd is readable from then on (pidfd_open(2))."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(0))
