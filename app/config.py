@@ -14,7 +14,7 @@ from dotenv.parser import parse_stream
 from environs import Env, EnvValidationError, ValidationError, validate
 
 from app.addresses import HOST_AND_PORT, HOST_NAME, is_exposed, is_host, is_ip_address, show
-from app.process.shells import default_shell
+from app.runs.shells import default_shell
 from app.wording import nearest
 
 PREFIX = "LLM_SHELL_"

@@ -22,7 +22,8 @@ from app.master import Patience
 from app.process.reach import changeable_by
 from app.process.reaper import become_subreaper
 from app.process.standby import await_abandoned
-from app.supervisor import CLAIM_TIMEOUT, supervisor
+from app.runs.claim import CLAIM_TIMEOUT
+from app.supervisor import supervisor
 from app.terminal import Terminal
 from app.worker import ShellWorker
 from app.workplace import remarks

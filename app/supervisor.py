@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import fcntl
 import logging
 import os
 import threading
@@ -12,17 +11,17 @@ from typing import Any
 
 from app.config import Settings
 from app.exceptions import ConflictError, InternalError
-from app.linux.proc import read_member
-from app.log.manager import LogManager, LogPage
-from app.process.manager import Policy, ProcessManager
+from app.log.manager import LogPage
+from app.process.manager import ProcessManager
+from app.runs.claim import claim
+from app.runs.directory import LogDirectory
+from app.runs.spec import Policy
 
 logger = logging.getLogger(__name__)
 # What a stopping service gives the tree before SIGKILL.
 SHUTDOWN_TIMEOUT = 5.0
 # When to say what a stopping service waits for: what obeys SIGTERM has ended by then.
 SHUTDOWN_SILENCE = 0.5
-# How long a second service on the same directory waits for the first to go.
-CLAIM_TIMEOUT = 5.0
 
 
 class Supervisor:
@@ -54,28 +53,14 @@ class Supervisor:
         return self.claimed and os.path.realpath(log_dir) == self._log_dir
 
     def claim(self, settings: Settings) -> None:
-        """Become the only service on the log directory; waits up to 5 s for another to go, then raises `ConflictError`.
-
-        The lock sits on an open file description (flock(2)) that forked workers share: it is free only when the last of
-        them is gone, so that a killed master's worker still counts.
-        """
-        logs = LogManager(settings.log_dir, group_read=settings.log_group_read)
-        log_dir = logs.log_dir
-        with logs.explained(log_dir):
-            fd = os.open(log_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if not _lock_within(fd, 0.0):
-            holder = _holder(fd)
-            logger.info("%s uses the log directory %s: waiting up to 5 s for it to go.", holder, log_dir)
-            if not _lock_within(fd, CLAIM_TIMEOUT):
-                os.close(fd)
-                raise ConflictError(
-                    f"{holder} already uses the log directory {log_dir}: stop it, or set "
-                    "LLM_SHELL_LOG_DIR to another directory."
-                )
+        """Become the only service on the log directory; see `runs.claim`. Raises `ConflictError`, `InternalError`."""
+        directory = LogDirectory(settings.log_dir, group_read=settings.log_group_read)
+        with directory.explained(directory.log_dir):
+            fd = claim(directory.log_dir)
         self._give_up_claim()
         self._claim = fd
         self._claimed_by = os.getpid()
-        self._log_dir = os.path.realpath(log_dir)
+        self._log_dir = os.path.realpath(directory.log_dir)
         self._wait_told = threading.Lock()
         self.settings = settings
         self._started_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -207,35 +192,6 @@ class Supervisor:
     def _stop_with_the_interpreter(self) -> None:
         if os.getpid() == self._claimed_by:  # and not with that of a child which was forked from it
             self.stop()
-
-
-def _lock_within(fd: int, timeout: float) -> bool:
-    """Take an exclusive lock; False after `timeout` seconds. flock(2) knows no timeout, so it is asked repeatedly."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.05)
-        else:
-            return True
-
-
-def _holder(fd: int) -> str:
-    """Name the service that has the lock: /proc/locks tells who took it, as far as that is still there (proc_locks(5)).
-
-    After a master's death it is its worker that holds the lock a moment longer.
-    """
-    status = os.fstat(fd)
-    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/locks").read_text().splitlines():
-            fields = line.split()
-            if fields[1] == "FLOCK" and fields[5] == place and read_member(int(fields[4])) is not None:
-                return f"Another service (pid {fields[4]})"
-    return "Another service"
 
 
 def serve(settings: Settings) -> Supervisor:

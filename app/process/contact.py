@@ -14,8 +14,8 @@ from app.linux import sockets
 from app.linux.pidfd import send
 from app.linux.proc import read_member
 from app.process import control
-from app.process.control import State
 from app.process.shim import NAME
+from app.runs.record import State
 
 logger = logging.getLogger(__name__)
 _TIMEVAL = struct.Struct("@ll")

@@ -10,9 +10,7 @@ from typing import Literal
 
 import msgspec
 
-Cause = Literal["kill", "restart", "replace", "shutdown"]
-# These mean that nothing is to be started afterwards, whatever the operation that they join had in mind.
-OVERTAKING: frozenset[Cause] = frozenset({"kill", "shutdown"})
+from app.runs.record import Cause, State
 
 
 class Started(msgspec.Struct, tag="started"):
@@ -27,25 +25,6 @@ class Failed(msgspec.Struct, tag="failed"):
 
     step: Literal["cwd", "spawn"]
     errno: int
-
-
-class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_defaults=True):
-    """Hold everything about a run that changes, in one value that is replaced as a whole.
-
-    `killed_by` is set with the first signal that found the process alive. `ended` is set when the tree is gone, the
-    output is closed and nothing will change any more. `orders` counts the requests for the tree's end after which
-    nothing is to be started. `trouble` counts what went wrong, by kind.
-    """
-
-    stopped_at: str | None = None
-    exit_code: int | None = None
-    killed_by: Cause | None = None
-    escalated: bool = False
-    unknown: str | None = None
-    output_open: bool = True
-    ended: bool = False
-    orders: int = 0
-    trouble: dict[str, int] = {}
 
 
 class Kill(msgspec.Struct, tag="kill"):

@@ -10,12 +10,11 @@ import msgspec
 
 from app.exceptions import NotFoundError
 from app.linux.proc import Member, boot_id, descendants, read_member
-from app.log import retention
 from app.log.clock import RunClock
-from app.process.control import State
-from app.process.foster import find_members
-from app.process.run import RecordFile, RunRecord, load_record, read_record, record_path
 from app.process.status import describe, ended_unseen
+from app.runs import names
+from app.runs.members import find_members
+from app.runs.record import RecordFile, RunRecord, State, load_record, read_record, record_path
 
 UNWATCHED = "Its shim was killed and there is no other: what it prints is lost."
 
@@ -52,7 +51,7 @@ class History:
 
     def _place_of_log(self, run_id: str) -> str:
         """Return where the log of a run lies if it is kept; raises `NotFoundError` for what never named a run."""
-        if not retention.is_run_id(run_id):
+        if not names.is_run_id(run_id):
             raise NotFoundError(
                 "There is no run of that run_id; take one from an answer of /start, /status or /restart, such as "
                 "2026-11-22_06-08-00."
@@ -90,7 +89,7 @@ class History:
 
 def kept_records(log_dir: Path) -> Iterator[str]:
     """Yield the paths of the records of runs that came to something, the newest run first."""
-    for run_id in retention.newest_first(log_dir):
+    for run_id in names.newest_first(log_dir):
         path = str(log_dir / f"{run_id}.json")
         record = read_record(path)
         if record is not None and (record.process is not None or record.state.ended):

@@ -6,10 +6,10 @@ import socket
 
 from app.linux import sockets
 from app.process import control
-from app.process.control import Kill, Killed, State
+from app.process.control import Kill, Killed
 from app.process.foster import Foster
 from app.process.keeper import Keeper
-from app.process.run import Takeover, decode_record, encode_record
+from app.runs.record import State, Takeover, decode_record, encode_record
 
 
 def end_tree(

@@ -20,9 +20,9 @@ from app.process.control import Failed, Started
 from app.process.ending import Ending
 from app.process.foster import Foster
 from app.process.reaper import reap_orphans
-from app.process.run import RunRecord, Takeover, encode_record, read_record, record_path
-from app.process.shells import options_for
 from app.process.standby import Standby
+from app.runs.record import RunRecord, Takeover, encode_record, read_record, record_path
+from app.runs.shells import options_for
 
 # A shim answers within a fraction of a second; a machine that swaps may need longer, and then the caller is told.
 START_TIMEOUT = 30.0

@@ -15,7 +15,7 @@ from app.process.control import Crashed
 from app.process.foster import Foster, allow_many_descriptors
 from app.process.keeper import Keeper
 from app.process.offspring import Offspring
-from app.process.run import Takeover, decode_record
+from app.runs.record import Takeover, decode_record
 
 # A terminal's hang-up, the Ctrl-C of whoever started the service or a stop of the whole control group end the process,
 # never its shim, which has to tell how the process ended.

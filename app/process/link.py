@@ -14,7 +14,8 @@ import msgspec
 
 from app.linux import sockets
 from app.process import control
-from app.process.control import Cause, Crashed, Kill, Killed, State
+from app.process.control import Crashed, Kill, Killed
+from app.runs.record import Cause, State
 
 # Beyond the grace: two seconds after SIGKILL, and what a loaded machine may need.
 ANSWER_MARGIN = 5.0

@@ -1,27 +1,20 @@
 """Runs that live although no file tells of them any more, found by the names of their shims' control sockets."""
 
-import hashlib
 import logging
-import os
 import re
-import secrets
 import time
 from pathlib import Path
 
 from app.linux import sockets
 from app.process.contact import connect, greets
-from app.process.run import read_record
+from app.runs.names import control_prefix
+from app.runs.record import read_record
 
 logger = logging.getLogger(__name__)
 # A line of /proc/net/unix (unix_seq_show(), net/unix/af_unix.c) with a name of ours; 00010000, __SO_ACCEPTCON, means
 # that it listens: the connections made to it appear under the same name. The kernel prints any byte of an abstract name
 # but NUL as it is, a newline too, so anybody can put lines of any form there: they may only ever lead to a refusal.
 _LISTENER = rb"(?m)^\S+: [0-9A-F]{8} [0-9A-F]{8} 00010000 [0-9A-F]{4} [0-9A-F]{2} +[0-9]+ @(%b[0-9a-f]{32})$"
-
-
-def new_control_name(log_dir: Path) -> str:
-    """Return a name for a new run's control socket: who knows the directory can find it, and nobody can guess it."""
-    return f"{_prefix(log_dir)}{secrets.token_hex(16)}"
 
 
 def find_records(log_dir: Path, timeout: float) -> list[str]:
@@ -32,7 +25,7 @@ def find_records(log_dir: Path, timeout: float) -> list[str]:
     shims together have `timeout` seconds for it.
     """
     deadline = time.monotonic() + timeout
-    names = _listening(_prefix(log_dir))
+    names = _listening(control_prefix(log_dir))
     # A stranger's socket that never accepts takes its own share of the time and no more.
     shares = range(len(names), 0, -1)
     alive = {name for name, left in zip(names, shares, strict=True) if _answers(name, deadline, left)}
@@ -62,11 +55,6 @@ def _answers(name: str, deadline: float, left: int) -> bool:
                 name,
             )
             return False
-
-
-def _prefix(log_dir: Path) -> str:
-    """Return what the names of a directory's control sockets begin with, however it is spelt or long (unix(7))."""
-    return f"llm-shell-{hashlib.sha256(os.fsencode(os.path.realpath(log_dir))).hexdigest()[:16]}-"
 
 
 def _listening(prefix: str) -> set[str]:

@@ -11,11 +11,9 @@ from typing import Any, Literal, cast
 from app.exceptions import BadRequestError, InternalError, NotFoundError
 from app.log.clock import RunClock
 from app.log.manager import LogManager
-from app.process.control import Cause, State
 from app.process.history import History, kept_records
 from app.process.lost import find_records
 from app.process.naming import listed, name_all
-from app.process.pointer import Pointer
 from app.process.refusals import (
     already_ended,
     cancelled,
@@ -25,12 +23,14 @@ from app.process.refusals import (
     said_before,
     still_alive,
 )
-from app.process.run import read_record, record_path
 from app.process.standby import Standby
-from app.process.starter import Order, Policy, Starter
+from app.process.starter import Starter
 from app.process.status import describe, reason_of, signal_name, status_of
 from app.process.turns import Turns
 from app.process.watch import Run
+from app.runs.pointer import Pointer
+from app.runs.record import Cause, State, read_record, record_path
+from app.runs.spec import Order, Policy
 
 __all__ = ["Policy", "ProcessManager"]
 

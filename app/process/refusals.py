@@ -9,8 +9,8 @@ from app.linux.pidfd import may_signal
 from app.linux.proc import read_member
 from app.process.launch import LaunchError
 from app.process.naming import count_rest, listed, name_all, name_some
-from app.process.run import RunRecord
 from app.process.watch import Run
+from app.runs.record import RunRecord
 from app.wording import shorten
 
 # Where it is mounted hidepid (proc(5)), others' processes are not to be seen.

@@ -4,7 +4,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.exceptions import InternalError
@@ -15,51 +14,17 @@ from app.log.clock import RunClock, format_time
 from app.log.manager import LogManager
 from app.process.history import may_live
 from app.process.launch import LaunchError, launch, process_environment
-from app.process.lost import new_control_name
-from app.process.pointer import Pointer
 from app.process.refusals import directory_unusable, environment_too_large, launch_failure, names_lost
-from app.process.run import RecordFile, RunRecord, record_path
-from app.process.shells import default_shell, names_dropped
 from app.process.standby import Standby
 from app.process.watch import Run
+from app.runs.names import new_control_name
+from app.runs.pointer import Pointer
+from app.runs.record import RecordFile, RunRecord, record_path
+from app.runs.shells import names_dropped
+from app.runs.spec import Order, Policy
 
 # MAX_ARG_STRLEN (execve(2)): one argument or NAME=value string, its NUL included.
 MAX_STRING = 131_072
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How runs are started and kept.
-
-    `run_as` names another user to run commands as, for a service of root's. `working_dir` is where commands begin that
-    don't say where, and what relative directories are relative to; None is this process's. `log_max_bytes` caps each
-    run's log and `log_keep` the runs whose files are kept; 0 is no limit.
-    """
-
-    shell: str = field(default_factory=default_shell)
-    run_as: str | None = None
-    working_dir: Path | None = None
-    group_read: bool = False
-    log_max_bytes: int = 0
-    log_keep: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """Hold a start that was checked: its absolute `cwd`, the caller's `env`, the command's whole `environment`.
-
-    `given_cwd` is the directory as its caller named it. `beside` names those whom the run before left and who could not
-    be ended.
-    """
-
-    command: str
-    shell: str
-    cwd: str
-    env: dict[str, str]
-    environment: dict[bytes, bytes]
-    log_file: str | None
-    given_cwd: str | None = None
-    beside: str = ""
 
 
 class Starter:

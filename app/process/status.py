@@ -8,8 +8,7 @@ import msgspec
 
 from app.linux.proc import boot_id
 from app.log.clock import format_time
-from app.process.control import State
-from app.process.run import RunRecord
+from app.runs.record import RunRecord, State
 
 Status = Literal["running", "exited", "killed"]
 

@@ -9,7 +9,8 @@ import msgspec
 
 from app.linux import sockets
 from app.process import control
-from app.process.control import Kill, Killed, State
+from app.process.control import Kill, Killed
+from app.runs.record import State
 
 # Some milliseconds' worth.
 ACCEPTED_AT_ONCE = 512

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from marshmallow import Schema, ValidationError, fields
 
 from app.api import schemas
-from app.process.run import read_record, record_path
+from app.runs.record import read_record, record_path
 from tests.api.refusals import faults_of
 from tests.libraries_words import LIBRARIES_WORDS, assert_own_words
 from tests.support import wait_until

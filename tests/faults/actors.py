@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.linux.proc import read_member, snapshot
-from app.process.run import RunRecord, read_record, record_path
+from app.runs.record import RunRecord, read_record, record_path
 from tests.service.harness import PROGRAMS, Answer, Service
 from tests.support import wait_until
 

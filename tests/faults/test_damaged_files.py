@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.process.run import record_path, spare_path
+from app.runs.record import record_path, spare_path
 from tests.faults.actors import assert_whole, counter, record_of, runs, send, shim_of, start_counter, worker_of
 from tests.faults.machine import log_records, wait_until_ended
 from tests.service.harness import Service

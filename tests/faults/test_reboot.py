@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.linux.proc import Identity, read_member
-from app.process.run import RecordFile, RunRecord, record_path
+from app.runs.record import RecordFile, RunRecord, record_path
 from tests.faults.actors import record_of, runs, send, shim_of, start_counter, stopped, worker_of
 from tests.service.conftest import Services
 from tests.service.harness import Service

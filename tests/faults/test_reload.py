@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.process.manager import ProcessManager
-from app.process.run import read_record
+from app.runs.record import read_record
 from tests.faults.actors import Request, assert_whole, runs, start_counter, stopped, worker_of, workers_of
 from tests.service.conftest import Services
 from tests.service.harness import GUNICORN, Answer, Service

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.process.run import RecordFile, record_path
+from app.runs.record import RecordFile, record_path
 from tests.faults.actors import record_of, runs
 from tests.faults.last_seconds import (
     KEEP,

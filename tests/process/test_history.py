@@ -18,10 +18,10 @@ import pytest
 
 from app.exceptions import BadRequestError, NotFoundError
 from app.linux.proc import read_member
-from app.process.control import State
 from app.process.history import UNWATCHED
-from app.process.manager import Policy, ProcessManager
-from app.process.run import RecordFile, read_record
+from app.process.manager import ProcessManager
+from app.runs.record import RecordFile, State, read_record
+from app.runs.spec import Policy
 from tests.faults.actors import record_of, send, shim_of
 from tests.process.conftest import content, ended, printed
 from tests.support import wait_until

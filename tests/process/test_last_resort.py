@@ -16,7 +16,7 @@ import pytest
 
 from app.process.custody import Custody
 from app.process.manager import ProcessManager
-from app.process.run import read_record, record_path
+from app.runs.record import read_record, record_path
 from tests.faults.actors import send
 from tests.process.conftest import alive, content, ended, printed
 from tests.support import descendants, wait_until

@@ -11,7 +11,7 @@ from app.exceptions import InternalError, NotFoundError
 from app.process import launch
 from app.process.control import Failed
 from app.process.manager import ProcessManager
-from app.process.run import read_record
+from app.runs.record import read_record
 from tests.support import descendants, wait_until
 
 

@@ -16,11 +16,11 @@ import pytest
 from app.exceptions import NotFoundError
 from app.linux import sockets
 from app.linux.proc import boot_id
-from app.process.control import State
-from app.process.lost import find_records, new_control_name
+from app.process.lost import find_records
 from app.process.manager import ProcessManager
-from app.process.run import RecordFile
 from app.process.switchboard import Switchboard
+from app.runs.names import new_control_name
+from app.runs.record import RecordFile, State
 from tests.faults.actors import send
 from tests.process.conftest import alive
 from tests.service.harness import parent

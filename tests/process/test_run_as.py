@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import BadRequestError, InternalError
-from app.process.manager import Policy, ProcessManager
+from app.process.manager import ProcessManager
+from app.runs.spec import Policy
 from tests.process.conftest import alive, content, ended, printed
 from tests.support import require, wait_until
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import BadRequestError, InternalError
-from app.process.manager import Policy, ProcessManager
-from app.process.run import read_record, record_path
+from app.process.manager import ProcessManager
+from app.runs.record import read_record, record_path
+from app.runs.spec import Policy
 from tests.process.conftest import alive, content, ended
 from tests.support import require, wait_until
 

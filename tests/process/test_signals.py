@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.process.manager import Policy, ProcessManager
+from app.process.manager import ProcessManager
+from app.runs.spec import Policy
 from tests.process.conftest import content, ended
 from tests.support import require
 

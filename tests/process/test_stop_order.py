@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.process.manager import Policy, ProcessManager
+from app.process.manager import ProcessManager
+from app.runs.spec import Policy
 from tests.process.conftest import content, printed
 from tests.support import command_line, descendants, require, stat_fields, wait_until
 

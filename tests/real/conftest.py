@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.process.manager import Policy, ProcessManager
+from app.process.manager import ProcessManager
+from app.runs.spec import Policy
 from tests.real.trying import Trial, tool_path
 from tests.service.harness import nothing_left_behind
 from tests.support import require

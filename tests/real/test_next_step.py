@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from app.process.manager import Policy, ProcessManager
+from app.process.manager import ProcessManager
+from app.runs.spec import Policy
 from tests.real.conftest import shell_named
 from tests.support import require
 

@@ -3,7 +3,8 @@
 import socket
 
 from app.linux.sockets import receive
-from app.process.control import State, decode_from_shim, encode
+from app.process.control import decode_from_shim, encode
+from app.runs.record import State
 
 
 def test_the_last_words_of_an_end_that_hung_up_are_heard() -> None:

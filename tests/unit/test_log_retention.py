@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.log.manager import LogManager
-from app.log.retention import prune
+from app.runs.retention import prune
 
 DAY = "2026-11-22_06-08-"
 FILES = (".log", ".1.log", ".log.new", ".log.old", ".json", ".json.spare")

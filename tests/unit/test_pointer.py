@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.process.pointer import Pointer
+from app.runs.pointer import Pointer
 
 
 def test_nothing_is_current_at_first(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.linux.proc import Identity
-from app.process.control import State
-from app.process.run import RecordFile, RunRecord, encode_record, read_record, spare_path
+from app.runs.record import RecordFile, RunRecord, State, encode_record, read_record, spare_path
 
 
 def make_record(**changes: object) -> RunRecord:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.process import shells
+from app.runs import shells
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,9 @@ import threading
 from app.linux import sockets
 from app.process import control
 from app.process.contact import connect, greets
-from app.process.control import Kill, State
+from app.process.control import Kill
 from app.process.switchboard import Switchboard
+from app.runs.record import State
 
 
 def test_two_that_go_at_once_are_dropped_once_each() -> None:

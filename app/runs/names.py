@@ -1,13 +1,13 @@
-"""How many runs a log directory keeps: the oldest go, with every file that is theirs."""
+"""Names of runs and of what is theirs: log, record, control socket."""
 
+import hashlib
 import os
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
-_OURS = re.compile(
+OURS = re.compile(
     r"(?P<run_id>(?P<second>\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:_(?P<number>\d+))?)"
     r"\.(?:log|1\.log|log\.new|log\.old|json|json\.spare)",
     re.ASCII,
@@ -22,26 +22,9 @@ def is_run_id(text: str) -> bool:
 
 def newest_first(log_dir: Path) -> list[str]:
     """Return the ids of the runs of which there is any file, by age as their names tell it."""
-    matches = map(_OURS.fullmatch, _names(log_dir))
+    matches = map(OURS.fullmatch, names_in(log_dir))
     runs = {(match["second"], int(match["number"] or 1), match["run_id"]) for match in matches if match}
     return [run_id for _second, _number, run_id in sorted(runs, reverse=True)]
-
-
-def prune(log_dir: Path, keep: int, in_use: Callable[[str], bool]) -> None:
-    """Remove the files of all but the newest `keep` runs, except those whose run id is `in_use`.
-
-    Age is told by name. What can't be removed is left for the next time.
-    """
-    names = _names(log_dir)
-    if len(names) <= keep:  # as each run has a file at least
-        return
-    runs: dict[tuple[str, int, str], list[str]] = defaultdict(list)
-    for name in names:
-        if match := _OURS.fullmatch(name):
-            runs[match["second"], int(match["number"] or 1), match["run_id"]].append(name)
-    for run in sorted(runs)[: max(0, len(runs) - keep)]:
-        if not in_use(run[-1]):
-            _remove(log_dir, runs[run])
 
 
 def newest(log_dir: Path) -> tuple[str, int]:
@@ -56,18 +39,23 @@ def newest_number(log_dir: Path, second: str) -> int:
 
 def _runs(log_dir: Path) -> Iterator[tuple[str, int]]:
     """Yield the second and the number of the run of each file that is one's."""
-    matches = map(_OURS.fullmatch, _names(log_dir))
+    matches = map(OURS.fullmatch, names_in(log_dir))
     return ((match["second"], int(match["number"] or 1)) for match in matches if match)
 
 
-def _names(log_dir: Path) -> list[str]:
+def names_in(log_dir: Path) -> list[str]:
+    """Return the names of all files there; none where there is no such directory."""
     try:
-        return os.listdir(log_dir)  # noqa: PTH208  names are all it takes
+        return os.listdir(log_dir)
     except FileNotFoundError:
         return []
 
 
-def _remove(log_dir: Path, names: list[str]) -> None:
-    for name in names:
-        with suppress(OSError):
-            (log_dir / name).unlink()
+def new_control_name(log_dir: Path) -> str:
+    """Return a name for a new run's control socket: who knows the directory can find it, and nobody can guess it."""
+    return f"{control_prefix(log_dir)}{secrets.token_hex(16)}"
+
+
+def control_prefix(log_dir: Path) -> str:
+    """Return what the names of a directory's control sockets begin with, however it is spelt or long (unix(7))."""
+    return f"llm-shell-{hashlib.sha256(os.fsencode(os.path.realpath(log_dir))).hexdigest()[:16]}-"

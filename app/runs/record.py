@@ -2,19 +2,45 @@
 
 import contextlib
 import os
+from typing import Literal
 
 import msgspec
 
 from app.linux.libc import exchange
 from app.linux.proc import Identity, boot_id
 from app.log.clock import RunClock
-from app.process.control import Cause, State
 
 RESERVE = 4096
 # A command and an environment as large as may be, escaped character by character, and the members of a large tree.
 MAX_RECORD = 64 * 1024 * 1024
 # Neither through a link nor waiting for the reader of a FIFO, should somebody have put one there.
 _IN_PLACE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+Cause = Literal["kill", "restart", "replace", "shutdown"]
+
+
+# These mean that nothing is to be started afterwards, whatever the operation that they join had in mind.
+OVERTAKING: frozenset[Cause] = frozenset({"kill", "shutdown"})
+
+
+class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_defaults=True):
+    """Hold everything about a run that changes, in one value that is replaced as a whole.
+
+    `killed_by` is set with the first signal that found the process alive. `ended` is set when the tree is gone, the
+    output is closed and nothing will change any more. `orders` counts the requests for the tree's end after which
+    nothing is to be started. `trouble` counts what went wrong, by kind.
+    """
+
+    stopped_at: str | None = None
+    exit_code: int | None = None
+    killed_by: Cause | None = None
+    escalated: bool = False
+    unknown: str | None = None
+    output_open: bool = True
+    ended: bool = False
+    orders: int = 0
+    trouble: dict[str, int] = {}
 
 
 class Intent(msgspec.Struct, frozen=True):
