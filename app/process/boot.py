@@ -14,7 +14,7 @@ import msgspec
 
 from app.linux.descriptors import limit_of_commands
 from app.linux.posix_spawn import LIBRARY_SIGNALS, attributes, posix_spawn
-from app.process.shim import LINK_FD
+from app.protocol.startup import LINK_FD
 
 ROOT = str(Path(__file__).resolve().parents[2])
 SITE_PACKAGES = str(Path(msgspec.__file__).resolve().parents[1])

@@ -13,8 +13,8 @@ import msgspec
 from app.linux import sockets
 from app.linux.pidfd import send
 from app.linux.proc import read_member
-from app.process import control
-from app.process.shim import NAME
+from app.protocol import messages
+from app.protocol.startup import NAME
 from app.runs.record import State
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def greets(link: socket.socket, timeout: float) -> bool:
         packet, fds = sockets.receive(link)
         for fd in fds:
             os.close(fd)
-        return isinstance(control.decode_from_shim(packet), State)
+        return isinstance(messages.decode_from_shim(packet), State)
     except TimeoutError:
         raise
     except (OSError, msgspec.MsgspecError):

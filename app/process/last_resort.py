@@ -5,11 +5,11 @@ import os
 import socket
 
 from app.linux import sockets
-from app.process import control
-from app.process.control import Kill, Killed
 from app.process.foster import Foster
 from app.process.keeper import Keeper
-from app.runs.record import State, Takeover, decode_record, encode_record
+from app.protocol import messages
+from app.protocol.messages import Kill, Killed, Takeover
+from app.runs.record import State, decode_record, encode_record
 
 
 def end_tree(
@@ -42,7 +42,7 @@ def end_tree(
             on_failure.pop_all()
         stack.callback(keeper.close)
         keeper.resume()
-        ours.send(control.encode(request))
+        ours.send(messages.encode(request))
         keeper.add_link(theirs)
         return _keep_until_answered(keeper, ours)
 
@@ -64,7 +64,7 @@ def _answer_on(link: socket.socket) -> Killed | None:
                 os.close(fd)
             if not packet:
                 return None
-            message = control.decode_from_shim(packet)
+            message = messages.decode_from_shim(packet)
             if isinstance(message, Killed):
                 return message
     return None

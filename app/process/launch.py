@@ -13,15 +13,15 @@ import msgspec
 from app.linux import sockets
 from app.linux.account import Account
 from app.linux.proc import Identity
-from app.process import control
 from app.process.boot import boot, put_down, request_file
 from app.process.contact import wake
-from app.process.control import Failed, Started
 from app.process.ending import Ending
 from app.process.foster import Foster
 from app.process.reaper import reap_orphans
 from app.process.standby import Standby
-from app.runs.record import RunRecord, Takeover, encode_record, read_record, record_path
+from app.protocol import messages
+from app.protocol.messages import Failed, Started, Takeover
+from app.runs.record import RunRecord, encode_record, read_record, record_path
 from app.runs.shells import options_for
 
 # A shim answers within a fraction of a second; a machine that swaps may need longer, and then the caller is told.
@@ -144,7 +144,7 @@ def _first_answer(link: socket.socket, shim: int) -> Started | Failed:
     while (left := deadline - time.monotonic()) > 0:
         link.settimeout(min(left, WAKE_INTERVAL))
         try:
-            answer = control.decode_from_shim(sockets.receive(link)[0])
+            answer = messages.decode_from_shim(sockets.receive(link)[0])
         except TimeoutError:
             wake(shim)
             continue

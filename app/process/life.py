@@ -10,12 +10,12 @@ import msgspec
 
 from app.linux.libc import keep_buffers
 from app.linux.proc import Identity, read_member
-from app.process import control
-from app.process.control import Crashed
 from app.process.foster import Foster, allow_many_descriptors
 from app.process.keeper import Keeper
 from app.process.offspring import Offspring
-from app.runs.record import Takeover, decode_record
+from app.protocol import messages
+from app.protocol.messages import Crashed, Takeover
+from app.runs.record import decode_record
 
 # A terminal's hang-up, the Ctrl-C of whoever started the service or a stop of the whole control group end the process,
 # never its shim, which has to tell how the process ended.
@@ -68,7 +68,7 @@ def _life_of_a_shim(link_fd: int) -> Iterator[socket.socket]:
         import traceback  # noqa: PLC0415  not worth its memory in every shim that never needs it
 
         with contextlib.suppress(OSError):
-            link.send(control.encode(Crashed(traceback.format_exc())))
+            link.send(messages.encode(Crashed(traceback.format_exc())))
         raise
 
 

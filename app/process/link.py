@@ -13,8 +13,8 @@ from typing import Literal
 import msgspec
 
 from app.linux import sockets
-from app.process import control
-from app.process.control import Crashed, Kill, Killed
+from app.protocol import messages
+from app.protocol.messages import Crashed, Kill, Killed
 from app.runs.record import Cause, State
 
 # Beyond the grace: two seconds after SIGKILL, and what a loaded machine may need.
@@ -65,7 +65,7 @@ class ShimLink:
         """
         request = Kill(next(self._ids), signal, timeout, cause)
         try:
-            self._connection.send(control.encode(request))
+            self._connection.send(messages.encode(request))
         except OSError as error:
             raise LinkLostError(asked=False) from error
         self._wait(lambda: request.id in self._answers, timeout + ANSWER_MARGIN)
@@ -132,7 +132,7 @@ class ShimLink:
             for fd in fds:
                 self._on_pipe(fd)
             if packet:
-                self._take(control.decode_from_shim(packet))
+                self._take(messages.decode_from_shim(packet))
                 return True
         except (OSError, msgspec.MsgspecError) as error:
             logger.warning("The connection to a shim broke: %s", error)
@@ -140,7 +140,7 @@ class ShimLink:
         self._connection.close()
         return False
 
-    def _take(self, message: control.FromShim) -> None:
+    def _take(self, message: messages.FromShim) -> None:
         if isinstance(message, Crashed):
             logger.error("A shim crashed:\n%s", message.traceback)
             return

@@ -19,19 +19,11 @@ import sys
 from app.linux.account import Account
 from app.linux.libc import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, prctl
 from app.process.spawn import Program, StepError, spawn, spawn_as
+from app.protocol.startup import BACKLOG, LINK_FD, LISTENER_FD, NAME, PIDFD_FD, PIPE_FD, WRITE_END_FD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
-
-LINK_FD = 3
-LISTENER_FD = 4
-PIPE_FD = 5
-WRITE_END_FD = PIDFD_FD = 6
-NAME = b"llm-shell-shim"
-# Connections that may wait to be accepted; the system's own bound, net.core.somaxconn, is the same since Linux 5.4
-# (listen(2)). Anybody may connect, so a short queue would be full as soon as somebody likes.
-BACKLOG = 4096
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import msgspec
 
 from app.linux import sockets
-from app.process import control
-from app.process.control import Kill, Killed
+from app.protocol import messages
+from app.protocol.messages import Kill, Killed
 from app.runs.record import State
 
 # Some milliseconds' worth.
@@ -52,7 +52,7 @@ class Switchboard:
             self.send(link, state)
             return
         try:
-            sockets.send_with_fd(link, control.encode(state), fd)
+            sockets.send_with_fd(link, messages.encode(state), fd)
         except OSError:
             self._drop(link)
 
@@ -70,7 +70,7 @@ class Switchboard:
         if link not in self._links:
             return
         try:
-            link.send(control.encode(message))
+            link.send(messages.encode(message))
         except OSError:
             self._drop(link)
 
@@ -107,7 +107,7 @@ class Switchboard:
             self._drop(link)
             return
         with contextlib.suppress(msgspec.MsgspecError):
-            self._on_kill(link, control.decode_from_supervisor(packet))
+            self._on_kill(link, messages.decode_from_supervisor(packet))
 
     def _drop(self, link: socket.socket) -> None:
         if link not in self._links:

@@ -10,11 +10,11 @@ from app.exceptions import InternalError
 from app.linux.pidfd import open_pidfd
 from app.linux.proc import boot_id, descendants
 from app.log.clock import RunClock
-from app.process.control import Kill, Killed
 from app.process.custody import RECOVERY_TIMEOUT, RETRY_INTERVAL, Custody, NoShimError
 from app.process.launch import Launched
 from app.process.link import LinkLostError
 from app.process.reaper import subreapers
+from app.protocol.messages import Kill, Killed
 from app.runs.members import find_members
 from app.runs.record import OVERTAKING, Cause, RunRecord, State, load_record, read_record, record_path
 

@@ -90,20 +90,6 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
         return RunClock(self.started_ns, self.boottime_ns)
 
 
-class Takeover(msgspec.Struct, kw_only=True):
-    """Ask a new shim to keep a run whose shim died: what is known of it, and what came along with the request.
-
-    `parents` are the subreapers that the orphans came to, `not_ours` the sessions that never belong to the tree.
-    """
-
-    record: RunRecord
-    process: Identity
-    parents: list[int]
-    not_ours: list[int]
-    has_pipe: bool
-    has_pidfd: bool
-
-
 def record_path(log_file: str) -> str:
     """Return where the record of a run with this log lies: beside it, under the same stem."""
     return os.path.splitext(log_file)[0] + ".json"

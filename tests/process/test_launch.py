@@ -9,8 +9,8 @@ import pytest
 
 from app.exceptions import InternalError, NotFoundError
 from app.process import launch
-from app.process.control import Failed
 from app.process.manager import ProcessManager
+from app.protocol.messages import Failed
 from app.runs.record import read_record
 from tests.support import descendants, wait_until
 

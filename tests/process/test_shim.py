@@ -10,7 +10,7 @@ import pytest
 
 from app.process import boot
 from app.process.manager import ProcessManager
-from app.process.shim import NAME
+from app.protocol.startup import NAME
 from tests.faults.actors import send
 from tests.process.conftest import ended, printed
 from tests.service.harness import parent

@@ -3,7 +3,7 @@
 import socket
 
 from app.linux.sockets import receive
-from app.process.control import decode_from_shim, encode
+from app.protocol.messages import decode_from_shim, encode
 from app.runs.record import State
 
 

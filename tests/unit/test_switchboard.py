@@ -4,10 +4,10 @@ import socket
 import threading
 
 from app.linux import sockets
-from app.process import control
 from app.process.contact import connect, greets
-from app.process.control import Kill
 from app.process.switchboard import Switchboard
+from app.protocol import messages
+from app.protocol.messages import Kill
 from app.runs.record import State
 
 
@@ -24,7 +24,7 @@ def test_two_that_go_at_once_are_dropped_once_each() -> None:
     ends = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
     for _ours, theirs in ends:
         board.add(theirs)
-    ends[0][0].send(control.encode(Kill(1, "SIGTERM", 1.0, "kill")))
+    ends[0][0].send(messages.encode(Kill(1, "SIGTERM", 1.0, "kill")))
     ends[1][0].close()
     board.serve()
     assert ends[0][1].fileno() != -1

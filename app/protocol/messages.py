@@ -10,7 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from app.runs.record import Cause, State
+from app.linux.proc import Identity
+from app.runs.record import Cause, RunRecord, State
 
 
 class Started(msgspec.Struct, tag="started"):
@@ -55,6 +56,20 @@ class Crashed(msgspec.Struct, tag="crashed"):
     """Carry the shim's last words: the traceback of a fault in its own code."""
 
     traceback: str
+
+
+class Takeover(msgspec.Struct, kw_only=True):
+    """Ask a new shim to keep a run whose shim died: what is known of it, and what came along with the request.
+
+    `parents` are the subreapers that the orphans came to, `not_ours` the sessions that never belong to the tree.
+    """
+
+    record: RunRecord
+    process: Identity
+    parents: list[int]
+    not_ours: list[int]
+    has_pipe: bool
+    has_pidfd: bool
 
 
 FromShim = Started | Failed | State | Killed | Crashed
