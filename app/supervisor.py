@@ -11,8 +11,8 @@ from typing import Any
 
 from app.config import Settings
 from app.exceptions import ConflictError, InternalError
-from app.log.manager import LogPage
 from app.process.manager import ProcessManager
+from app.reading.page import LogPage
 from app.runs.claim import claim
 from app.runs.directory import LogDirectory
 from app.runs.spec import Policy

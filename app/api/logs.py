@@ -17,7 +17,7 @@ from app.api.parsing import Blueprint
 from app.api.places import long_answer
 from app.api.schemas import LogsQuery, LogsSchema
 from app.lingering import LONG_ANSWER_BYTES
-from app.log.manager import LogPage
+from app.reading.page import LogPage
 
 # One piece must get through within the time that the reader of a long answer has, so this decides how slow an honest
 # one may be: 64 KiB in 30 s.

@@ -1,18 +1,16 @@
 """A log's bytes as they are at one moment, over both of its segments, and how to find a record among them."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from errno import ELOOP
 from io import FileIO
 from stat import S_ISREG
 
-from app.log.record import RECORD_LIMIT, Record, count_whole_lines, decode, decode_block
+from app.log.record import RECORD_LIMIT, Record, decode_block
 
-_BLOCK = 64 * 1024  # the allocator maps what is larger than 128 KiB anew for each use, page by page
-_PROBE = 8 * 1024
-_USUAL_RECORD = 256
-_LEAST_RECORD = 62  # an empty line's: a block that may hold the line sought is decoded in any case
+BLOCK = 64 * 1024  # the allocator maps what is larger than 128 KiB anew for each use, page by page
+PROBE = 8 * 1024
 
 
 def older_segment(path: str) -> str:
@@ -79,7 +77,7 @@ class Snapshot:
                     break
         return data
 
-    def blocks(self, start: int, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
+    def blocks(self, start: int, size: int = BLOCK) -> Iterator[tuple[int, bytes]]:
         """Yield whole lines from the offset `start` on, in blocks behind their offsets.
 
         The first block has about `size` bytes, later ones grow to 64 KiB. A line longer than any record is dropped, so
@@ -88,7 +86,7 @@ class Snapshot:
         rest = b""
         while data := self.read(start, min(start + size, self.size)):
             start += len(data)
-            size = min(size * 2, _BLOCK)
+            size = min(size * 2, BLOCK)
             cut = data.rfind(b"\n") + 1
             if cut:
                 yield start - len(data) - len(rest), rest + data[:cut]
@@ -117,81 +115,14 @@ class Snapshot:
             if whole:
                 yield start + cut, data[cut:]
             end = start + cut if whole else start
-            size = max(size, min(size * 2, _BLOCK))
-
-    def find_first(self, reached: Callable[[Record], bool]) -> int:
-        """Return the offset of the first record for which `reached` is true, by bisection; the log's size if none is.
-
-        Once true it must stay true to the end, as it does for a bound on `seq` or `timestamp`.
-        """
-        low, high = 0, self.size
-        while low < high:
-            middle = (low + high) // 2
-            found = self.record_from(middle, high)
-            if found is None or reached(found[2]):
-                high = middle
-            else:
-                low = found[1]
-        found = self.record_from(low)
-        return self.size if found is None else found[0]
-
-    def record_from(self, offset: int, limit: int | None = None) -> tuple[int, int, Record] | None:
-        """Return beginning, end and record of the first one that begins at `offset` or later, and before `limit`."""
-        limit = self.size if limit is None else limit
-        for base, block in self.blocks(max(0, offset - 1), _PROBE):
-            start = base
-            for line in block.split(b"\n"):
-                end = start + len(line) + 1
-                if start >= limit:
-                    return None
-                if start >= offset and (record := decode(line)) is not None:
-                    return start, end, record
-                start = end
-        return None
+            size = max(size, min(size * 2, BLOCK))
 
     def last_record(self) -> Record | None:
         """Return the last record, or None when there is none."""
-        for _, block in self.blocks_backward(_PROBE):
+        for _, block in self.blocks_backward(PROBE):
             if records := decode_block(block):
                 return records[-1]
         return None
-
-    def start_of_last(self, count: int, reach: int | None = None) -> int | None:
-        """Return where the last `count` lines begin, or None when there are fewer in the last `reach` bytes, or in all.
-
-        Counts what is there: numbers have gaps where a disk was full. A block is decoded only where its lines can't be
-        counted without, and where the first one asked for lies; other threads get their turn while the next is read.
-        """
-        oldest = 0
-        for offset, block in self.blocks_backward(min(max(count * _USUAL_RECORD, _PROBE), _BLOCK)):
-            counted = count_whole_lines(block) if count > len(block) // _LEAST_RECORD else None
-            if counted is not None and counted[1] < count:
-                oldest, lines = counted
-                count -= lines
-            else:
-                records = decode_block(block)
-                seqs = sorted({record.seq for record in records} - {oldest})
-                if len(seqs) >= count:
-                    return self._start_of(seqs[-count], offset, block, records)
-                if seqs:
-                    count -= len(seqs)
-                    oldest = seqs[0]
-            if reach is not None and self.size - offset >= reach:
-                return None
-        return None
-
-    def _start_of(self, seq: int, offset: int, block: bytes, records: list[Record]) -> int:
-        """Return where the line `seq` begins, of which a record is in this block.
-
-        Found by counting lines from the block's end; by bisection where something there is no record, or where the line
-        begins before the block.
-        """
-        behind = sum(record.seq >= seq for record in records)
-        head, *tail = block.rsplit(b"\n", behind + 1)
-        first = decode(tail[0]) if len(tail) > behind else decode(head)
-        if first is None or first.seq != seq or first.part > 1:
-            return self.find_first(lambda record: record.seq >= seq)
-        return offset + (len(head) + 1 if len(tail) > behind else 0)
 
 
 def _open_regular(path: str) -> FileIO:

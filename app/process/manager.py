@@ -10,7 +10,6 @@ from typing import Any, Literal, cast
 
 from app.exceptions import BadRequestError, InternalError, NotFoundError
 from app.log.clock import RunClock
-from app.log.manager import LogManager
 from app.process.history import History, kept_records
 from app.process.lost import find_records
 from app.process.naming import listed, name_all
@@ -28,6 +27,7 @@ from app.process.starter import Starter
 from app.process.status import describe, reason_of, signal_name, status_of
 from app.process.turns import Turns
 from app.process.watch import Run
+from app.reading.reader import LogManager
 from app.runs.pointer import Pointer
 from app.runs.record import Cause, State, read_record, record_path
 from app.runs.spec import Order, Policy

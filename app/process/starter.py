@@ -11,12 +11,12 @@ from app.linux import sockets
 from app.linux.account import look_up
 from app.linux.proc import boot_id
 from app.log.clock import RunClock, format_time
-from app.log.manager import LogManager
 from app.process.history import may_live
 from app.process.launch import LaunchError, launch, process_environment
 from app.process.refusals import directory_unusable, environment_too_large, launch_failure, names_lost
 from app.process.standby import Standby
 from app.process.watch import Run
+from app.reading.reader import LogManager
 from app.runs.names import new_control_name
 from app.runs.pointer import Pointer
 from app.runs.record import RecordFile, RunRecord, record_path

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 
 from app.exceptions import InternalError
-from app.log.manager import LogManager
 from app.process.refusals import busy
+from app.reading.reader import LogManager
 
 
 class Turns:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.log.manager import LogManager
+from app.reading.reader import LogManager
 from tests.faults.machine import wait_until_ended
 from tests.service.conftest import services_in
 from tests.service.harness import Service

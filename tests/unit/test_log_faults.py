@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from app.exceptions import NotFoundError
 from app.log.clock import RunClock
-from app.log.manager import LogManager
 from app.log.record import Record, decode_block, encode
 from app.log.snapshot import Snapshot, older_segment
 from app.log.writer import LogWriter
+from app.reading.reader import LogManager
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from stat import S_IMODE
 import pytest
 
 from app.exceptions import InternalError
-from app.log.manager import LogManager
 from app.log.snapshot import older_segment
+from app.reading.reader import LogManager
 
 
 def mode(path: str | Path) -> int:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.log.manager import LogManager
+from app.reading.reader import LogManager
 from app.runs.retention import prune
 
 DAY = "2026-11-22_06-08-"

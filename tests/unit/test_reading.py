@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from app.exceptions import BadRequestError, NotFoundError
 from app.log.clock import RunClock, format_time
-from app.log.manager import LogManager
 from app.log.record import LINE_LIMIT, Record, encode, encode_lines
 from app.log.snapshot import Snapshot, older_segment
 from app.log.writer import LogWriter
+from app.reading.reader import LogManager
+from app.reading.search import find_first, record_from, start_of_last
 
 EPOCH = 1_700_000_000 * 10**9
 SECOND = 10**9
@@ -375,7 +376,7 @@ def test_a_record_is_found_from_any_byte(log: Path) -> None:
     log.write_bytes(first + second)
     with Snapshot.open(str(log)) as snapshot:
         for offset in range(len(first) + len(second) + 1):
-            found = snapshot.record_from(offset)
+            found = record_from(snapshot, offset)
             expected = 1 if offset == 0 else 2 if offset <= len(first) else None
             assert (found[2].seq if found else None) == expected
 
@@ -397,12 +398,12 @@ def test_reading_the_end_costs_what_it_returns(log: Path) -> None:
     total = big_log(log, 64_000_000)
     with CountingSnapshot.open(str(log)) as snapshot:
         assert isinstance(snapshot, CountingSnapshot)
-        start = snapshot.start_of_last(100)
+        start = start_of_last(snapshot, 100)
         assert start is not None
-        found = snapshot.record_from(start)
+        found = record_from(snapshot, start)
         assert found is not None
         assert (found[0], found[2].seq) == (start, total - 99)
-        snapshot.find_first(lambda record: record.timestamp >= at(30))
+        find_first(snapshot, lambda record: record.timestamp >= at(30))
         assert 0 < snapshot.count < 1_000_000
 
 

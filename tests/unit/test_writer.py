@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.log.clock import RunClock, parse_time
-from app.log.manager import LogManager
 from app.log.record import LINE_LIMIT, Record, decode_block, encode
 from app.log.writer import UNFINISHED_TIMEOUT, LogWriter
+from app.reading.reader import LogManager
 
 Make = Callable[[], LogWriter]
 

@@ -1,20 +1,13 @@
 """The service's half of the log: make a run's log file, and read any run's."""
 
-import time
 from typing import Any
 
 from app.exceptions import BadRequestError, NotFoundError
-from app.log.clock import RunClock, format_time
-from app.log.page import LogPage
+from app.log.clock import RunClock
 from app.log.snapshot import Snapshot
+from app.reading.page import LogPage
+from app.reading.search import last_lines, lines_since
 from app.runs.directory import LogDirectory
-
-__all__ = ["LogManager", "LogPage"]
-
-_NS = 1_000_000_000
-# How far from a log's end lines are looked for before its page is opened: some milliseconds at most. What is not found
-# there makes a page of more than this, which finds its own beginning when it is read.
-_NEAR = 1024 * 1024
 
 
 class LogManager(LogDirectory):
@@ -41,9 +34,9 @@ class LogManager(LogDirectory):
         start: int | None
         try:
             if seconds is not None:
-                start, reaches_back = _since(snapshot, seconds, clock)
+                start, reaches_back = lines_since(snapshot, seconds, clock)
             else:
-                start, reaches_back = _last(snapshot, lines or 0)
+                start, reaches_back = last_lines(snapshot, lines or 0)
             return LogPage(log_file, snapshot, start, reaches_back=reaches_back, lines=lines or 0)
         except BaseException:
             snapshot.close()
@@ -69,37 +62,3 @@ def _check(lines: int | None, seconds: float | None) -> None:
         if value is not None and not value >= 0:  # so written, it refuses NaN too
             msg = f"Give {name} as a number of at least 0."
             raise BadRequestError(msg, {name: ["Must be at least 0."]})
-
-
-def _last(snapshot: Snapshot, lines: int) -> tuple[int | None, bool]:
-    """Return where the last lines begin, None when that is not near, and whether more were asked for than there are.
-
-    There are no more lines than numbers from the first to the last, so that a larger number of them needs no counting.
-    """
-    if not lines:
-        return 0, True
-    if (start := snapshot.start_of_last(lines, _NEAR)) is not None:
-        return start, False
-    first, last = snapshot.record_from(0), snapshot.last_record()
-    most = last.seq - first[2].seq + 1 if first and last else 0
-    if snapshot.size <= _NEAR or lines > most:
-        return 0, True
-    return (0, False) if lines == most and first and first[2].seq == 1 else (None, False)
-
-
-def _since(snapshot: Snapshot, seconds: float, clock: RunClock | None) -> tuple[int, bool]:
-    """Return where the lines of the last seconds begin, and whether some of them may have been before the first.
-
-    A line in pieces is as young as its last piece, and begins with its first. Times compare as text, being all of one
-    form.
-    """
-    if not seconds:
-        return snapshot.size, False
-    now = clock.now_ns() if clock else time.time_ns()
-    cutoff = format_time(now - int(min(seconds * _NS, now)))
-    start = snapshot.find_first(lambda record: record.timestamp >= cutoff)
-    found = snapshot.record_from(start)
-    if found is not None and (young := found[2]).part > 1:
-        start = snapshot.find_first(lambda record: record.seq >= young.seq)
-    first = snapshot.record_from(0)
-    return start, first is not None and start == first[0]

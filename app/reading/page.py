@@ -6,6 +6,7 @@ from typing import Self
 from app.log.quoting import encode_text
 from app.log.record import Record, decode_block
 from app.log.snapshot import Snapshot
+from app.reading.search import record_from, start_of_last
 
 
 class LogPage:
@@ -20,7 +21,7 @@ class LogPage:
         `reaches_back` says that lines before `start` were asked for as well.
         """
         last = snapshot.last_record()
-        first = snapshot.record_from(0)
+        first = record_from(snapshot, 0)
         self.log_file = log_file
         self.total_lines = last.seq if last else 0
         self.first_seq = first[2].seq if first else None
@@ -64,11 +65,11 @@ class LogPage:
 
     def _find_beginning(self) -> None:
         if self._start < 0:
-            start = self._snapshot.start_of_last(self._lines)
+            start = start_of_last(self._snapshot, self._lines)
             self._begin_at(start or 0, start is None)
 
     def _begin_at(self, start: int, reaches_back: bool) -> None:
-        at_start = self._snapshot.record_from(start)
+        at_start = record_from(self._snapshot, start)
         self._start = start
         self._truncated = (reaches_back and (self.first_seq or 1) > 1) or (
             at_start is not None and at_start[2].part > 1

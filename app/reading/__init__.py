@@ -1,0 +1,1 @@
+"""Runs in the worker: a log as it is read."""
