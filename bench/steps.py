@@ -11,15 +11,15 @@ from json.encoder import encode_basestring
 from pathlib import Path
 
 from app.linux.libc import keep_buffers
-from app.log.appender import Appender
 from app.log.clock import RunClock, format_time
 from app.log.quoting import quote
 from app.log.record import decode_block, encode_lines
 from app.log.snapshot import Snapshot
-from app.log.writer import LogWriter
-from app.process.pump import PIPE_SIZE, READ_SIZE
 from app.reading.page import LogPage
 from app.reading.reader import LogManager
+from app.shim.appender import Appender
+from app.shim.log_writer import LogWriter
+from app.shim.stdio import PIPE_SIZE, READ_SIZE
 from bench.table import Row
 from bench.timing import timed
 

@@ -15,7 +15,7 @@ PROBE = 8 * 1024
 
 def older_segment(path: str) -> str:
     """Return the path of the segment that a capped log was last rotated to: `run.log` has `run.1.log`."""
-    stem, extension = os.path.splitext(path)  # noqa: PTH122  the shim does without pathlib
+    stem, extension = os.path.splitext(path)
     return f"{stem}.1{extension}"
 
 
@@ -46,7 +46,7 @@ class Snapshot:
                 older = _open_if_there(older_segment(path))
                 if older is not None:
                     files.enter_context(older)
-                if not os.path.samestat(os.fstat(newer.fileno()), os.stat(path)):  # noqa: PTH116  as above
+                if not os.path.samestat(os.fstat(newer.fileno()), os.stat(path)):
                     continue
                 snapshot = cls(_distinct(older, newer))
                 files.pop_all()

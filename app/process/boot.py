@@ -21,7 +21,7 @@ SITE_PACKAGES = str(Path(msgspec.__file__).resolve().parents[1])
 _PLACES = (ROOT, SITE_PACKAGES)
 # -S and two directories given by name spare the shim the search for site-packages: half of a bare start. -I keeps the
 # service's PYTHON* variables, which the command must get, from meaning anything to the shim.
-BOOT = "import sys; sys.path[:0] = sys.argv[1:3]; from app.process.shim import {0}; {0}()"
+BOOT = "import sys; sys.path[:0] = sys.argv[1:3]; from app.shim.main import {0}; {0}()"
 # What the interpreter itself may need to come up.
 SHIM_ENVIRONMENT = frozenset({b"LD_LIBRARY_PATH", b"PATH"})
 # A Ctrl-C reaches our whole process group, and must not make an interpreter that starts print a traceback; it stays

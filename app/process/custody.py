@@ -13,13 +13,13 @@ from app.linux import sockets
 from app.linux.pidfd import open_pidfd
 from app.linux.proc import boot_id, read_member
 from app.process.contact import connect, hail, wake
-from app.process.last_resort import end_tree
 from app.process.launch import Launched, LaunchError, launch_takeover
 from app.process.link import ShimLink
 from app.process.reaper import reap_orphans, subreapers
 from app.process.status import ended_unseen
 from app.protocol.messages import Kill, Killed, Takeover
 from app.runs.record import RecordFile, RunRecord, State, load_record, record_path
+from app.shim.last_resort import end_tree
 
 logger = logging.getLogger(__name__)
 # Beyond /kill's own bounds: how long the supervisor waits for a dead shim's successor before it gives up.

@@ -15,14 +15,14 @@ from app.linux.account import Account
 from app.linux.proc import Identity
 from app.process.boot import boot, put_down, request_file
 from app.process.contact import wake
-from app.process.ending import Ending
-from app.process.foster import Foster
 from app.process.reaper import reap_orphans
 from app.process.standby import Standby
 from app.protocol import messages
 from app.protocol.messages import Failed, Started, Takeover
 from app.runs.record import RunRecord, encode_record, read_record, record_path
 from app.runs.shells import options_for
+from app.shim.adopted import Foster
+from app.shim.stopping import Ending
 
 # A shim answers within a fraction of a second; a machine that swaps may need longer, and then the caller is told.
 START_TIMEOUT = 30.0

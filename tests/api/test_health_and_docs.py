@@ -108,7 +108,7 @@ def test_docs_policy(client: FlaskClient) -> None:
     assert "http" not in policy
 
 
-@pytest.mark.parametrize("module", ["app", "app.process.shim"])
+@pytest.mark.parametrize("module", ["app", "app.shim.main"])
 def test_shim_loads_no_web_framework(module: str) -> None:
     """Importing the package, or the shim, loads neither Flask nor marshmallow."""
     script = f"import {module}, sys; print([m for m in ('flask', 'marshmallow', 'environs') if m in sys.modules])"

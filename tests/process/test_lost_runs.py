@@ -18,9 +18,9 @@ from app.linux import sockets
 from app.linux.proc import boot_id
 from app.process.lost import find_records
 from app.process.manager import ProcessManager
-from app.process.switchboard import Switchboard
 from app.runs.names import new_control_name
 from app.runs.record import RecordFile, State
+from app.shim.listener import Switchboard
 from tests.faults.actors import send
 from tests.process.conftest import alive
 from tests.service.harness import parent

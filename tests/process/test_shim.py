@@ -28,14 +28,14 @@ def _modules_after(statement: str) -> set[str]:
 
 def test_the_shim_loads_no_web_framework() -> None:
     """Neither Flask nor marshmallow is loaded by the whole of the shim."""
-    loaded = _modules_after("import app.process.shim, app.process.life")
-    assert "app.process.keeper" in loaded
+    loaded = _modules_after("import app.shim.main, app.shim.process")
+    assert "app.shim.keeper" in loaded
     assert not {"flask", "marshmallow", "werkzeug", "environs", "pathlib", "json", "logging"} & loaded
 
 
 def test_hardly_anything_is_loaded_before_the_spawn() -> None:
     """What a caller of /start waits for imports none of the modules that are slow to import."""
-    loaded = _modules_after("import app.process.shim")
+    loaded = _modules_after("import app.shim.main")
     assert not {"typing", "re", "enum", "socket", "signal", "contextlib", "collections", "msgspec"} & loaded
 
 

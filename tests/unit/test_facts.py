@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.linux.proc import Member, read_member
-from app.process import facts
-from app.process.facts import ProcFacts
+from app.shim import facts
+from app.shim.facts import ProcFacts
 
 UNKNOWN = -1
 

@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wording": set(),
 }
 # The others are still to be moved to their places.
-HELD = {"linux", "log", "reading", "protocol", "runs", "config", "__main__", "addresses", "exceptions", "wording"}
+HELD = {"shim", "linux", "log", "reading", "protocol", "runs", "config", "__main__", "addresses", "exceptions", "wording"}
 
 
 def package_of(module: str) -> str:

@@ -17,8 +17,8 @@ from app.exceptions import NotFoundError
 from app.log.clock import RunClock
 from app.log.record import Record, decode_block, encode
 from app.log.snapshot import Snapshot, older_segment
-from app.log.writer import LogWriter
 from app.reading.reader import LogManager
+from app.shim.log_writer import LogWriter
 
 
 @pytest.fixture

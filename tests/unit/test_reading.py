@@ -16,9 +16,9 @@ from app.exceptions import BadRequestError, NotFoundError
 from app.log.clock import RunClock, format_time
 from app.log.record import LINE_LIMIT, Record, encode, encode_lines
 from app.log.snapshot import Snapshot, older_segment
-from app.log.writer import LogWriter
 from app.reading.reader import LogManager
 from app.reading.search import find_first, record_from, start_of_last
+from app.shim.log_writer import LogWriter
 
 EPOCH = 1_700_000_000 * 10**9
 SECOND = 10**9

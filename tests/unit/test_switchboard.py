@@ -5,10 +5,10 @@ import threading
 
 from app.linux import sockets
 from app.process.contact import connect, greets
-from app.process.switchboard import Switchboard
 from app.protocol import messages
 from app.protocol.messages import Kill
 from app.runs.record import State
+from app.shim.listener import Switchboard
 
 
 def test_two_that_go_at_once_are_dropped_once_each() -> None:

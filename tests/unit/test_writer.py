@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from app.log.clock import RunClock, parse_time
 from app.log.record import LINE_LIMIT, Record, decode_block, encode
-from app.log.writer import UNFINISHED_TIMEOUT, LogWriter
 from app.reading.reader import LogManager
+from app.shim.log_writer import UNFINISHED_TIMEOUT, LogWriter
 
 Make = Callable[[], LogWriter]
 

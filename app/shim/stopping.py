@@ -10,8 +10,8 @@ from typing import Protocol
 
 from app.linux.pidfd import may_signal, send
 from app.linux.proc import Identity, Member, read_member
-from app.process.facts import ProcFacts
-from app.process.order import Decision, Past, decide, parents_first
+from app.shim.facts import ProcFacts
+from app.shim.order import Decision, Past, decide, parents_first
 
 # What survives SIGKILL this long sits in the kernel (state D): waiting longer helps nobody.
 KILL_PATIENCE = 2.0

@@ -10,12 +10,12 @@ import msgspec
 
 from app.linux.libc import keep_buffers
 from app.linux.proc import Identity, read_member
-from app.process.foster import Foster, allow_many_descriptors
-from app.process.keeper import Keeper
-from app.process.offspring import Offspring
 from app.protocol import messages
 from app.protocol.messages import Crashed, Takeover
 from app.runs.record import decode_record
+from app.shim.adopted import Foster, allow_many_descriptors
+from app.shim.keeper import Keeper
+from app.shim.owned import Offspring
 
 # A terminal's hang-up, the Ctrl-C of whoever started the service or a stop of the whole control group end the process,
 # never its shim, which has to tell how the process ended.

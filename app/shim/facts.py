@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterator
 
 from app.linux.proc import DEAD_STATES, Member
-from app.process.order import Pipe
+from app.shim.order import Pipe
 
 _SHELLS = frozenset(
     {"sh", "dash", "bash", "rbash", "ash", "hush", "zsh", "ksh", "mksh", "yash", "posh", "csh", "tcsh", "fish"}

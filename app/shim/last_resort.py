@@ -5,11 +5,11 @@ import os
 import socket
 
 from app.linux import sockets
-from app.process.foster import Foster
-from app.process.keeper import Keeper
 from app.protocol import messages
 from app.protocol.messages import Kill, Killed, Takeover
 from app.runs.record import State, decode_record, encode_record
+from app.shim.adopted import Foster
+from app.shim.keeper import Keeper
 
 
 def end_tree(

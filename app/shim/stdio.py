@@ -5,7 +5,7 @@ import fcntl
 import os
 import termios
 
-from app.log.writer import LogWriter
+from app.shim.log_writer import LogWriter
 
 # Half a pipe: a writer that is woken because there is room again has enough to do until the next read.
 READ_SIZE = 512 * 1024

@@ -18,8 +18,8 @@ import sys
 
 from app.linux.account import Account
 from app.linux.libc import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, prctl
-from app.process.spawn import Program, StepError, spawn, spawn_as
 from app.protocol.startup import BACKLOG, LINK_FD, LISTENER_FD, NAME, PIDFD_FD, PIPE_FD, WRITE_END_FD
+from app.shim.spawn import Program, StepError, spawn, spawn_as
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def main() -> None:
     _write_down(request[1], b',"process":[%d,%d]}' % (pid, start_ticks), len(request[0]) - 1)
     _tell(b'{"type":"started","pid":%d,"start_ticks":%d}' % (pid, start_ticks))
 
-    from app.process import life  # noqa: PLC0415  its imports cost more than the spawn: only now nobody waits
+    from app.shim import process  # noqa: PLC0415  its imports cost more than the spawn: only now nobody waits
 
-    life.keep(request[0], (pid, start_ticks), PIPE_FD, LINK_FD, LISTENER_FD)
+    process.keep(request[0], (pid, start_ticks), PIPE_FD, LINK_FD, LISTENER_FD)
 
 
 def stand_by() -> None:
@@ -46,7 +46,7 @@ def stand_by() -> None:
     import fcntl  # noqa: PLC0415  the same
     import socket  # noqa: PLC0415  the same
 
-    from app.process import life  # noqa: F401, PLC0415  made here so that `main` finds it made
+    from app.shim import process  # noqa: F401, PLC0415  made here so that `main` finds it made
 
     _tell(b"\0")
     prctl(PR_SET_NAME, NAME)
@@ -76,9 +76,9 @@ def take_over() -> None:
     request = _read_request(0)
     _settle()
 
-    from app.process import life  # noqa: PLC0415  as above
+    from app.shim import process  # noqa: PLC0415  as above
 
-    life.take_over(request, LINK_FD, LISTENER_FD, PIPE_FD, PIDFD_FD)
+    process.take_over(request, LINK_FD, LISTENER_FD, PIPE_FD, PIDFD_FD)
 
 
 def _settle() -> None:

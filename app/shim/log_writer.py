@@ -3,10 +3,10 @@
 import time
 from contextlib import suppress
 
-from app.log.appender import Appender
 from app.log.clock import RunClock, format_time, parse_time
 from app.log.record import LINE_LIMIT, Record, encode, encode_lines, show, whole_characters
 from app.log.snapshot import Snapshot
+from app.shim.appender import Appender
 
 UNFINISHED_TIMEOUT = 0.2
 """Seconds after which an unfinished line is shown."""

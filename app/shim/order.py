@@ -5,7 +5,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from app.linux.proc import Identity, Member
-from app.process.waiting import Waiting
+from app.shim.waiting import Waiting
 
 # Whatever tells one pipe from another.
 Pipe = Hashable

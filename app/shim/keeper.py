@@ -11,14 +11,14 @@ import msgspec
 
 from app.linux.proc import Identity, Member
 from app.log.clock import format_time
-from app.log.writer import LogWriter
-from app.process.ending import Ending
-from app.process.foster import Foster
-from app.process.offspring import Offspring
-from app.process.pump import Pump
-from app.process.switchboard import Switchboard
 from app.protocol.messages import Kill, Killed
 from app.runs.record import OVERTAKING, Intent, RecordFile, RunRecord, State, record_path
+from app.shim.adopted import Foster
+from app.shim.listener import Switchboard
+from app.shim.log_writer import LogWriter
+from app.shim.owned import Offspring
+from app.shim.stdio import Pump
+from app.shim.stopping import Ending
 
 # How often counts of trouble are told while they grow.
 TROUBLE_INTERVAL = 1.0

@@ -74,7 +74,7 @@ class Appender:
             fd = os.open(self._path, _FLAGS)
         except FileNotFoundError:
             directory_mode = 0o750 if self._mode & 0o040 else 0o700
-            os.makedirs(os.path.dirname(self._path), directory_mode, exist_ok=True)  # noqa: PTH103, PTH120  the shim does without pathlib
+            os.makedirs(os.path.dirname(self._path), directory_mode, exist_ok=True)
             fd = self._create(self._path)
         found = os.fstat(fd)
         if not S_ISREG(found.st_mode):  # a FIFO would block the shim once it is full
@@ -138,7 +138,7 @@ class Appender:
             return False
         try:
             self._give_second_name(older_segment(self._path))
-            os.rename(fresh, self._path)  # noqa: PTH104  as above
+            os.rename(fresh, self._path)
         except OSError as error:
             self._note(error)
             os.close(fd)
@@ -158,7 +158,7 @@ class Appender:
         _remove(spare)
         os.link(self._path, spare)
         try:
-            os.rename(spare, name)  # noqa: PTH104
+            os.rename(spare, name)
         finally:
             _remove(spare)
 
@@ -168,4 +168,4 @@ class Appender:
 
 def _remove(path: str) -> None:
     with suppress(FileNotFoundError):
-        os.unlink(path)  # noqa: PTH108  as above
+        os.unlink(path)
