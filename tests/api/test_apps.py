@@ -118,7 +118,8 @@ def test_many_applications_leave_nothing(tmp_path: Path) -> None:
     before = open_files(), threading.active_count()
     for number in range(1, 6):
         use(number)
-    wait_until(lambda: (open_files(), threading.active_count()) == before)
+    # Of these, the first one's last thread may have been counted on its way out.
+    wait_until(lambda: open_files() <= before[0] and threading.active_count() <= before[1])
 
 
 def test_applications_made_at_the_same_time(make_app: MakeApp) -> None:
