@@ -6,11 +6,11 @@ from pathlib import Path
 # The `gunicorn` command puts its own folder on the path, and the working directory only after it has read this file.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from app import service
+from app.server import hooks
 
-settings = service.settings_for_gunicorn()
+settings = hooks.settings_for_gunicorn()
 
-bind = service.bind_address(settings)
+bind = hooks.bind_address(settings)
 # A Unix socket is for its owner and group, 0660: whoever can connect may give orders. gunicorn uses this for the socket
 # alone, not for what the commands write.
 umask = 0o117
@@ -32,10 +32,10 @@ control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  a directory, gunicorn makes the name
 proc_name = "llm-shell"
 
-on_starting = service.on_starting
-when_ready = service.when_ready
-post_fork = service.post_fork
-on_reload = service.on_reload
-nworkers_changed = service.nworkers_changed
-pre_exec = service.pre_exec
-on_exit = service.on_exit
+on_starting = hooks.on_starting
+when_ready = hooks.when_ready
+post_fork = hooks.post_fork
+on_reload = hooks.on_reload
+nworkers_changed = hooks.nworkers_changed
+pre_exec = hooks.pre_exec
+on_exit = hooks.on_exit

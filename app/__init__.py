@@ -22,7 +22,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     from app.api import build_app  # noqa: PLC0415 (see the docstring)
     from app.config import load_settings  # noqa: PLC0415 (see the docstring)
-    from app.supervisor import serve, supervisor  # noqa: PLC0415 (see the docstring)
+    from app.service import serve, supervisor  # noqa: PLC0415 (see the docstring)
 
     if settings is None:
         # Under gunicorn the master has read them; what a reload refused must not come in through the worker.

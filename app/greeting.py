@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from app.addresses import show
 from app.config import PREFIX
 from app.exceptions import LLMShellError
-from app.supervisor import supervisor
+from app.service import supervisor
 
 _log = logging.getLogger("gunicorn.error")
 # One byte that master and workers share (mmap(2)): a worker says it that comes up first, those after it do not.

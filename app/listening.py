@@ -17,7 +17,7 @@ from typing import NamedTuple
 from app.addresses import show
 from app.exceptions import ConflictError
 from app.linux.proc import command_line, read_member
-from app.process.naming import shown
+from app.supervisor.naming import shown
 
 logger = logging.getLogger(__name__)
 _LISTEN = "0A"  # TCP_LISTEN, include/net/tcp_states.h

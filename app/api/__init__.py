@@ -14,7 +14,7 @@ from app.api.quick import QuickStatus
 from app.bodies import MAX_BODY_BYTES
 from app.config import Settings
 from app.problems import ANSWER_HEADERS
-from app.supervisor import Supervisor
+from app.supervisor.supervisor import Supervisor
 
 
 def build_app(settings: Settings, supervisor: Supervisor) -> Flask:

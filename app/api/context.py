@@ -7,7 +7,7 @@ from typing import cast
 from flask import current_app
 from werkzeug.local import LocalProxy
 
-from app.supervisor import Supervisor
+from app.supervisor.supervisor import Supervisor
 
 SUPERVISOR = "supervisor"  # the key among the app's extensions
 

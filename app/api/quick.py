@@ -10,7 +10,7 @@ from app.api.answers import encode
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from app.supervisor import Supervisor
+    from app.supervisor.supervisor import Supervisor
 
 
 class QuickStatus:

@@ -109,7 +109,7 @@ def ask_beside_two_operations(client: FlaskClient) -> TestResponse:
 def kill_out_of_time(client: FlaskClient) -> TestResponse:
     """Kill where the time that a shim has for its answer is over."""
     client.post("/start", json=dict(examples.TRY))
-    with patch("app.process.watch.RECOVERY_TIMEOUT", -60.0):
+    with patch("app.supervisor.run.RECOVERY_TIMEOUT", -60.0):
         return client.post("/kill")
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.process.manager import ProcessManager
 from app.runs.record import read_record
+from app.service import manage
 from tests.faults.actors import Request, assert_whole, runs, start_counter, stopped, worker_of, workers_of
 from tests.service.conftest import Services
 from tests.service.harness import GUNICORN, Answer, Service
@@ -121,7 +121,7 @@ def test_overlapping_workers_never_start_two_runs(service: Service) -> None:
 
 def test_a_start_is_never_taken_for_dead_by_the_other_worker(tmp_path: Path) -> None:
     """While one worker starts a run, another that overlaps with it sees the old run or the new one, alive."""
-    one, other = ProcessManager(tmp_path), ProcessManager(tmp_path)
+    one, other = manage(tmp_path), manage(tmp_path)
     one.start("exec sleep 1000")
     seen: set[str] = set()
     enough = threading.Event()

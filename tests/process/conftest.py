@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.process.manager import ProcessManager
+from app.service import manage
+from app.supervisor.process import ProcessManager
 from tests.support import assert_none_left, descendants, wait_until
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -28,7 +29,7 @@ def _nobody_left() -> Iterator[None]:
 @pytest.fixture
 def pm(tmp_path: Path) -> Iterator[ProcessManager]:
     """Return a process manager on a directory of its own; what it started is ended afterwards."""
-    manager = ProcessManager(tmp_path / "logs")
+    manager = manage(tmp_path / "logs")
     yield manager
     manager.shut_down(0.0)
     manager.close()

@@ -18,10 +18,11 @@ import pytest
 
 from app.exceptions import BadRequestError, NotFoundError
 from app.linux.proc import read_member
-from app.process.history import UNWATCHED
-from app.process.manager import ProcessManager
 from app.runs.record import RecordFile, State, read_record
 from app.runs.spec import Policy
+from app.service import manage
+from app.supervisor.history import UNWATCHED
+from app.supervisor.process import ProcessManager
 from tests.faults.actors import record_of, send, shim_of
 from tests.process.conftest import content, ended, printed
 from tests.support import wait_until
@@ -32,7 +33,7 @@ ANOTHER_BOOT = "00000000-0000-4000-8000-000000000000"
 @contextmanager
 def manager_of(log_dir: Path) -> Iterator[ProcessManager]:
     """Answer for a directory as its next service does; what lives there in the end is ended."""
-    manager = ProcessManager(log_dir)
+    manager = manage(log_dir)
     manager.adopt()
     yield manager
     manager.shut_down(0.0)
@@ -208,7 +209,7 @@ def past_run(logs: Path, command: str) -> Iterator[tuple[ProcessManager, dict[st
         shim = shim_of(first.get_status())  # by then its record is whole
         status = first.get_status()
         (logs / "current").unlink()
-        second = ProcessManager(logs)
+        second = manage(logs)
         second.start("true")
         ended(second)
         yield second, status
@@ -247,7 +248,7 @@ def test_a_past_run_without_a_shim_is_left_alone_and_told(tmp_path: Path) -> Non
         first.close()
         send(signal.SIGKILL, shim)
         (tmp_path / "logs" / "current").unlink()
-        second = ProcessManager(tmp_path / "logs")
+        second = manage(tmp_path / "logs")
         second.start("true")
         ended(second)
         told = second.get_status(status["run_id"])
@@ -269,7 +270,7 @@ def test_retention_never_takes_the_last_run(tmp_path: Path, monkeypatch: pytest.
     So is the last run of an earlier service, whatever is started in vain after it.
     """
     logs = tmp_path / "logs"
-    manager = ProcessManager(logs, Policy(log_keep=1))
+    manager = manage(logs, Policy(log_keep=1))
     newer = manager.start("exit 5")["run_id"]
     ended(manager)
     monkeypatch.setattr(time, "gmtime", lambda *_: time.struct_time((2001, 1, 1, 0, 0, 0, 0, 1, 0)))
@@ -286,11 +287,11 @@ def test_retention_never_takes_the_last_run(tmp_path: Path, monkeypatch: pytest.
 
 def test_retention_spares_a_run_that_lives_beside_the_current_one(tmp_path: Path) -> None:
     """The files of a run of which anything lives stay, however many newer ones there are; then they go as any."""
-    manager = ProcessManager(tmp_path)
+    manager = manage(tmp_path)
     past = manager.start("exec sleep 1000")
     shim = shim_of(past)
     manager.close()
-    beside = ProcessManager(tmp_path, Policy(log_keep=1))
+    beside = manage(tmp_path, Policy(log_keep=1))
     try:
         newer = [run_to_its_end(beside, "true")["run_id"] for _ in range(3)]
         wait_until(lambda: not (tmp_path / f"{newer[1]}.log").exists())

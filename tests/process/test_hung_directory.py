@@ -11,8 +11,9 @@ import pytest
 
 from app.linux import sockets
 from app.linux.account import look_up
-from app.process import launch
-from app.process.launch import LaunchError
+from app.shim.last_resort import end_tree
+from app.supervisor import launch
+from app.supervisor.launch import LaunchError
 from tests.process.conftest import alive
 from tests.support import descendants, require, wait_until
 from tests.unit.test_run_record import make_record
@@ -52,7 +53,7 @@ def test_a_start_that_was_given_up_starts_nothing_later(
     record = make_record(cwd=str(hung), account=look_up("nobody")[0].pack(), command="sleep 100")
     before = descendants()
     with pytest.raises(LaunchError):
-        launch.launch(record, {}, listener, None)
+        launch.launch(record, {}, listener, None, end_tree)
     (orphan,) = descendants().keys() - before.keys()
     wait_until(lambda: not alive(orphan))
     assert os.waitstatus_to_exitcode(os.waitpid(orphan, 0)[1]) == -9

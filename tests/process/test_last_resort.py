@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from app.process.custody import Custody
-from app.process.manager import ProcessManager
 from app.runs.record import read_record, record_path
+from app.supervisor.process import ProcessManager
+from app.supervisor.run_connection import Custody
 from tests.faults.actors import send
 from tests.process.conftest import alive, content, ended, printed
 from tests.support import descendants, wait_until
@@ -55,7 +55,7 @@ def kill_shim(pm: ProcessManager) -> None:
 @pytest.fixture
 def no_shim(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no shim be had for one that died."""
-    monkeypatch.setattr("app.process.custody.launch_takeover", refuse)
+    monkeypatch.setattr("app.supervisor.run_connection.launch_takeover", refuse)
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import InternalError, NotFoundError
-from app.process import launch
-from app.process.manager import ProcessManager
 from app.protocol.messages import Failed
 from app.runs.record import read_record
+from app.supervisor import launch
+from app.supervisor.process import ProcessManager
 from tests.support import descendants, wait_until
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from app.exceptions import ConflictError
-from app.process.manager import LEFTOVER_PATIENCE, ProcessManager
-from app.process.watch import Run
+from app.supervisor.process import LEFTOVER_PATIENCE, ProcessManager
+from app.supervisor.run import Run
 from tests.faults.actors import send
 from tests.process.conftest import alive, ended, printed
 from tests.support import wait_until

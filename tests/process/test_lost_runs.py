@@ -16,11 +16,11 @@ import pytest
 from app.exceptions import NotFoundError
 from app.linux import sockets
 from app.linux.proc import boot_id
-from app.process.lost import find_records
-from app.process.manager import ProcessManager
 from app.runs.names import new_control_name
 from app.runs.record import RecordFile, State
+from app.service import manage
 from app.shim.listener import Switchboard
+from app.supervisor.lost import find_records
 from tests.faults.actors import send
 from tests.process.conftest import alive
 from tests.service.harness import parent
@@ -50,7 +50,7 @@ def deaf_shim(log_dir: Path) -> Iterator[None]:
 
 def start_and_forget(log_dir: Path, log_file: str | None = None) -> int:
     """Run a command under a manager that lets go of it, remove what files tell of it, and return its pid."""
-    manager = ProcessManager(log_dir)
+    manager = manage(log_dir)
     pid = int(manager.start("exec sleep 100", log_file)["process_pid"])
     manager.close()
     shutil.rmtree(log_dir)
@@ -61,7 +61,7 @@ def test_the_newest_of_several_is_the_current_run(tmp_path: Path) -> None:
     """Of two runs that live although no file tells so the newer is adopted, and a stop ends both."""
     logs = tmp_path / "logs"
     older, newer = (start_and_forget(logs, str(logs / name)) for name in ("older.log", "newer.log"))
-    manager = ProcessManager(tmp_path / "logs")
+    manager = manage(tmp_path / "logs")
     manager.adopt()
     assert manager.get_status()["process_pid"] == newer
     manager.shut_down(0.0)
@@ -73,7 +73,7 @@ def test_the_newest_of_several_is_the_current_run(tmp_path: Path) -> None:
 def test_the_pointer_is_made_again(tmp_path: Path) -> None:
     """Once a run was found its pointer names it again: a further manager needs no search."""
     pid = start_and_forget(tmp_path / "logs")
-    first, second = ProcessManager(tmp_path / "logs"), ProcessManager(tmp_path / "logs")
+    first, second = manage(tmp_path / "logs"), manage(tmp_path / "logs")
     first.adopt()
     first.close()
     assert second.get_status()["process_pid"] == pid
@@ -84,14 +84,14 @@ def test_the_pointer_is_made_again(tmp_path: Path) -> None:
 def test_a_run_that_keeps_its_record_elsewhere_is_left_alone(tmp_path: Path) -> None:
     """A shim whose record does not appear in this directory belongs to another, of the same path for that shim."""
     pid = start_and_forget(tmp_path / "logs", str(tmp_path / "elsewhere" / "run.log"))
-    manager = ProcessManager(tmp_path / "logs")
+    manager = manage(tmp_path / "logs")
     manager.adopt()
     with pytest.raises(NotFoundError):
         manager.get_status()
     manager.shut_down(0.0)
     manager.close()
     assert alive(pid)
-    owner = ProcessManager(tmp_path / "elsewhere")
+    owner = manage(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "current").symlink_to("run.json")
     owner.adopt()
     owner.shut_down(0.0)
@@ -117,10 +117,10 @@ def test_one_that_can_t_be_ended_does_not_save_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A stop ends what else lives when a lost run's shim does not do as it is told, and the log names that run."""
-    monkeypatch.setattr("app.process.link.ANSWER_MARGIN", 0.1)
-    monkeypatch.setattr("app.process.watch.RECOVERY_TIMEOUT", 0.1)
+    monkeypatch.setattr("app.supervisor.connection.ANSWER_MARGIN", 0.1)
+    monkeypatch.setattr("app.supervisor.run.RECOVERY_TIMEOUT", 0.1)
     pid = start_and_forget(tmp_path / "logs")
-    manager = ProcessManager(tmp_path / "logs")
+    manager = manage(tmp_path / "logs")
     with deaf_shim(tmp_path / "logs"):
         manager.shut_down(0.0)
     manager.close()
@@ -134,7 +134,7 @@ def test_a_directory_may_be_spelt_otherwise(tmp_path: Path, spelling: str) -> No
     pid = start_and_forget(tmp_path / "logs")
     (tmp_path / "logs").mkdir()
     (tmp_path / "link").symlink_to("logs")
-    manager = ProcessManager(tmp_path / spelling)
+    manager = manage(tmp_path / spelling)
     manager.adopt()
     assert manager.get_status()["process_pid"] == pid
     manager.shut_down(0.0)
@@ -146,7 +146,7 @@ def test_a_stopped_shim_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture
     pid = start_and_forget(tmp_path / "logs")
     shim = parent(pid)
     send(signal.SIGSTOP, shim)
-    manager = ProcessManager(tmp_path / "logs")
+    manager = manage(tmp_path / "logs")
     began = time.monotonic()
     manager.adopt()
     assert time.monotonic() - began < 2
@@ -162,7 +162,7 @@ def test_a_silent_shim_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture
     with sockets.listen(new_control_name(tmp_path / "logs")):
         assert len(find_records(tmp_path / "logs", 3.0)) == 1
     assert f"The shim {os.getpid()}, which listens on @llm-shell-" in caplog.text
-    manager = ProcessManager(tmp_path / "logs")
+    manager = manage(tmp_path / "logs")
     manager.adopt()
     assert manager.get_status()["process_pid"] == pid
     manager.shut_down(0.0)
@@ -177,7 +177,7 @@ def test_a_name_with_a_newline_hides_no_run(tmp_path: Path, forged: str, number:
     prefix = new_control_name(tmp_path / "logs")[:-32]
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.bind("\0x" + forged.format(prefix + number))
-        manager = ProcessManager(tmp_path / "logs")
+        manager = manage(tmp_path / "logs")
         manager.adopt()
         assert manager.get_status()["process_pid"] == pid
         manager.shut_down(0.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.process.manager import ProcessManager
+from app.supervisor.process import ProcessManager
 from tests.faults.actors import shim_of
 from tests.process.conftest import content, ended, printed
 from tests.support import wait_until

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.linux.account import look_up
-from app.process.reach import changeable_by
+from app.server.reach import changeable_by
 
 USER = "nobody"
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import BadRequestError, InternalError
-from app.process.manager import ProcessManager
 from app.runs.spec import Policy
+from app.service import manage
+from app.supervisor.process import ProcessManager
 from tests.process.conftest import alive, content, ended, printed
 from tests.support import require, wait_until
 
@@ -27,7 +28,7 @@ SESSION = (
 def pm(tmp_path: Path) -> Iterator[ProcessManager]:
     """Return a process manager whose commands run as nobody."""
     require(os.geteuid() == 0, "root, to start commands as another user")
-    manager = ProcessManager(tmp_path / "logs", Policy(run_as=NAME))
+    manager = manage(tmp_path / "logs", Policy(run_as=NAME))
     yield manager
     manager.shut_down(0.0)
     manager.close()
@@ -76,7 +77,7 @@ def test_the_shell_is_asked_as_that_user(tmp_path: Path, place: Path) -> None:
     shell.chmod(0o755)
     (place / "shell.seen").touch()
     (place / "shell.seen").chmod(0o666)
-    manager = ProcessManager(tmp_path / "logs", Policy(shell=str(shell), run_as=NAME))
+    manager = manage(tmp_path / "logs", Policy(shell=str(shell), run_as=NAME))
     try:
         assert output_of(manager, "env | grep odd") == ""
         manager.start("env | grep odd", cwd="/", env={"odd.name": "1"})
@@ -146,7 +147,7 @@ def test_without_the_service_s_directory(tmp_path: Path, place: Path) -> None:
     """The directory that the service was started in may go and come back, for another user's commands as well."""
     home = place / "home"
     home.mkdir()
-    manager = ProcessManager(tmp_path / "logs", Policy(run_as=NAME, working_dir=home))
+    manager = manage(tmp_path / "logs", Policy(run_as=NAME, working_dir=home))
     try:
         home.rmdir()
         assert output_of(manager, "pwd") == "/"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import BadRequestError, ConflictError, NotFoundError
-from app.process.manager import ProcessManager
+from app.supervisor.process import ProcessManager
 from tests.process.conftest import ended
 
 

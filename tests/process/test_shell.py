@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import BadRequestError, InternalError
-from app.process.manager import ProcessManager
 from app.runs.record import read_record, record_path
 from app.runs.spec import Policy
+from app.service import manage
+from app.supervisor.process import ProcessManager
 from tests.process.conftest import alive, content, ended
 from tests.support import require, wait_until
 
@@ -31,7 +32,7 @@ def with_shell(tmp_path: Path) -> Iterator[Managers]:
 
     def make(shell: str | None) -> ProcessManager:
         require(shell, "bash and dash")
-        managers.append(ProcessManager(tmp_path / "logs", Policy(shell=str(shell))))
+        managers.append(manage(tmp_path / "logs", Policy(shell=str(shell))))
         return managers[-1]
 
     yield make
@@ -206,7 +207,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def at_home(home: Path, tmp_path: Path) -> Iterator[ProcessManager]:
     """Return a manager that was made in `home`."""
-    manager = ProcessManager(tmp_path / "logs", Policy(working_dir=home))
+    manager = manage(tmp_path / "logs", Policy(working_dir=home))
     yield manager
     manager.shut_down(0.0)
     manager.close()

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.process import boot
-from app.process.manager import ProcessManager
 from app.protocol.startup import NAME
+from app.service import manage
+from app.supervisor import boot
+from app.supervisor.process import ProcessManager
 from tests.faults.actors import send
 from tests.process.conftest import ended, printed
 from tests.service.harness import parent
@@ -59,7 +60,7 @@ def test_a_stopped_shim_holds_no_successor_up(pm: ProcessManager, tmp_path: Path
     """The next supervisor of a run whose shim was stopped has it go on, and takes the run over without a wait."""
     pid = pm.start("exec sleep 100")["process_pid"]
     send(signal.SIGSTOP, parent(pid))
-    heir = ProcessManager(tmp_path / "logs")
+    heir = manage(tmp_path / "logs")
     began = time.monotonic()
     heir.adopt()
     assert time.monotonic() - began < 2

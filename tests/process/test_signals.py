@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from app.process.manager import ProcessManager
 from app.runs.spec import Policy
+from app.service import manage
+from app.supervisor.process import ProcessManager
 from tests.process.conftest import content, ended
 from tests.support import require
 
@@ -16,7 +17,7 @@ from tests.support import require
 def pm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessManager]:
     """Return a process manager for each way of starting: posix_spawn, and fork and exec for another user."""
     require(request.param is None or os.geteuid() == 0, "root, to start commands as another user")
-    manager = ProcessManager(tmp_path / "logs", Policy(run_as=request.param))
+    manager = manage(tmp_path / "logs", Policy(run_as=request.param))
     yield manager
     manager.shut_down(0.0)
     manager.close()

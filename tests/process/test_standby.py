@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.process import boot, standby
-from app.process.manager import ProcessManager
+from app.supervisor import boot, standby
+from app.supervisor.process import ProcessManager
 from tests.faults.actors import send
 from tests.process.conftest import ended
 from tests.support import stand_by, wait_until

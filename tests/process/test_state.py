@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import BadRequestError, ConflictError, InternalError, NotFoundError
-from app.process.manager import ProcessManager
 from app.runs.spec import Policy
+from app.service import manage
+from app.supervisor.process import ProcessManager
 from tests.process.conftest import alive, content, ended, printed
 from tests.support import wait_until
 
@@ -123,7 +124,7 @@ def test_a_shell_that_cannot_start(tmp_path: Path) -> None:
     shell = tmp_path / "shell"
     shell.write_text("no program\n")
     shell.chmod(0o755)
-    pm = ProcessManager(tmp_path / "logs", Policy(shell=str(shell)))
+    pm = manage(tmp_path / "logs", Policy(shell=str(shell)))
     with pytest.raises(InternalError, match="Exec format error"):
         pm.start("true")
     assert {path.name for path in (tmp_path / "logs").iterdir()} <= {".lock"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.process.manager import ProcessManager
+from app.supervisor.process import ProcessManager
 from tests.process.conftest import printed
 from tests.support import require
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from app.process.manager import ProcessManager
 from app.runs.spec import Policy
+from app.service import manage
+from app.supervisor.process import ProcessManager
 from tests.process.conftest import content, printed
 from tests.support import command_line, descendants, require, stat_fields, wait_until
 
@@ -76,7 +77,7 @@ def test_no_next_step_runs_after_su(pm: ProcessManager, place: Path) -> None:
 
 def test_bash_goes_no_step_further(tmp_path: Path) -> None:
     """The same with bash, which replaces itself by a last command."""
-    manager = ProcessManager(tmp_path / "logs", Policy("/bin/bash"))
+    manager = manage(tmp_path / "logs", Policy("/bin/bash"))
     trace = tmp_path / "trace"
     try:
         for command in NEXT_STEPS[:2]:

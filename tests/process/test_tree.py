@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.process.manager import ProcessManager
+from app.supervisor.process import ProcessManager
 from tests.process.conftest import alive, content, ended, printed
 from tests.support import descendants, wait_until
 

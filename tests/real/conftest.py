@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.process.manager import ProcessManager
 from app.runs.spec import Policy
+from app.service import manage
 from tests.real.trying import Trial, tool_path
 from tests.service.harness import nothing_left_behind
 from tests.support import require
@@ -43,7 +43,7 @@ def trial(tmp_path: Path, shell: str) -> Iterator[Trial]:
     """Return a trial under the test's shell; what it started is ended afterwards."""
     folder = tmp_path / "work"
     folder.mkdir()
-    manager = ProcessManager(tmp_path / "logs", Policy(shell=shell))
+    manager = manage(tmp_path / "logs", Policy(shell=shell))
     yield Trial(manager, folder, Path(shell).name)
     manager.shut_down(0.0)
     manager.close()

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from app.process.manager import ProcessManager
 from app.runs.spec import Policy
+from app.service import manage
 from tests.real.conftest import shell_named
 from tests.support import require
 
@@ -69,7 +69,7 @@ class Lane:
 
     def __init__(self, folder: Path, shell: str, seed: int) -> None:
         self._folder = folder
-        self._pm = ProcessManager(folder / "logs", Policy(shell=shell, log_keep=1))
+        self._pm = manage(folder / "logs", Policy(shell=shell, log_keep=1))
         self._random = random.Random(seed)  # noqa: S311  it is to be repeatable, not secret
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from app.process.manager import ProcessManager
+from app.supervisor.process import ProcessManager
 from tests.service.harness import parent
 from tests.support import wait_until
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from gunicorn.config import GracefulTimeout
 
-from app.supervisor import SHUTDOWN_TIMEOUT
+from app.supervisor.supervisor import SHUTDOWN_TIMEOUT
 from tests.service.harness import ROOT, children, nothing_left_behind
 from tests.service.unprivileged import ACCOUNT, GROUP, OWNER, TOKEN, Deployed, interpreter, scratch
 from tests.support import descendants, require, wait_until

@@ -18,7 +18,7 @@ import yaml
 from gunicorn.config import GracefulTimeout
 
 from app.config import SettingsError, load_settings
-from app.supervisor import SHUTDOWN_TIMEOUT
+from app.supervisor.supervisor import SHUTDOWN_TIMEOUT
 from tests.service import nginx
 from tests.service.conftest import Services, services_in
 from tests.service.harness import ROOT, Service

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 from gunicorn.config import GracefulTimeout
 
-from app.process.manager import SHIM_PATIENCE
-from app.supervisor import SHUTDOWN_TIMEOUT
+from app.supervisor.process import SHIM_PATIENCE
+from app.supervisor.supervisor import SHUTDOWN_TIMEOUT
 from tests.service.calling import ANSWER_TIMEOUT, over_unix_socket
 from tests.service.harness import ROOT, Answer, alive, nothing_left_behind
 from tests.service.unprivileged import ACCOUNT, AS_ROOT, OWNER, TOKEN, Deployed, install_program, interpreter, scratch

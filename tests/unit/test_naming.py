@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.process.naming import SHOWN_CHARACTERS, count_rest, listed, name_some, shown
+from app.supervisor.naming import SHOWN_CHARACTERS, count_rest, listed, name_some, shown
 
 GONE = 4_194_304 + 1  # beyond the highest pid that there may be (PID_MAX_LIMIT, proc_sys_kernel(5))
 

@@ -3,8 +3,8 @@
 import pytest
 
 from app.linux.proc import Identity
-from app.process.status import describe, reason_of, signal_name, status_of
 from app.runs.record import State
+from app.supervisor.status import describe, reason_of, signal_name, status_of
 from tests.unit.test_run_record import make_record
 
 

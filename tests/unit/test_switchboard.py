@@ -4,11 +4,11 @@ import socket
 import threading
 
 from app.linux import sockets
-from app.process.contact import connect, greets
 from app.protocol import messages
 from app.protocol.messages import Kill
 from app.runs.record import State
 from app.shim.listener import Switchboard
+from app.supervisor.handshake import connect, greets
 
 
 def test_two_that_go_at_once_are_dropped_once_each() -> None:

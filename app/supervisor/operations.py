@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 
 from app.exceptions import InternalError
-from app.process.refusals import busy
 from app.reading.reader import LogManager
+from app.supervisor.refusals import busy
 
 
 class Turns:

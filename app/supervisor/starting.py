@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,17 +12,18 @@ from app.linux import sockets
 from app.linux.account import look_up
 from app.linux.proc import boot_id
 from app.log.clock import RunClock, format_time
-from app.process.history import may_live
-from app.process.launch import LaunchError, launch, process_environment
-from app.process.refusals import directory_unusable, environment_too_large, launch_failure, names_lost
-from app.process.standby import Standby
-from app.process.watch import Run
 from app.reading.reader import LogManager
 from app.runs.names import new_control_name
 from app.runs.pointer import Pointer
 from app.runs.record import RecordFile, RunRecord, record_path
 from app.runs.shells import names_dropped
 from app.runs.spec import Order, Policy
+from app.supervisor.history import may_live
+from app.supervisor.last_resort import EndTree
+from app.supervisor.launch import LaunchError, launch, process_environment
+from app.supervisor.refusals import directory_unusable, environment_too_large, launch_failure, names_lost
+from app.supervisor.run import Run
+from app.supervisor.standby import Standby
 
 # MAX_ARG_STRLEN (execve(2)): one argument or NAME=value string, its NUL included.
 MAX_STRING = 131_072
@@ -34,7 +36,8 @@ class Starter:
     start quick.
     """
 
-    def __init__(self, logs: LogManager, pointer: Pointer, policy: Policy) -> None:
+    def __init__(self, logs: LogManager, pointer: Pointer, policy: Policy, end_tree: EndTree) -> None:
+        self._end_tree = end_tree
         self.launching: str | None = None
         self.standby: Standby | None = None
         self._logs = logs
@@ -94,7 +97,7 @@ class Starter:
             with sockets.listen(record.control) as listener, self._undone_on_failure(record, before):
                 RecordFile(path, record.log_mode).write(record)
                 self._pointer.set(path)
-                run = Run.begin(record, launch(record, order.environment, listener, self.standby))
+                run = self._launch(record, order, listener)
         except LaunchError as error:
             raise launch_failure(error, record, order.given_cwd, self._policy.run_as) from error
         except OSError as error:
@@ -106,6 +109,10 @@ class Starter:
         self._in_use.intersection_update({record.run_id})
         self._prune()
         return run
+
+    def _launch(self, record: RunRecord, order: Order, listener: socket.socket) -> Run:
+        launched = launch(record, order.environment, listener, self.standby, self._end_tree)
+        return Run.begin(record, launched, self._end_tree)
 
     def _new_record(self, order: Order) -> RunRecord:
         logs, wanted = self._logs, order.log_file

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from app.linux import sockets
-from app.process.contact import connect, greets
 from app.runs.names import control_prefix
 from app.runs.record import read_record
+from app.supervisor.handshake import connect, greets
 
 logger = logging.getLogger(__name__)
 # A line of /proc/net/unix (unix_seq_show(), net/unix/af_unix.c) with a name of ours; 00010000, __SO_ACCEPTCON, means

@@ -10,13 +10,14 @@ from app.exceptions import InternalError
 from app.linux.pidfd import open_pidfd
 from app.linux.proc import boot_id, descendants
 from app.log.clock import RunClock
-from app.process.custody import RECOVERY_TIMEOUT, RETRY_INTERVAL, Custody, NoShimError
-from app.process.launch import Launched
-from app.process.link import LinkLostError
-from app.process.reaper import subreapers
 from app.protocol.messages import Kill, Killed
 from app.runs.members import find_members
 from app.runs.record import OVERTAKING, Cause, RunRecord, State, load_record, read_record, record_path
+from app.supervisor.connection import LinkLostError
+from app.supervisor.last_resort import EndTree
+from app.supervisor.launch import Launched
+from app.supervisor.orphans import subreapers
+from app.supervisor.run_connection import RECOVERY_TIMEOUT, RETRY_INTERVAL, Custody, NoShimError
 
 
 class Run:
@@ -26,15 +27,15 @@ class Run:
         self._custody = custody
 
     @classmethod
-    def begin(cls, record: RunRecord, launched: Launched) -> "Run":
+    def begin(cls, record: RunRecord, launched: Launched, end_tree: EndTree) -> "Run":
         """Answer for what was just launched."""
-        return cls(Custody.begin(record, launched))
+        return cls(Custody.begin(record, launched, end_tree))
 
     @classmethod
-    def load(cls, path: str) -> "Run | None":
+    def load(cls, path: str, end_tree: EndTree) -> "Run | None":
         """Take up the run with this record; None when there is no record or it can't be read."""
         record = load_record(path)
-        return cls(Custody.take_up(record)) if record is not None else None
+        return cls(Custody.take_up(record, end_tree)) if record is not None else None
 
     @property
     def record(self) -> RunRecord:

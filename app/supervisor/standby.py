@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.linux.proc import command_line, snapshot
-from app.process.boot import boot, put_down
-from app.process.contact import wake
+from app.supervisor.boot import boot, put_down
+from app.supervisor.handshake import wake
 
 # The first second of a command is its own: a successor's imports would compete with it for the processors.
 RENEWAL_DELAY = 1.0

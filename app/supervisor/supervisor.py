@@ -6,16 +6,17 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from app.config import Settings
-from app.exceptions import ConflictError, InternalError
-from app.process.manager import ProcessManager
+from app.exceptions import InternalError
 from app.reading.page import LogPage
 from app.runs.claim import claim
 from app.runs.directory import LogDirectory
 from app.runs.spec import Policy
+from app.supervisor.process import ProcessManager
 
 logger = logging.getLogger(__name__)
 # What a stopping service gives the tree before SIGKILL.
@@ -32,7 +33,8 @@ class Supervisor:
     both, and the interpreter's end ends the process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, manage: Callable[[Path, Policy], ProcessManager]) -> None:
+        self._manage = manage
         self.settings: Settings | None = None
         self.working_dir: Path | None = None
         self._manager: ProcessManager | None = None
@@ -172,7 +174,7 @@ class Supervisor:
             log_max_bytes=settings.log_max_bytes,
             log_keep=settings.log_keep,
         )
-        return ProcessManager(settings.log_dir, policy)
+        return self._manage(settings.log_dir, policy)
 
     def _claim_is_good(self, log_dir: Path) -> bool:
         """Tell whether the claim is to what is there under this path now: it goes with a directory that is removed."""
@@ -192,30 +194,3 @@ class Supervisor:
     def _stop_with_the_interpreter(self) -> None:
         if os.getpid() == self._claimed_by:  # and not with that of a child which was forked from it
             self.stop()
-
-
-def serve(settings: Settings) -> Supervisor:
-    """Return the supervisor that serves a log directory by these settings: one for each directory of a process.
-
-    Where this process serves the directory already, the settings given last hold. A worker of gunicorn's serves the
-    directory that its master has claimed and no other: `ConflictError`.
-    """
-    with _serving:
-        _of_this_process[:] = [one for one in _of_this_process if one.claimed]
-        found = next((one for one in (supervisor, *_of_this_process) if one.holds(settings.log_dir)), None)
-        if found is None:
-            if supervisor.claimed:
-                raise ConflictError(
-                    f"This service uses one log directory, the one that its settings name, and not "
-                    f"{settings.log_dir.absolute()}: set LLM_SHELL_LOG_DIR, or start another service for that."
-                )
-            found = Supervisor()
-            _of_this_process.append(found)
-        found.init_app(settings)
-        return found
-
-
-# The service's own, under gunicorn: claimed in the master, and serving in its worker.
-supervisor = Supervisor()
-_of_this_process: list[Supervisor] = []
-_serving = threading.Lock()

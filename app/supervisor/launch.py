@@ -13,16 +13,15 @@ import msgspec
 from app.linux import sockets
 from app.linux.account import Account
 from app.linux.proc import Identity
-from app.process.boot import boot, put_down, request_file
-from app.process.contact import wake
-from app.process.reaper import reap_orphans
-from app.process.standby import Standby
 from app.protocol import messages
-from app.protocol.messages import Failed, Started, Takeover
+from app.protocol.messages import Failed, Kill, Started, Takeover
 from app.runs.record import RunRecord, encode_record, read_record, record_path
 from app.runs.shells import options_for
-from app.shim.adopted import Foster
-from app.shim.stopping import Ending
+from app.supervisor.boot import boot, put_down, request_file
+from app.supervisor.handshake import wake
+from app.supervisor.last_resort import EndTree
+from app.supervisor.orphans import reap_orphans
+from app.supervisor.standby import Standby
 
 # A shim answers within a fraction of a second; a machine that swaps may need longer, and then the caller is told.
 START_TIMEOUT = 30.0
@@ -89,7 +88,11 @@ def process_environment(extra: Mapping[str, str], login: Mapping[bytes, bytes]) 
 
 
 def launch(
-    record: RunRecord, environment: Mapping[bytes, bytes], listener: socket.socket, standby: Standby | None
+    record: RunRecord,
+    environment: Mapping[bytes, bytes],
+    listener: socket.socket,
+    standby: Standby | None,
+    end_tree: EndTree,
 ) -> Launched:
     """Have a shim start the command and serve whoever connects to `listener`: the one that stands by, or a new one.
 
@@ -113,19 +116,22 @@ def launch(
         answer = _first_answer(link, shim)
         if not isinstance(answer, Started):
             put_down(shim)
-            _end_what_it_started(record)
+            _end_what_it_started(record, listener, end_tree)
             raise LaunchError(answer.step, answer.errno)
         on_failure.pop_all()
     return Launched(Identity(answer.pid, answer.start_ticks), shim, link, read_end)
 
 
-def _end_what_it_started(record: RunRecord) -> None:
+def _end_what_it_started(record: RunRecord, listener: socket.socket, end_tree: EndTree) -> None:
     """End the command of a shim that was killed between spawn and answer: it had written the process down."""
     written = read_record(record_path(record.log_file))
-    if written is not None and written.process is not None:
-        with contextlib.closing(Foster(written.process, None, known=(), parents=(), not_ours=())) as tree:
-            Ending(tree, written.process).kill()
-        reap_orphans()
+    if written is None or written.process is None:
+        return
+    takeover = Takeover(
+        record=written, process=written.process, parents=[], not_ours=[], has_pipe=False, has_pidfd=False
+    )
+    end_tree(takeover, listener.dup(), None, None, Kill(0, "SIGKILL", 0.0, "kill"))
+    reap_orphans()
 
 
 def launch_takeover(

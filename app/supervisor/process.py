@@ -10,10 +10,16 @@ from typing import Any, Literal, cast
 
 from app.exceptions import BadRequestError, InternalError, NotFoundError
 from app.log.clock import RunClock
-from app.process.history import History, kept_records
-from app.process.lost import find_records
-from app.process.naming import listed, name_all
-from app.process.refusals import (
+from app.reading.reader import LogManager
+from app.runs.pointer import Pointer
+from app.runs.record import Cause, State, read_record, record_path
+from app.runs.spec import Order, Policy
+from app.supervisor.history import History, kept_records
+from app.supervisor.last_resort import EndTree
+from app.supervisor.lost import find_records
+from app.supervisor.naming import listed, name_all
+from app.supervisor.operations import Turns
+from app.supervisor.refusals import (
     already_ended,
     cancelled,
     not_signalled,
@@ -22,15 +28,10 @@ from app.process.refusals import (
     said_before,
     still_alive,
 )
-from app.process.standby import Standby
-from app.process.starter import Starter
-from app.process.status import describe, reason_of, signal_name, status_of
-from app.process.turns import Turns
-from app.process.watch import Run
-from app.reading.reader import LogManager
-from app.runs.pointer import Pointer
-from app.runs.record import Cause, State, read_record, record_path
-from app.runs.spec import Order, Policy
+from app.supervisor.run import Run
+from app.supervisor.standby import Standby
+from app.supervisor.starting import Starter
+from app.supervisor.status import describe, reason_of, signal_name, status_of
 
 __all__ = ["Policy", "ProcessManager"]
 
@@ -44,7 +45,6 @@ SHIM_PATIENCE = 2.0
 # A lost run's shim answers within milliseconds; a busy machine has time to start, and less of it to stop.
 SEARCH_TIMEOUT = 5.0
 LAST_SEARCH_TIMEOUT = 2.0
-DEFAULT_POLICY = Policy()
 
 
 class ProcessManager:
@@ -53,11 +53,12 @@ class ProcessManager:
     `start`, `restart` and `kill` block until they are done; everything else answers at once from memory.
     """
 
-    def __init__(self, log_dir: str | Path = "logs", policy: Policy = DEFAULT_POLICY) -> None:
+    def __init__(self, log_dir: str | Path, policy: Policy, end_tree: EndTree) -> None:
         self.logs = LogManager(log_dir, group_read=policy.group_read)
         self._pointer = Pointer(self.logs.log_dir)
         self._history = History(self.logs.log_dir)
-        self._starter = Starter(self.logs, self._pointer, policy)
+        self._starter = Starter(self.logs, self._pointer, policy, end_tree)
+        self._end_tree = end_tree
         self._run: Run | None = None
         # The pointer's last known value: a run that another manager left there is only taken over by adopt().
         self._seen = self._pointer.read()
@@ -100,7 +101,7 @@ class ProcessManager:
 
     def _make_current(self, path: str) -> bool:
         """Answer for the run with this record from now on; False when that can't be read."""
-        found = Run.load(path)
+        found = Run.load(path, self._end_tree)
         if found is None:
             return False
         self._replace_run(found)
@@ -208,7 +209,7 @@ class ProcessManager:
         for path in find_records(self.logs.log_dir, LAST_SEARCH_TIMEOUT):
             if current is not None and path == record_path(current.record.log_file):
                 continue
-            lost = Run.load(path)
+            lost = Run.load(path, self._end_tree)
             if lost is not None:
                 with contextlib.closing(lost):
                     _shut_down_if_possible(lost, timeout)
@@ -247,7 +248,7 @@ class ProcessManager:
         with self._exchange:
             target = self._pointer.read()
             if target is not None and target not in (self._seen, self._starter.launching):
-                loaded = Run.load(target)
+                loaded = Run.load(target, self._end_tree)
                 if loaded is not None:
                     self._replace_run(loaded)
                 self._seen = target

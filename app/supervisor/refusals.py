@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from app.exceptions import BadRequestError, ConflictError, InternalError
 from app.linux.pidfd import may_signal
 from app.linux.proc import read_member
-from app.process.launch import LaunchError
-from app.process.naming import count_rest, listed, name_all, name_some
-from app.process.watch import Run
 from app.runs.record import RunRecord
+from app.supervisor.launch import LaunchError
+from app.supervisor.naming import count_rest, listed, name_all, name_some
+from app.supervisor.run import Run
 from app.wording import shorten
 
 # Where it is mounted hidepid (proc(5)), others' processes are not to be seen.

@@ -11,10 +11,10 @@ import msgspec
 from app.exceptions import NotFoundError
 from app.linux.proc import Member, boot_id, descendants, read_member
 from app.log.clock import RunClock
-from app.process.status import describe, ended_unseen
 from app.runs import names
 from app.runs.members import find_members
 from app.runs.record import RecordFile, RunRecord, State, load_record, read_record, record_path
+from app.supervisor.status import describe, ended_unseen
 
 UNWATCHED = "Its shim was killed and there is no other: what it prints is lost."
 

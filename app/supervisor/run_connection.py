@@ -12,14 +12,14 @@ from app.exceptions import InternalError
 from app.linux import sockets
 from app.linux.pidfd import open_pidfd
 from app.linux.proc import boot_id, read_member
-from app.process.contact import connect, hail, wake
-from app.process.launch import Launched, LaunchError, launch_takeover
-from app.process.link import ShimLink
-from app.process.reaper import reap_orphans, subreapers
-from app.process.status import ended_unseen
 from app.protocol.messages import Kill, Killed, Takeover
 from app.runs.record import RecordFile, RunRecord, State, load_record, record_path
-from app.shim.last_resort import end_tree
+from app.supervisor.connection import ShimLink
+from app.supervisor.handshake import connect, hail, wake
+from app.supervisor.last_resort import EndTree
+from app.supervisor.launch import Launched, LaunchError, launch_takeover
+from app.supervisor.orphans import reap_orphans, subreapers
+from app.supervisor.status import ended_unseen
 
 logger = logging.getLogger(__name__)
 # Beyond /kill's own bounds: how long the supervisor waits for a dead shim's successor before it gives up.
@@ -55,7 +55,8 @@ class Custody:
     writer gets no SIGPIPE (pipe(7)), so that a shim may die without hurting the command.
     """
 
-    def __init__(self, record: RunRecord) -> None:
+    def __init__(self, record: RunRecord, end_tree: EndTree) -> None:
+        self._end_tree = end_tree
         self.record = record
         self.shim = record.shim.pid if record.shim else None
         self._final: State | None = None
@@ -69,12 +70,12 @@ class Custody:
         self._pidfd = open_pidfd(record.process) if record.process else None
 
     @classmethod
-    def begin(cls, record: RunRecord, launched: Launched) -> "Custody":
+    def begin(cls, record: RunRecord, launched: Launched, end_tree: EndTree) -> "Custody":
         """Care for what was just launched."""
         record.process = launched.process
         shim = read_member(launched.shim)
         record.shim = shim.identity if shim is not None else None
-        custody = cls(record)
+        custody = cls(record, end_tree)
         custody.shim = launched.shim
         custody._pipe = launched.pipe
         custody._follow(launched.link)
@@ -82,9 +83,9 @@ class Custody:
         return custody
 
     @classmethod
-    def take_up(cls, record: RunRecord) -> "Custody":
+    def take_up(cls, record: RunRecord, end_tree: EndTree) -> "Custody":
         """Care for a run that somebody else started."""
-        custody = cls(record)
+        custody = cls(record, end_tree)
         if record.state.ended:
             custody._final = record.state
             return custody
@@ -134,7 +135,7 @@ class Custody:
                     return None
                 self._fostered = True
             logger.warning("Run %s: no shim can be had, so the service ends its tree itself.", self.record.run_id)
-            state, killed = end_tree(takeover, listener, pipe, pidfd, request)
+            state, killed = self._end_tree(takeover, listener, pipe, pidfd, request)
         with self._recovering:
             self.record.state = state
             if state.ended:

@@ -1,1 +1,0 @@
-"""The process half of the house: shims, trees, and what is remembered of a run."""

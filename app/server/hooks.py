@@ -1,0 +1,281 @@
+"""How gunicorn's life is tied to the process's: what its hooks do, in the master and in the worker."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from gunicorn.config import Chdir
+from gunicorn.errors import HaltServer
+
+from app.config import Settings, SettingsError, load_settings, require_token_for
+from app.exceptions import LLMShellError
+from app.linux.account import look_up
+from app.listening import require_free
+from app.log.quoting import ESCAPES_QUICKLY
+from app.master import Patience
+from app.runs.claim import CLAIM_TIMEOUT
+from app.server.reach import changeable_by
+from app.service import supervisor
+from app.supervisor.orphans import become_subreaper
+from app.supervisor.standby import await_abandoned
+from app.terminal import Terminal
+from app.worker import ShellWorker
+from app.workplace import remarks
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from gunicorn.arbiter import Arbiter
+    from gunicorn.config import Config
+
+# Seconds that a dead worker's shim that stood by may take to notice, on a busy machine.
+STANDBY_TIMEOUT = 2.0
+ROOT = Path(__file__).resolve().parents[2]
+_log = logging.getLogger("gunicorn.error")
+ONE_WORKER = (
+    "LLM Shell runs exactly one worker, since the state of its process lives in it; requests share its threads instead "
+    "(LLM_SHELL_THREADS)"
+)
+terminal = Terminal()
+# What gunicorn listens on, which its own options or systemd may have made other than the settings say.
+_addresses: list[object] = []
+_patience: list[Patience] = []
+
+
+def settings_for_gunicorn() -> Settings:
+    """Return the settings to serve with; gunicorn executes its configuration at the start and again at HUP.
+
+    At the start a fault ends the program with its text. At HUP it must not, since the master would be gone without its
+    `on_exit`: the old settings stay.
+    """
+    old = supervisor.settings
+    try:
+        new = load_settings()
+        if old is not None:
+            _require_same_place(old, new)
+    except SettingsError as error:
+        if old is None:
+            _refuse(str(error))
+        _log.warning("Reload: the old settings stay in force. %s", error)
+        return old
+    if old is not None:
+        supervisor.settings = new
+    return new
+
+
+def bind_address(settings: Settings) -> str:
+    """Return gunicorn's notation for the address to listen on."""
+    if settings.bind is not None:
+        return settings.bind
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{host}:{settings.port}"
+
+
+def _inherited_addresses() -> list[object]:
+    """Return where the sockets listen that systemd passes: gunicorn takes them instead of opening its own.
+
+    sd_listen_fds(3): they are the descriptors from 3 on, and meant for the process whose pid is told.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    addresses: list[object] = []
+    for fd in range(3, 3 + int(os.environ.get("LISTEN_FDS", "0"))):
+        with socket.socket(fileno=os.dup(fd)) as passed:
+            addresses.append(passed.getsockname())
+    return addresses
+
+
+def on_starting(server: "Arbiter") -> None:
+    """Refuse what can't work, with one line each; then claim the log directory."""
+    deadline = time.monotonic() + CLAIM_TIMEOUT
+    settings = load_settings()
+    _log_to_gunicorn()
+    _check_workers(server.cfg)
+    inherited = _inherited_addresses()
+    _addresses.extend(inherited or server.cfg.address)
+    try:
+        require_token_for(_addresses, settings)
+        _require_logs_out_of_reach(settings)
+        supervisor.claim(settings)
+        supervisor.working_dir = Path.cwd()
+        if not inherited:
+            _require_free_addresses(server.cfg, settings, deadline)
+    except (SettingsError, LLMShellError) as error:
+        _refuse(str(error))
+    become_subreaper()
+    _patience.append(Patience(server))
+    for remark in remarks(settings, Path.cwd()):
+        _log.warning("%s", remark)
+    if not ESCAPES_QUICKLY:
+        _log.info("Without ssrjson a flood of output costs more processor time (requirements-quick.txt).")
+
+
+def post_fork(server: "Arbiter", worker: object) -> None:  # noqa: ARG001  gunicorn's signature
+    """Make the worker the one to whom the orphans of a killed shim come, and its imports the service's own.
+
+    gunicorn puts the working directory first on the path, where a command may have left a `flask.py`.
+    """
+    become_subreaper()
+    here = supervisor.working_dir
+    if here != ROOT:
+        sys.path[:] = [entry for entry in sys.path if entry and Path(entry) != here]
+
+
+def on_reload(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
+    """Let the next workers be ours, too."""
+    for patience in _patience:
+        patience.use_own_worker()
+
+
+def when_ready(server: "Arbiter") -> None:
+    """Let SIGTERM to the master begin the end of the tree at once, before gunicorn waits for the worker's requests.
+
+    A /restart may be among them, with ten minutes of grace to give: it is overtaken, and nothing is started. The end of
+    the terminal is such an order, too, while any other SIGHUP is one to reload.
+    """
+    queue_signal = server.signal
+
+    def stop(number: int, frame: "FrameType | None") -> None:
+        signal.signal(signal.SIGTERM, queue_signal)  # once is enough
+        if os.getpid() == server.pid:  # not in a worker that has just been forked
+            _begin_stop()
+        queue_signal(number, frame)
+
+    def hang_up(number: int, frame: "FrameType | None") -> None:
+        if terminal.hung_up():
+            stop(signal.SIGTERM, frame)
+        else:
+            queue_signal(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, hang_up)
+    terminal.keep_in_view()
+    _guard_reload(server)
+
+
+def _begin_stop() -> None:
+    """End the tree in the background; here, in the signal's handler, where no thread can be had for it."""
+    try:
+        threading.Thread(target=supervisor.begin_stop, name="begin-stop", daemon=True).start()
+    except RuntimeError:  # all that CPython tells of pthread_create(3)'s EAGAIN
+        supervisor.begin_stop()
+
+
+def _guard_reload(server: "Arbiter") -> None:
+    """Refuse a reload while the directory is gone that gunicorn enters for it, and without which it would end.
+
+    It asks for the name of the one it is in before that, which a removed one does not have any more (getcwd(2)).
+    """
+    reload = server.handle_hup
+
+    def handle_hup() -> None:
+        try:
+            os.chdir(server.cfg.chdir)
+            os.chdir(Chdir.default)
+        except OSError as error:
+            _log.warning("Reload: the old settings stay in force. %s: %s.", error.filename, error.strerror)
+        else:
+            reload()
+
+    server.handle_hup = handle_hup  # type: ignore[method-assign]  # gunicorn has no hook there
+
+
+def _require_free_addresses(config: "Config", settings: Settings, deadline: float) -> None:
+    """Refuse an address that can't be had, naming the setting that it comes from."""
+    setting = "LLM_SHELL_BIND" if settings.bind else "LLM_SHELL_PORT"
+    if config.settings["bind"].get() != [bind_address(settings)]:
+        setting = "--bind"
+    for address in config.address:
+        require_free(address, setting, reuse_port=config.reuse_port, deadline=deadline)
+
+
+def _require_logs_out_of_reach(settings: Settings) -> None:
+    """Refuse a log directory where the commands' user could put links, which root would follow, or other records."""
+    if settings.run_as is None:
+        return
+    found = changeable_by(look_up(settings.run_as)[0], [settings.log_dir])
+    if found:
+        raise SettingsError(
+            [
+                f"LLM_SHELL_LOG_DIR: can't be {settings.log_dir.absolute()} together with LLM_SHELL_RUN_AS: "
+                f"{settings.run_as!r} may change {', '.join(map(str, found))}, and so what this service, as root, "
+                "writes there. Make a directory of root's below directories of root's, for instance with "
+                "`install -d -m 0700 /var/lib/llm-shell/logs`, and set LLM_SHELL_LOG_DIR to it."
+            ]
+        )
+
+
+def _log_to_gunicorn() -> None:
+    """Let what the application logs appear in the service's one log, in the same form."""
+    ours = logging.getLogger("app")
+    ours.handlers = _log.handlers
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+
+
+def nworkers_changed(server: "Arbiter", new: int, old: int | None) -> None:
+    """Keep to one worker when SIGTTIN asks for another; before `on_starting` there is nothing to keep to."""
+    if supervisor.claimed and new != 1:
+        _log.warning("%s: %d workers refused.", ONE_WORKER, new)
+        server.num_workers = old if old == 1 else 1
+
+
+def pre_exec(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
+    """Refuse USR2: a second master could only wait for the first. Runs in the forked child."""
+    _log.warning(
+        "USR2 refused: one service at a time uses a log directory. To upgrade, restart with LLM_SHELL_ON_SHUTDOWN=keep."
+    )
+    os._exit(0)
+
+
+def on_exit(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
+    """End what is left of the tree, in the master, after the worker has gone.
+
+    gunicorn calls it while it handles what ends it: a stop that somebody asked for, or a fault that it does not go on
+    with, for which no command may end.
+    """
+    if isinstance(sys.exc_info()[1], HaltServer):
+        _log.error("The master ends for a fault of its own: the command runs on, and the next service takes it over.")
+        return
+    if terminal.closed:
+        _log.info("The terminal was closed that the service was started in.")
+    supervisor.stop()
+    await_abandoned(STANDBY_TIMEOUT)
+
+
+def _check_workers(config: "Config") -> None:
+    asked = os.environ.get("WEB_CONCURRENCY", "").strip() or "1"
+    if config.workers != 1 or asked != "1":
+        wanted = config.workers if config.workers != 1 else asked
+        _refuse(f"{ONE_WORKER}: remove -w, --workers or WEB_CONCURRENCY (asked for {wanted}).")
+    if config.worker_class_str not in {"gthread", f"{ShellWorker.__module__}.{ShellWorker.__qualname__}"}:
+        _refuse(f"{ONE_WORKER}: worker class gthread is needed, {config.worker_class_str} was asked for.")
+    if config.threads < 4:  # noqa: PLR2004  the least that LLM_SHELL_THREADS takes
+        _refuse(f"LLM Shell needs at least 4 threads, so that reads never wait: {config.threads} were asked for.")
+    if config.preload_app:
+        _refuse("LLM Shell can't be preloaded, since its worker keeps the process: remove --preload.")
+
+
+def _require_same_place(old: Settings, new: Settings) -> None:
+    """Refuse what a reload can't do: the directory is claimed, and requests wait at the address.
+
+    gunicorn would close the old address first and end without `on_exit` where the new one can't be had.
+    """
+    faults = [
+        f"LLM_SHELL_{name.upper()}: can't change while the service runs (it is {getattr(old, name)}): restart it."
+        for name in ("log_dir", "run_as", "bind", "host", "port")
+        if getattr(new, name) != getattr(old, name)
+    ]
+    if faults:
+        raise SettingsError(faults)
+    require_token_for(_addresses, new)
+
+
+def _refuse(text: str) -> NoReturn:
+    sys.exit(f"LLM Shell does not start: {text}" if not text.startswith("LLM Shell") else text)
