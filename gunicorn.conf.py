@@ -14,7 +14,7 @@ bind = hooks.bind_address(settings)
 # A Unix socket is for its owner and group, 0660: whoever can connect may give orders. gunicorn uses this for the socket
 # alone, not for what the commands write.
 umask = 0o117
-# What a proxy says is judged in one place, app/api/proxy.py; by default gunicorn believes any local program's headers.
+# What a proxy says is judged in one place, app/web/proxy.py; by default gunicorn believes any local program's headers.
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 # The supervisor's state is a singleton; threads of one worker share it.

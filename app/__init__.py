@@ -9,8 +9,6 @@ if TYPE_CHECKING:
 
     from app.config import Settings
 
-__version__ = "1.0.0"
-
 
 def create_app(settings: Settings | None = None) -> Flask:
     """Build a WSGI application that serves by `settings` (default: those of the environment).

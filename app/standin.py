@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from app.addresses import is_loopback, split_port
 from app.exceptions import LLMShellError
-from app.problems import head_and_body
 from app.service import supervisor
+from app.web.problems import head_and_body
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

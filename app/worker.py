@@ -15,17 +15,17 @@ from gunicorn.http.errors import UnsupportedTransferCoding
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.greeting import greet
-from app.heads import Heads
-from app.lingering import UNWATCHABLE, Connection, Lingering
 from app.linux.descriptors import lift_limit
-from app.problems import whole_answer
 from app.standin import StandIn
 from app.threads import Threads
-from app.unparsed import refusal_of
+from app.web.heads import Heads
+from app.web.lingering import UNWATCHABLE, Connection, Lingering
+from app.web.problems import whole_answer
+from app.web.unparsed import refusal_of
 
 # Those that a new worker must not lose: the master blocks them across the fork.
 HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-# Threads beyond those of the settings, for operations that wait (app/api/places.py).
+# Threads beyond those of the settings, for operations that wait (app/web/places.py).
 OPERATION_THREADS = 3
 # Connections taken at one event, and how long none is taken where there is no descriptor for it.
 ACCEPTED_AT_ONCE = 64

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app.api import audit, auth, docs, errors, health, logs, places, process
-from app.api.answers import QuickJSON
+from app.api import docs, health, logs, processes
 from app.api.context import SUPERVISOR
-from app.api.openapi import ShellApi
-from app.api.parsing import refuse_odd_requests
-from app.api.proxy import TrustedProxies
-from app.api.quick import QuickStatus
-from app.bodies import MAX_BODY_BYTES
 from app.config import Settings
-from app.problems import ANSWER_HEADERS
 from app.supervisor.supervisor import Supervisor
+from app.web import audit, auth, errors, places
+from app.web.answers import QuickJSON
+from app.web.bodies import MAX_BODY_BYTES
+from app.web.openapi import ShellApi
+from app.web.parsing import refuse_odd_requests
+from app.web.problems import ANSWER_HEADERS
+from app.web.proxy import TrustedProxies
+from app.web.quick import QuickStatus
 
 
 def build_app(settings: Settings, supervisor: Supervisor) -> Flask:
@@ -25,14 +26,14 @@ def build_app(settings: Settings, supervisor: Supervisor) -> Flask:
     app.json = QuickJSON(app)
     app.url_map.merge_slashes = False  # "/docs//x" is a 404 like any other wrong path, not a redirect
     places.register(app, settings.threads)
-    check_caller = auth.protect(app, settings)
+    check_caller = auth.protect(app, settings, docs.PATHS)
     app.before_request(refuse_odd_requests)
-    quick = QuickStatus(app.wsgi_app, supervisor, check_caller, ANSWER_HEADERS)
+    quick = QuickStatus(app.wsgi_app, supervisor.get_status, check_caller, ANSWER_HEADERS)
     app.wsgi_app = TrustedProxies(quick, settings.trusted_proxies)  # type: ignore[method-assign]  # Flask's way
     errors.register(app)
     audit.register(app, settings)
     api = ShellApi(app, needs_token=settings.token is not None)
-    for blueprint in (process.blueprint, logs.blueprint, health.blueprint, docs.blueprint):
+    for blueprint in (processes.blueprint, logs.blueprint, health.blueprint, docs.blueprint):
         api.register_blueprint(blueprint)
     app.register_blueprint(docs.assets)
     return app

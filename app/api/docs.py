@@ -11,10 +11,10 @@ from flask_smorest import current_api
 from swagger_ui_bundle import swagger_ui_path
 
 from app.api import examples
-from app.api.openapi import fails_with
-from app.api.parsing import Blueprint, refuse_parameters
-from app.api.places import long_answer
-from app.lingering import LONG_ANSWER_BYTES
+from app.web.lingering import LONG_ANSWER_BYTES
+from app.web.openapi import fails_with
+from app.web.parsing import Blueprint, refuse_parameters
+from app.web.places import long_answer
 
 _OWN_FILES = Path(__file__).with_name("static")
 _PAGE = (_OWN_FILES / "docs.html", "text/html")
@@ -30,6 +30,7 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+# The same in every installation; a browser can't send a token before it has the page.
 PATHS = frozenset({"/openapi.json", "/docs", *(f"/docs/{name}" for name in _ASSETS)})
 
 blueprint = Blueprint("docs", __name__, description="The API's description of itself.")

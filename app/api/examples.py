@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any
 
-from app import __version__
-
-Body = Mapping[str, Any]
-ByStatus = Mapping[int, Mapping[str, Body]]
+from app.version import __version__
+from app.web.openapi import Body, ByStatus
 
 
 def _problem(status: HTTPStatus, detail: str, **more: object) -> Body:

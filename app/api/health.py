@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from app import __version__
+from marshmallow import fields, validate
+
 from app.api import examples
 from app.api.context import supervisor
-from app.api.openapi import fails_with
-from app.api.parsing import Blueprint, refuse_parameters
-from app.api.schemas import HealthSchema
+from app.version import __version__
+from app.web.answers import AnswerSchema
+from app.web.openapi import fails_with
+from app.web.parsing import Blueprint, refuse_parameters
+
+
+class HealthSchema(AnswerSchema):
+    """The service's own state."""
+
+    status = fields.String(required=True, validate=validate.Equal("healthy"))
+    version = fields.String(required=True)
+    uptime = fields.Integer(required=True, metadata={"description": "Whole seconds since the service came up."})
+
 
 blueprint = Blueprint("health", __name__, description="Tell that the service is up.")
 

@@ -2,26 +2,72 @@
 
 from __future__ import annotations
 
-import json
-import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping
 from typing import Any
 
-from flask import Response, request
+from flask import Response
+from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.api import examples
 from app.api.context import supervisor
-from app.api.openapi import fails_with
-from app.api.parsing import Blueprint
-from app.api.places import long_answer
-from app.api.schemas import LogsQuery, LogsSchema
-from app.lingering import LONG_ANSWER_BYTES
-from app.reading.page import LogPage
+from app.web.answers import AnswerSchema
+from app.web.fields import Number, RequestSchema, Text, WholeNumber
+from app.web.lingering import LONG_ANSWER_BYTES
+from app.web.openapi import fails_with
+from app.web.parsing import Blueprint
+from app.web.streaming import answer_long, answer_short
 
-# One piece must get through within the time that the reader of a long answer has, so this decides how slow an honest
-# one may be: 64 KiB in 30 s.
-PIECE_BYTES = 64 * 1024
+_NOT_NEGATIVE = validate.Range(min=0, error="Must not be negative.")
+
+
+class LogsQuery(RequestSchema):
+    """The query of GET /logs."""
+
+    lines = WholeNumber(
+        validate=_NOT_NEGATIVE,
+        metadata={
+            "description": "Return the last N lines; 0 returns everything. Not together with `seconds`.",
+            "example": 100,
+        },
+    )
+    seconds = Number(
+        validate=_NOT_NEGATIVE,
+        metadata={
+            "description": "Return the lines of the last S seconds; fractions allowed; 0 returns nothing. Not together "
+            "with `lines`."
+        },
+    )
+    run_id = Text(
+        metadata={"description": "The run to read, by its `run_id`. Default: the current run."},
+    )
+
+    @validates_schema
+    def check_one_limit(self, data: Mapping[str, Any], **_: object) -> None:
+        """Refuse both limits at once."""
+        if data.get("lines") is not None and data.get("seconds") is not None:
+            raise ValidationError("Give lines or seconds, not both.", "seconds")
+
+
+class LogsSchema(AnswerSchema):
+    """A part of a run's output."""
+
+    log_file = fields.String(required=True)
+    total_lines = fields.Integer(required=True, metadata={"description": "The lines of the run so far."})
+    lines_returned = fields.Integer(required=True, metadata={"description": "The lines in `content`."})
+    content = fields.String(
+        required=True,
+        metadata={
+            "description": "The lines joined with newlines, stdout and stderr together, as the process wrote them; "
+            "bytes that are not UTF-8 are shown as \\xNN."
+        },
+    )
+    truncated = fields.Boolean(
+        metadata={"description": "true, and only then present, when older lines were asked for than are still kept."}
+    )
+    first_seq = fields.Integer(
+        metadata={"description": "With `truncated`: the number of the oldest line still kept; the run's first was 1."}
+    )
+
 
 blueprint = Blueprint("logs", __name__, description="Read what the command printed.")
 
@@ -37,50 +83,4 @@ def get_logs(lines: int | None = None, seconds: float | None = None, run_id: str
     very long: prefer `lines=100`. 429 when too many very long answers are being read already.
     """
     page = supervisor.open_logs(run_id, lines, seconds)
-    return _answer_long(page) if page.size_hint > LONG_ANSWER_BYTES else _answer_short(page)
-
-
-def _answer_short(page: LogPage) -> Response:
-    with page:
-        body = b"".join(_encode(page))
-    return Response(list(_slice(body)), mimetype="application/json")
-
-
-def _answer_long(page: LogPage) -> Response:
-    """Stream the page while holding one of the few places for long answers.
-
-    The server closes the answer once it is sent or the client went away; that frees the place and the files.
-    """
-    with ExitStack() as resources:
-        resources.enter_context(page)
-        resources.enter_context(long_answer())
-        response = Response(_stream(page, request.environ.get("gunicorn.socket")), mimetype="application/json")
-        response.call_on_close(resources.pop_all().close)
-    return response
-
-
-def _stream(page: LogPage, connection: socket.socket | None) -> Iterator[bytes]:
-    try:
-        for chunk in _encode(page):
-            yield from _slice(chunk)
-    except GeneratorExit:
-        # Closed before its end: the client is gone or has stopped reading. gunicorn's main thread would wait two more
-        # seconds for it to hang up, and accept nobody in that time.
-        if connection is not None:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        raise
-
-
-def _encode(page: LogPage) -> Iterator[bytes]:
-    """Yield the answer; `lines_returned` comes last because it is known only once the content has passed."""
-    head: dict[str, Any] = {"log_file": page.log_file, "total_lines": page.total_lines}
-    if page.truncated:
-        head |= {"truncated": True, "first_seq": page.first_seq}
-    yield json.dumps(head, separators=(",", ":")).removesuffix("}").encode() + b',"content":"'
-    yield from page.chunks()
-    yield f'","lines_returned":{page.lines_returned}}}\n'.encode()
-
-
-def _slice(data: bytes) -> Iterator[bytes]:
-    return (data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES))
+    return answer_long(page) if page.size_hint > LONG_ANSWER_BYTES else answer_short(page)

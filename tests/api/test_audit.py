@@ -15,8 +15,8 @@ from flask.testing import FlaskClient
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
     """Return a function that gives the audit lines so far."""
-    caplog.set_level(logging.INFO, "app.api.audit")
-    return lambda: [json.loads(r.getMessage()) for r in caplog.records if r.name == "app.api.audit"]
+    caplog.set_level(logging.INFO, "app.web.audit")
+    return lambda: [json.loads(r.getMessage()) for r in caplog.records if r.name == "app.web.audit"]
 
 
 def test_each_operation_is_one_line(client: FlaskClient, lines: Callable[[], list[dict[str, Any]]]) -> None:
@@ -110,9 +110,9 @@ def test_texts_are_cut(client: FlaskClient, lines: Callable[[], list[dict[str, A
 )
 def test_a_line_is_short(client: FlaskClient, caplog: pytest.LogCaptureFixture, body: dict[str, Any]) -> None:
     """Whatever is asked for, the line has at most 2,000 bytes, all of them printable."""
-    caplog.set_level(logging.INFO, "app.api.audit")
+    caplog.set_level(logging.INFO, "app.web.audit")
     assert client.post("/start", json=body).status_code == 400
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "app.api.audit"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "app.web.audit"]
     assert len(line.encode()) <= 2000
     assert line.isprintable()
 
@@ -123,7 +123,7 @@ def test_the_token_is_hidden_before_the_cut(
     make_app: Callable[..., Flask], caplog: pytest.LogCaptureFixture, token: str, place: str
 ) -> None:
     """The token goes out of every field, whatever characters it holds, at the cut too."""
-    caplog.set_level(logging.INFO, "app.api.audit")
+    caplog.set_level(logging.INFO, "app.web.audit")
     client = make_app(token=token).test_client()
     headers = {"Authorization": f"Bearer {token}"}
     for padding in (0, 190, 195):
@@ -133,7 +133,7 @@ def test_the_token_is_hidden_before_the_cut(
             client.post("/kill", query_string={"type": text}, headers=headers)
         else:
             client.post("/start", json=body, headers=headers)
-    told = [json.loads(record.getMessage()) for record in caplog.records if record.name == "app.api.audit"]
+    told = [json.loads(record.getMessage()) for record in caplog.records if record.name == "app.web.audit"]
     assert len(told) == 3
     for line in told:
         assert token[:6] not in json.dumps(line).replace("\\", "")

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app.api import examples
-from app.bodies import MAX_BODY_BYTES
+from app.web.bodies import MAX_BODY_BYTES
 from tests.support import wait_until
 
 SUCCESSES = {

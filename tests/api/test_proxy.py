@@ -79,7 +79,7 @@ def test_audit_names_the_caller(
     client: FlaskClient, caplog: pytest.LogCaptureFixture, peer: str, forwarded: str, told: str
 ) -> None:
     """The audit line names who called the proxy, as the proxy saw it; what callers add before it does not count."""
-    caplog.set_level(logging.INFO, "app.api.audit")
+    caplog.set_level(logging.INFO, "app.web.audit")
     client.post("/kill", headers={"X-Forwarded-For": forwarded}, environ_overrides={"REMOTE_ADDR": peer})
-    (line,) = [json.loads(record.getMessage()) for record in caplog.records if record.name == "app.api.audit"]
+    (line,) = [json.loads(record.getMessage()) for record in caplog.records if record.name == "app.web.audit"]
     assert line["from"] == told

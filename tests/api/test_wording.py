@@ -10,18 +10,19 @@ import pytest
 from flask.testing import FlaskClient
 from marshmallow import Schema, ValidationError, fields
 
-from app.api import schemas
+from app.api import logs, processes
 from app.runs.record import read_record, record_path
+from app.web.fields import RequestSchema
 from tests.api.refusals import faults_of
 from tests.libraries_words import LIBRARIES_WORDS, assert_own_words
 from tests.support import wait_until
 
 REQUESTS = {
-    "POST /start": schemas.StartSchema(),
-    "GET /status": schemas.StatusQuery(),
-    "POST /kill": schemas.KillQuery(),
-    "POST /restart": schemas.RestartQuery(),
-    "GET /logs": schemas.LogsQuery(),
+    "POST /start": processes.StartSchema(),
+    "GET /status": processes.StatusQuery(),
+    "POST /kill": processes.KillQuery(),
+    "POST /restart": processes.RestartQuery(),
+    "GET /logs": logs.LogsQuery(),
 }
 WRONG: list[Any] = [None, True, False, 0, -1, 1.5, 10**400, "", " ", "x", "nan", [], ["ls"], {}, {"A": 1}, {"": None}]
 WRONG += [{"A": None}, {"A": ["b"]}, {"A": {}}, {"A": True}, "9" * 5000, "1e999", "\0", "\ud800"]
@@ -46,7 +47,7 @@ def texts_of(messages: Any) -> Iterator[str]:
 
 def test_every_request_is_looked_at() -> None:
     """Each schema of a request is in the table of these tests, and the library's words are known."""
-    assert {type(schema) for schema in REQUESTS.values()} == set(schemas.RequestSchema.__subclasses__())
+    assert {type(schema) for schema in REQUESTS.values()} == set(RequestSchema.__subclasses__())
     assert {"Not a valid string.", "Field may not be null.", "Shorter than minimum length {min}."} < set(
         LIBRARIES_WORDS
     )

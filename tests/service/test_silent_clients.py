@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.heads import BODY_TIMEOUT, HEAD_TIMEOUT, MAX_HEAD
+from app.web.heads import BODY_TIMEOUT, HEAD_TIMEOUT, MAX_HEAD
 from tests.service.calling import over
 from tests.service.conftest import services_in
 from tests.service.harness import Service

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.bodies import MAX_BODY_BYTES, Came, body_after
+from app.web.bodies import MAX_BODY_BYTES, Came, body_after
 
 HEAD = b"POST /start HTTP/1.1\r\nHost: localhost\r\n"
 

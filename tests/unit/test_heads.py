@@ -13,8 +13,8 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.workers.gthread import TConn
 
-from app.heads import Heads
-from app.lingering import Connection, Lingering
+from app.web.heads import Heads
+from app.web.lingering import Connection, Lingering
 from app.worker import GONE
 
 

@@ -19,9 +19,9 @@ from termios import TIOCOUTQ
 from gunicorn.http import get_parser
 from gunicorn.workers.gthread import TConn
 
-from app.bodies import Body, Came, body_after
-from app.lingering import UNWATCHABLE, Connection
-from app.problems import whole_answer
+from app.web.bodies import Body, Came, body_after
+from app.web.lingering import UNWATCHABLE, Connection
+from app.web.problems import whole_answer
 
 # Seconds from a connection's beginning, or the first byte of a further request, to the end of that request's head, and
 # from there to the end of its body.

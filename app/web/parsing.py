@@ -17,9 +17,9 @@ from webargs.core import is_json
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import ClientDisconnected, NotFound, RequestEntityTooLarge, UnsupportedMediaType
 
-from app.api.names import no_such
-from app.bodies import CUT_SHORT, MAX_BODY_BYTES
 from app.exceptions import BadRequestError
+from app.web.bodies import CUT_SHORT, MAX_BODY_BYTES
+from app.web.names import no_such
 from app.wording import shorten
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 
-from app.api.redaction import HIDDEN, escape, make_holds, make_show
 from app.config import Settings
+from app.web.redaction import HIDDEN, escape, make_holds, make_show
 
 logger = logging.getLogger(__name__)
 AUDITED: Mapping[str, str] = {"process.start": "start", "process.kill": "kill", "process.restart": "restart"}

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from flask import Flask, Response, current_app, jsonify, request
+from marshmallow import INCLUDE, fields
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing.exceptions import WebsocketMismatch
 
 from app.exceptions import BadRequestError, ConflictError, InternalError, LLMShellError, NotFoundError
-from app.problems import PROBLEM_TYPE, printable, problem
+from app.web.answers import AnswerSchema
+from app.web.problems import PROBLEM_TYPE, printable, problem
 from app.wording import nearest, shorten
 
 SHOWN_PATH = 100
@@ -99,3 +101,22 @@ def _explain_unknown(path: str) -> str:
 def _path() -> str:
     """Return the path as it was asked for; `request.path` has lost all slashes at its beginning but one."""
     return str(request.environ["PATH_INFO"].encode("latin-1").decode(errors="replace"))
+
+
+class ProblemSchema(AnswerSchema):
+    """An error, as RFC 9457 has it; members beyond these tell more, such as the pids in the way."""
+
+    class Meta:
+        """Document that further members may come."""
+
+        unknown = INCLUDE
+
+    type = fields.String(required=True, metadata={"example": "about:blank"})
+    title = fields.String(required=True, metadata={"description": "The status in words."})
+    status = fields.Integer(required=True, metadata={"description": "The HTTP status."})
+    detail = fields.String(required=True, metadata={"description": "One sentence that tells what to do."})
+    errors = fields.Dict(
+        keys=fields.String(),
+        values=fields.List(fields.String()),
+        metadata={"description": "For an invalid request: the messages for each field."},
+    )

@@ -1,35 +1,40 @@
-"""What requests may hold and what answers look like; the descriptions are what an agent reads in /openapi.json."""
+"""The calls that start, watch, end and start again the process."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import INCLUDE, Schema, ValidationError, fields, post_load, validate, validates_schema
+from marshmallow import ValidationError, fields, post_load, validate
 
-from app.api.answers import AnswerSchema
-from app.api.fields import Number, StrictBoolean, Text, Variables, WholeNumber
-from app.api.parsing import MAX_VARIABLES, NO_SUCH_FIELD
+from app.api import examples
+from app.api.context import supervisor
 from app.config import MAX_TIMEOUT, PREFIX
+from app.web import places
+from app.web.answers import AnswerSchema
+from app.web.fields import Number, RequestSchema, StrictBoolean, Text, Variables, check_text
+from app.web.openapi import fails_with
+from app.web.parsing import MAX_VARIABLES, Blueprint, refuse_body
 
 MAX_COMMAND_BYTES = 131_071  # Linux: MAX_ARG_STRLEN less the final NUL
+
+
 SIGNALS = ("SIGTERM", "SIGKILL")
+
+
 NO_COMMAND = "Give the command to run."
+
+
 COMMAND_NOT_TEXT = "Must be one string, as you would type it into a shell: join a list with spaces and quotes."
+
+
 NO_VALUE = 'Must be a string: send "" for an empty value, or leave the name out.'
+
+
 VALUE_NOT_TEXT = 'Must be a string: put a number or a boolean in quotes, such as "3000".'
-_NOT_NEGATIVE = validate.Range(min=0, error="Must not be negative.")
+
+
 _TIMEOUT = validate.Range(0, MAX_TIMEOUT, error=f"Must be from 0 to {MAX_TIMEOUT} seconds.")
-
-
-def check_text(text: str) -> None:
-    """Refuse what no argument, path or environment of a Linux process can hold."""
-    if "\0" in text:
-        raise ValidationError("Must not contain a NUL character.")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValidationError("Must be valid Unicode; it contains a lone surrogate.") from error
 
 
 def _check_command(command: str) -> None:
@@ -54,12 +59,6 @@ def _check_env_name(name: str) -> None:
         raise ValidationError("A variable's name must not be empty or contain '='.")
     if name.startswith(PREFIX):
         raise ValidationError(f"Names that begin with {PREFIX} are the service's own.")
-
-
-class RequestSchema(Schema):
-    """Word the faults that any request can have."""
-
-    error_messages = {"unknown": NO_SUCH_FIELD, "type": "Must be an object."}  # noqa: RUF012  marshmallow declares it so; a ClassVar can't override
 
 
 class StartSchema(RequestSchema):
@@ -154,34 +153,6 @@ class RestartQuery(RequestSchema):
     )
 
 
-class LogsQuery(RequestSchema):
-    """The query of GET /logs."""
-
-    lines = WholeNumber(
-        validate=_NOT_NEGATIVE,
-        metadata={
-            "description": "Return the last N lines; 0 returns everything. Not together with `seconds`.",
-            "example": 100,
-        },
-    )
-    seconds = Number(
-        validate=_NOT_NEGATIVE,
-        metadata={
-            "description": "Return the lines of the last S seconds; fractions allowed; 0 returns nothing. Not together "
-            "with `lines`."
-        },
-    )
-    run_id = Text(
-        metadata={"description": "The run to read, by its `run_id`. Default: the current run."},
-    )
-
-    @validates_schema
-    def check_one_limit(self, data: Mapping[str, Any], **_: object) -> None:
-        """Refuse both limits at once."""
-        if data.get("lines") is not None and data.get("seconds") is not None:
-            raise ValidationError("Give lines or seconds, not both.", "seconds")
-
-
 class StatusSchema(AnswerSchema):
     """A run's state, as /start, /status and /restart tell it."""
 
@@ -257,49 +228,80 @@ class KillSchema(AnswerSchema):
     )
 
 
-class LogsSchema(AnswerSchema):
-    """A part of a run's output."""
-
-    log_file = fields.String(required=True)
-    total_lines = fields.Integer(required=True, metadata={"description": "The lines of the run so far."})
-    lines_returned = fields.Integer(required=True, metadata={"description": "The lines in `content`."})
-    content = fields.String(
-        required=True,
-        metadata={
-            "description": "The lines joined with newlines, stdout and stderr together, as the process wrote them; "
-            "bytes that are not UTF-8 are shown as \\xNN."
-        },
-    )
-    truncated = fields.Boolean(
-        metadata={"description": "true, and only then present, when older lines were asked for than are still kept."}
-    )
-    first_seq = fields.Integer(
-        metadata={"description": "With `truncated`: the number of the oldest line still kept; the run's first was 1."}
-    )
+KILL_QUERY = KillQuery()
+RESTART_QUERY = RestartQuery()
+blueprint = Blueprint("process", __name__, description="Start, watch, kill and restart the one command.")
 
 
-class HealthSchema(AnswerSchema):
-    """The service's own state."""
+@blueprint.post("/start")
+@blueprint.arguments(StartSchema(), as_kwargs=True, example=dict(examples.TRY))
+@blueprint.response(
+    201,
+    StatusSchema,
+    description="The command was started; the state at the moment of the spawn.",
+    example=dict(examples.RUNNING),
+)
+@fails_with(examples.START)
+def start(**request: Any) -> dict[str, Any]:
+    """Start a command
 
-    status = fields.String(required=True, validate=validate.Equal("healthy"))
-    version = fields.String(required=True)
-    uptime = fields.Integer(required=True, metadata={"description": "Whole seconds since the service came up."})
+    Answers at once, while the command runs on; read what it prints with GET /logs and its end from GET /status. 409
+    when the last run is still alive, or something it left behind does not go by itself within 2 s: call POST /kill
+    first, or send `"replace": true`.
+    """
+    with places.operation():
+        return supervisor.start(**request)
 
 
-class ProblemSchema(AnswerSchema):
-    """An error, as RFC 9457 has it; members beyond these tell more, such as the pids in the way."""
+@blueprint.get("/status")
+@blueprint.arguments(StatusQuery(), location="query", as_kwargs=True)
+@blueprint.response(
+    200,
+    StatusSchema,
+    description="The state of the current run, the last one started, or of another.",
+    example=dict(examples.RUNNING),
+)
+@fails_with(examples.STATUS)
+def get_status(run_id: str | None = None) -> dict[str, Any]:
+    """Tell the state of the current run, or how a past one ended
 
-    class Meta:
-        """Document that further members may come."""
+    The last run is answered for as long as it is kept, also after a restart of the service. 404 when nothing was
+    started yet, or there is no such run.
+    """
+    return supervisor.get_status(run_id)
 
-        unknown = INCLUDE
 
-    type = fields.String(required=True, metadata={"example": "about:blank"})
-    title = fields.String(required=True, metadata={"description": "The status in words."})
-    status = fields.Integer(required=True, metadata={"description": "The HTTP status."})
-    detail = fields.String(required=True, metadata={"description": "One sentence that tells what to do."})
-    errors = fields.Dict(
-        keys=fields.String(),
-        values=fields.List(fields.String()),
-        metadata={"description": "For an invalid request: the messages for each field."},
-    )
+@blueprint.post("/kill")
+@blueprint.arguments(KILL_QUERY, location="query", as_kwargs=True)
+@blueprint.response(200, KillSchema, description="What was ended, and how.", example=dict(examples.KILLED))
+@fails_with(examples.KILL)
+def kill(signal_type: str, timeout: float) -> dict[str, Any]:
+    """End the process and everything it started
+
+    Answers when all of it is gone. Parameters go in the query string; a body is refused. 400 when it had ended already
+    and left nothing behind. It joins or overtakes another operation that is under way, one of them at a time: a further
+    one is 429 at once, before anything is done, but `type=SIGKILL` has a place of its own.
+    """
+    refuse_body(KILL_QUERY, "type=SIGKILL&timeout=2")
+    with places.last_resort() if signal_type == "SIGKILL" else places.operation():
+        return supervisor.kill(signal_type, timeout)
+
+
+@blueprint.post("/restart")
+@blueprint.arguments(RESTART_QUERY, location="query", as_kwargs=True)
+@blueprint.response(
+    200,
+    StatusSchema,
+    description="The new run at the moment of the spawn, with a log file of its own.",
+    example=dict(examples.RUNNING),
+)
+@fails_with(examples.RESTART)
+def restart(timeout: float | None = None) -> dict[str, Any]:
+    """End the current run and start the same command again
+
+    Same command, directory and environment. Works on a run that has ended, too. Parameters go in the query string; a
+    body is refused.
+    """
+    refuse_body(RESTART_QUERY, "timeout=2")
+    with places.operation():
+        return supervisor.restart(timeout)

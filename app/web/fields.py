@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import fields
+from marshmallow import Schema, ValidationError, fields
 
-from app.api.parsing import MAX_VARIABLES
+from app.web.parsing import MAX_VARIABLES, NO_SUCH_FIELD
 
 # As marshmallow declares them.
 Messages = dict[str, str | list[Any] | dict[Any, Any]]
@@ -85,3 +85,19 @@ class Variables(Worded, fields.Dict):
         if isinstance(value, Mapping) and len(value) > MAX_VARIABLES:
             raise self.make_error("many")
         return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]  # marshmallow's
+
+
+def check_text(text: str) -> None:
+    """Refuse what no argument, path or environment of a Linux process can hold."""
+    if "\0" in text:
+        raise ValidationError("Must not contain a NUL character.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValidationError("Must be valid Unicode; it contains a lone surrogate.") from error
+
+
+class RequestSchema(Schema):
+    """Word the faults that any request can have."""
+
+    error_messages = {"unknown": NO_SUCH_FIELD, "type": "Must be an object."}  # noqa: RUF012  marshmallow declares it so; a ClassVar can't override

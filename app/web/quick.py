@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from app.api.answers import encode
+from app.web.answers import encode
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-    from app.supervisor.supervisor import Supervisor
 
 
 class QuickStatus:
@@ -22,12 +20,12 @@ class QuickStatus:
     def __init__(
         self,
         app: WSGIApplication,
-        supervisor: Supervisor,
+        get_status: Callable[[], object],
         check_caller: Callable[[WSGIEnvironment], None],
         headers: dict[str, str],
     ) -> None:
         self._app = app
-        self._supervisor = supervisor
+        self._get_status = get_status
         self._check_caller = check_caller
         self._headers = list(headers.items())
 
@@ -37,7 +35,7 @@ class QuickStatus:
             return self._app(environ, start_response)
         try:
             self._check_caller(environ)
-            body = encode(self._supervisor.get_status())
+            body = encode(self._get_status())
         except Exception:  # noqa: BLE001  whatever it is, the application meets it too, and has the words for it
             return self._app(environ, start_response)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *self._headers]

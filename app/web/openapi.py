@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from flask import Flask, Response
 from flask_smorest import Api
 from werkzeug.exceptions import HTTPException
 
-from app import __version__
-from app.api.errors import answer_http_exception
-from app.api.examples import Body, ByStatus
-from app.api.parsing import Blueprint
-from app.api.schemas import ProblemSchema
-from app.problems import PROBLEM_TYPE
+from app.version import __version__
+from app.web.errors import ProblemSchema, answer_http_exception
+from app.web.parsing import Blueprint
+from app.web.problems import PROBLEM_TYPE
+
+Body = Mapping[str, Any]
+
+
+ByStatus = Mapping[int, Mapping[str, Body]]
+
 
 DESCRIPTION = """
 LLM Shell runs one shell command at a time for you: start it, watch it, read what it printed, stop it, start it again.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
@@ -11,19 +11,16 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from app.addresses import is_loopback, split_port
-from app.api import docs
 from app.config import Settings
 from app.exceptions import BadRequestError
-from app.lingering import ANSWER_TIMEOUT
-from app.problems import HEADERS, POLICY
+from app.web.lingering import ANSWER_TIMEOUT
+from app.web.problems import HEADERS, POLICY
 from app.wording import shorten
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 HEALTH_PATH = "/health"
-# /docs and what it is made of are the same in every installation; a browser can't send a token before it has the page.
-OPEN_PATHS = frozenset({HEALTH_PATH, *docs.PATHS})
 SHOWN_HOST = 100  # characters
 # What a browser says of a request that a page of this service makes, or its user by hand (W3C Fetch Metadata); programs
 # say nothing, and no page can change the header.
@@ -31,9 +28,14 @@ _OWN_SITES = frozenset({"same-origin", "none"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
-def protect(app: Flask, settings: Settings) -> Callable[[WSGIEnvironment], None]:
-    """Check every request to `app`, known path or not, before anything else looks at it; return the check."""
+def protect(app: Flask, settings: Settings, open_paths: Collection[str]) -> Callable[[WSGIEnvironment], None]:
+    """Check every request to `app`, known path or not, before anything else looks at it; return the check.
+
+    `/health` and `open_paths` need no token.
+    """
     expected = settings.token.encode() if settings.token is not None else None
+
+    unguarded = {HEALTH_PATH, *open_paths}
 
     def check_caller(environ: WSGIEnvironment) -> None:
         _limit_stall(environ)
@@ -46,7 +48,7 @@ def protect(app: Flask, settings: Settings) -> Callable[[WSGIEnvironment], None]
             )
         if expected is None:
             _check_origin(environ)
-        elif environ["PATH_INFO"] not in OPEN_PATHS:
+        elif environ["PATH_INFO"] not in unguarded:
             _check_token(environ, expected)
 
     def accept() -> None:
@@ -62,7 +64,7 @@ def _limit_stall(environ: WSGIEnvironment) -> None:
     """Bound how long the writing of an answer may hold a thread: a timeout ends it, and the connection.
 
     gunicorn's threaded worker hands the socket out and makes it blocking again before each request. Python counts the
-    time for all of a sendall(). What takes longer needs a place (app/api/places.py).
+    time for all of a sendall(). What takes longer needs a place (app/web/places.py).
     """
     if (connection := environ.get("gunicorn.socket")) is not None:
         connection.settimeout(ANSWER_TIMEOUT)

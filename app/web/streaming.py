@@ -1,0 +1,65 @@
+"""Runs in the worker: an answer as long as a log, with bounded memory and a bounded number of threads."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from flask import Response, request
+
+from app.reading.page import LogPage
+from app.web.places import long_answer
+
+# One piece must get through within the time that the reader of a long answer has, so this decides how slow an honest
+# one may be: 64 KiB in 30 s.
+PIECE_BYTES = 64 * 1024
+
+
+def answer_short(page: LogPage) -> Response:
+    """Answer with the whole page at once."""
+    with page:
+        body = b"".join(_encode(page))
+    return Response(list(_slice(body)), mimetype="application/json")
+
+
+def answer_long(page: LogPage) -> Response:
+    """Stream the page while holding one of the few places for long answers.
+
+    The server closes the answer once it is sent or the client went away; that frees the place and the files.
+    """
+    with ExitStack() as resources:
+        resources.enter_context(page)
+        resources.enter_context(long_answer())
+        response = Response(_stream(page, request.environ.get("gunicorn.socket")), mimetype="application/json")
+        response.call_on_close(resources.pop_all().close)
+    return response
+
+
+def _stream(page: LogPage, connection: socket.socket | None) -> Iterator[bytes]:
+    try:
+        for chunk in _encode(page):
+            yield from _slice(chunk)
+    except GeneratorExit:
+        # Closed before its end: the client is gone or has stopped reading. gunicorn's main thread would wait two more
+        # seconds for it to hang up, and accept nobody in that time.
+        if connection is not None:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        raise
+
+
+def _encode(page: LogPage) -> Iterator[bytes]:
+    """Yield the answer; `lines_returned` comes last because it is known only once the content has passed."""
+    head: dict[str, Any] = {"log_file": page.log_file, "total_lines": page.total_lines}
+    if page.truncated:
+        head |= {"truncated": True, "first_seq": page.first_seq}
+    yield json.dumps(head, separators=(",", ":")).removesuffix("}").encode() + b',"content":"'
+    yield from page.chunks()
+    yield f'","lines_returned":{page.lines_returned}}}\n'.encode()
+
+
+def _slice(data: bytes) -> Iterator[bytes]:
+    return (data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES))
