@@ -7,10 +7,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from app.server import hooks
+from app.server.listening import bind_address
 
 settings = hooks.settings_for_gunicorn()
 
-bind = hooks.bind_address(settings)
+bind = bind_address(settings)
 # A Unix socket is for its owner and group, 0660: whoever can connect may give orders. gunicorn uses this for the socket
 # alone, not for what the commands write.
 umask = 0o117
@@ -20,7 +21,7 @@ forwarder_headers = ""
 # The supervisor's state is a singleton; threads of one worker share it.
 workers = 1
 # gunicorn's own gthread, made to stand more; `-k gthread` means the same here.
-worker_class = "app.worker.ShellWorker"
+worker_class = "app.server.worker.ShellWorker"
 threads = settings.threads
 # Silent ones cost a descriptor and no thread; the worker takes no more than its limit of descriptors allows.
 worker_connections = 4096

@@ -8,40 +8,39 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from gunicorn.config import Chdir
 from gunicorn.errors import HaltServer
 
 from app.config import Settings, SettingsError, load_settings, require_token_for
 from app.exceptions import LLMShellError
-from app.linux.account import look_up
-from app.listening import require_free
 from app.log.quoting import ESCAPES_QUICKLY
-from app.master import Patience
 from app.runs.claim import CLAIM_TIMEOUT
-from app.server.reach import changeable_by
+from app.server.checks import (
+    ONE_WORKER,
+    check_workers,
+    refuse,
+    require_free_addresses,
+    require_logs_out_of_reach,
+    require_same_place,
+)
+from app.server.master import Patience
+from app.server.terminal import Terminal
+from app.server.workplace import remarks
 from app.service import supervisor
 from app.supervisor.orphans import become_subreaper
 from app.supervisor.standby import await_abandoned
-from app.terminal import Terminal
-from app.worker import ShellWorker
-from app.workplace import remarks
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from gunicorn.arbiter import Arbiter
-    from gunicorn.config import Config
 
 # Seconds that a dead worker's shim that stood by may take to notice, on a busy machine.
 STANDBY_TIMEOUT = 2.0
 ROOT = Path(__file__).resolve().parents[2]
 _log = logging.getLogger("gunicorn.error")
-ONE_WORKER = (
-    "LLM Shell runs exactly one worker, since the state of its process lives in it; requests share its threads instead "
-    "(LLM_SHELL_THREADS)"
-)
 terminal = Terminal()
 # What gunicorn listens on, which its own options or systemd may have made other than the settings say.
 _addresses: list[object] = []
@@ -58,23 +57,16 @@ def settings_for_gunicorn() -> Settings:
     try:
         new = load_settings()
         if old is not None:
-            _require_same_place(old, new)
+            require_same_place(old, new)
+            require_token_for(_addresses, new)
     except SettingsError as error:
         if old is None:
-            _refuse(str(error))
+            refuse(str(error))
         _log.warning("Reload: the old settings stay in force. %s", error)
         return old
     if old is not None:
         supervisor.settings = new
     return new
-
-
-def bind_address(settings: Settings) -> str:
-    """Return gunicorn's notation for the address to listen on."""
-    if settings.bind is not None:
-        return settings.bind
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{host}:{settings.port}"
 
 
 def _inherited_addresses() -> list[object]:
@@ -96,18 +88,18 @@ def on_starting(server: "Arbiter") -> None:
     deadline = time.monotonic() + CLAIM_TIMEOUT
     settings = load_settings()
     _log_to_gunicorn()
-    _check_workers(server.cfg)
+    check_workers(server.cfg)
     inherited = _inherited_addresses()
     _addresses.extend(inherited or server.cfg.address)
     try:
         require_token_for(_addresses, settings)
-        _require_logs_out_of_reach(settings)
+        require_logs_out_of_reach(settings)
         supervisor.claim(settings)
         supervisor.working_dir = Path.cwd()
         if not inherited:
-            _require_free_addresses(server.cfg, settings, deadline)
+            require_free_addresses(server.cfg, settings, deadline)
     except (SettingsError, LLMShellError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     become_subreaper()
     _patience.append(Patience(server))
     for remark in remarks(settings, Path.cwd()):
@@ -186,31 +178,6 @@ def _guard_reload(server: "Arbiter") -> None:
     server.handle_hup = handle_hup  # type: ignore[method-assign]  # gunicorn has no hook there
 
 
-def _require_free_addresses(config: "Config", settings: Settings, deadline: float) -> None:
-    """Refuse an address that can't be had, naming the setting that it comes from."""
-    setting = "LLM_SHELL_BIND" if settings.bind else "LLM_SHELL_PORT"
-    if config.settings["bind"].get() != [bind_address(settings)]:
-        setting = "--bind"
-    for address in config.address:
-        require_free(address, setting, reuse_port=config.reuse_port, deadline=deadline)
-
-
-def _require_logs_out_of_reach(settings: Settings) -> None:
-    """Refuse a log directory where the commands' user could put links, which root would follow, or other records."""
-    if settings.run_as is None:
-        return
-    found = changeable_by(look_up(settings.run_as)[0], [settings.log_dir])
-    if found:
-        raise SettingsError(
-            [
-                f"LLM_SHELL_LOG_DIR: can't be {settings.log_dir.absolute()} together with LLM_SHELL_RUN_AS: "
-                f"{settings.run_as!r} may change {', '.join(map(str, found))}, and so what this service, as root, "
-                "writes there. Make a directory of root's below directories of root's, for instance with "
-                "`install -d -m 0700 /var/lib/llm-shell/logs`, and set LLM_SHELL_LOG_DIR to it."
-            ]
-        )
-
-
 def _log_to_gunicorn() -> None:
     """Let what the application logs appear in the service's one log, in the same form."""
     ours = logging.getLogger("app")
@@ -247,35 +214,3 @@ def on_exit(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
         _log.info("The terminal was closed that the service was started in.")
     supervisor.stop()
     await_abandoned(STANDBY_TIMEOUT)
-
-
-def _check_workers(config: "Config") -> None:
-    asked = os.environ.get("WEB_CONCURRENCY", "").strip() or "1"
-    if config.workers != 1 or asked != "1":
-        wanted = config.workers if config.workers != 1 else asked
-        _refuse(f"{ONE_WORKER}: remove -w, --workers or WEB_CONCURRENCY (asked for {wanted}).")
-    if config.worker_class_str not in {"gthread", f"{ShellWorker.__module__}.{ShellWorker.__qualname__}"}:
-        _refuse(f"{ONE_WORKER}: worker class gthread is needed, {config.worker_class_str} was asked for.")
-    if config.threads < 4:  # noqa: PLR2004  the least that LLM_SHELL_THREADS takes
-        _refuse(f"LLM Shell needs at least 4 threads, so that reads never wait: {config.threads} were asked for.")
-    if config.preload_app:
-        _refuse("LLM Shell can't be preloaded, since its worker keeps the process: remove --preload.")
-
-
-def _require_same_place(old: Settings, new: Settings) -> None:
-    """Refuse what a reload can't do: the directory is claimed, and requests wait at the address.
-
-    gunicorn would close the old address first and end without `on_exit` where the new one can't be had.
-    """
-    faults = [
-        f"LLM_SHELL_{name.upper()}: can't change while the service runs (it is {getattr(old, name)}): restart it."
-        for name in ("log_dir", "run_as", "bind", "host", "port")
-        if getattr(new, name) != getattr(old, name)
-    ]
-    if faults:
-        raise SettingsError(faults)
-    require_token_for(_addresses, new)
-
-
-def _refuse(text: str) -> NoReturn:
-    sys.exit(f"LLM Shell does not start: {text}" if not text.startswith("LLM Shell") else text)

@@ -13,9 +13,9 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.workers.gthread import TConn
 
+from app.server.worker import GONE
 from app.web.heads import Heads
 from app.web.lingering import Connection, Lingering
-from app.worker import GONE
 
 
 class FullPoller(selectors.EpollSelector):

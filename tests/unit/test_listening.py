@@ -9,7 +9,7 @@ import time
 import pytest
 
 from app.exceptions import ConflictError
-from app.listening import require_free
+from app.server.listening import require_free
 from tests.support import require
 
 

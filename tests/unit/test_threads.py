@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from app.threads import Threads
+from app.server.threads import Threads
 
 
 def test_all_are_made_at_once_and_work_side_by_side() -> None:

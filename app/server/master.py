@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from app.worker import HELD_SIGNALS, ShellWorker
+from app.server.worker import HELD_SIGNALS, ShellWorker
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.addresses import show
+from app.config import Settings
 from app.exceptions import ConflictError
 from app.linux.proc import command_line, read_member
 from app.supervisor.naming import shown
@@ -30,6 +31,14 @@ class _Row(NamedTuple):
     listens: bool
     uid: int
     inode: str
+
+
+def bind_address(settings: Settings) -> str:
+    """Return gunicorn's notation for the address to listen on."""
+    if settings.bind is not None:
+        return settings.bind
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{host}:{settings.port}"
 
 
 def require_free(address: object, setting: str, *, reuse_port: bool, deadline: float) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 from gunicorn.http.errors import UnsupportedTransferCoding
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from app.greeting import greet
 from app.linux.descriptors import lift_limit
-from app.standin import StandIn
-from app.threads import Threads
+from app.server.greeting import greet
+from app.server.standin import StandIn
+from app.server.threads import Threads
 from app.web.heads import Heads
 from app.web.lingering import UNWATCHABLE, Connection, Lingering
 from app.web.problems import whole_answer

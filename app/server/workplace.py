@@ -16,7 +16,7 @@ _REMEDY = {
     str(ENV_FILE): f"give the settings in the environment instead of {ENV_FILE}",
     "logs": "set LLM_SHELL_LOG_DIR to a directory outside of it",
 }
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def remarks(settings: Settings, directory: Path) -> Iterator[str]:
