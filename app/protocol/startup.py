@@ -1,6 +1,6 @@
 """What a shim finds at its start, and its name: no import is made for it, as a caller waits for one."""
 
-LINK_FD = 3
+CONNECTION_FD = 3
 LISTENER_FD = 4
 PIPE_FD = 5
 WRITE_END_FD = PIDFD_FD = 6

@@ -24,12 +24,16 @@ Cause = Literal["kill", "restart", "replace", "shutdown"]
 OVERTAKING: frozenset[Cause] = frozenset({"kill", "shutdown"})
 
 
-class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_defaults=True):
+# On disk and in messages it keeps the name that version 1 gave it.
+_FIELDS = {"incidents": "trouble"}
+
+
+class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_defaults=True, rename=_FIELDS):
     """Hold everything about a run that changes, in one value that is replaced as a whole.
 
     `killed_by` is set with the first signal that found the process alive. `ended` is set when the tree is gone, the
     output is closed and nothing will change any more. `orders` counts the requests for the tree's end after which
-    nothing is to be started. `trouble` counts what went wrong, by kind.
+    nothing is to be started. `incidents` counts what went wrong, by kind.
     """
 
     stopped_at: str | None = None
@@ -40,7 +44,7 @@ class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_default
     output_open: bool = True
     ended: bool = False
     orders: int = 0
-    trouble: dict[str, int] = {}
+    incidents: dict[str, int] = {}
 
 
 class Intent(msgspec.Struct, frozen=True):

@@ -30,7 +30,7 @@ from app.server.terminal import Terminal
 from app.server.workplace import remarks
 from app.service import supervisor
 from app.supervisor.orphans import become_subreaper
-from app.supervisor.standby import await_abandoned
+from app.supervisor.standby import await_unused
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -213,4 +213,4 @@ def on_exit(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
     if terminal.closed:
         _log.info("The terminal was closed that the service was started in.")
     supervisor.stop()
-    await_abandoned(STANDBY_TIMEOUT)
+    await_unused(STANDBY_TIMEOUT)

@@ -24,8 +24,8 @@ def allow_many_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-class Foster:
-    """Watch a tree without being its parent: same calls as `Offspring`.
+class AdoptedTree:
+    """Watch a tree without being its parent: same calls as `OwnedTree`.
 
     Ends are events of the members' pidfds; who is a member is what `find_members` says, `known` being those that lived
     when the first shim last told.

@@ -68,7 +68,7 @@ class ProcFacts:
             found = self._written[member.pid] = set()
             with _eyes_of(member), contextlib.suppress(OSError):
                 folder = _folder(member)
-                for fd, target in self._links(folder) if pipes else ():
+                for fd, target in self._connections(folder) if pipes else ():
                     pipe = self._known(f"{folder}/fd/{fd}", target)
                     if pipe in pipes and pipe not in found and _is_writable(f"{folder}/fdinfo/{fd}"):
                         found.add(pipe)
@@ -85,7 +85,7 @@ class ProcFacts:
 
     def _finds_output(self, folder: str) -> bool:
         try:
-            found = any(_pipe(target) == self._output for _fd, target in self._links(folder))
+            found = any(_pipe(target) == self._output for _fd, target in self._connections(folder))
         except OSError:
             return True
         return found or self._spent
@@ -123,7 +123,7 @@ class ProcFacts:
         """
         return _fifo(link) if target in self._fifos else _pipe(target)
 
-    def _links(self, folder: str) -> Iterator[tuple[str, str]]:
+    def _connections(self, folder: str) -> Iterator[tuple[str, str]]:
         """Yield a process's descriptors and what each is open on, as long as this look may be spent on it.
 
         The directory is read as it is gone through: its listing alone takes longer than a look may where there are a

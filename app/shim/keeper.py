@@ -13,15 +13,15 @@ from app.linux.proc import Identity, Member
 from app.log.clock import format_time
 from app.protocol.messages import Kill, Killed
 from app.runs.record import OVERTAKING, Intent, RecordFile, RunRecord, State, record_path
-from app.shim.adopted import Foster
-from app.shim.listener import Switchboard
+from app.shim.adopted import AdoptedTree
+from app.shim.listener import Listener
 from app.shim.log_writer import LogWriter
-from app.shim.owned import Offspring
-from app.shim.stdio import Pump
-from app.shim.stopping import Ending
+from app.shim.owned import OwnedTree
+from app.shim.stdio import OutputPipe
+from app.shim.stopping import StopSequence
 
-# How often counts of trouble are told while they grow.
-TROUBLE_INTERVAL = 1.0
+# How often counts of incidents are reported while they grow.
+INCIDENT_INTERVAL = 1.0
 UNKNOWN_CODE = "Its shim was killed and nobody else could tell its exit code."
 
 
@@ -32,49 +32,51 @@ class Keeper:
         self,
         record: RunRecord,
         process: Identity,
-        offspring: Offspring | Foster,
+        offspring: OwnedTree | AdoptedTree,
         pipe: int | None,
         listener: socket.socket,
     ) -> None:
         self._record = record
         self._process = process
-        self._offspring = offspring
+        self._tree = offspring
         self._state = record.state
         self._changed = True
         self._file = RecordFile(record_path(record.log_file), record.log_mode)
         self._writer = LogWriter(record.log_file, record.clock, mode=record.log_mode, max_bytes=record.log_max_bytes)
-        self._pump = Pump(pipe, self._writer)
-        self._ending: Ending | None = None
+        self._output = OutputPipe(pipe, self._writer)
+        self._stop: StopSequence | None = None
         self._waiters: list[tuple[socket.socket, Kill]] = []
-        self._trouble_told_at = 0.0
+        self._incidents_reported_at = 0.0
         # A shim that takes over goes on from what the dead one had counted.
-        self._told_before = {kind: record.state.trouble.get(kind, 0) for kind in ("dropped_lines", "failed_writes")}
-        self._switchboard = Switchboard(listener, self._kill, self._greet)
+        self._counted_before = {
+            kind: record.state.incidents.get(kind, 0) for kind in ("dropped_lines", "failed_writes")
+        }
+        self._listener = Listener(listener, self._kill, self._handshake)
         self._poller = select.poll()
         self._handlers: dict[int, Callable[[], object]] = {
-            self._switchboard.fd: self._switchboard.serve,
+            self._listener.fd: self._listener.serve,
             offspring.fd: self._reap,
         }
         self._pipe = pipe
         if pipe is not None:
-            self._handlers[pipe] = self._pump.move
+            self._handlers[pipe] = self._output.move
         for fd in self._handlers:
             self._poller.register(fd, select.POLLIN)
 
-    def add_link(self, link: socket.socket) -> None:
+    def add_connection(self, connection: socket.socket) -> None:
         """Serve the supervisor at the other end of this connection."""
-        self._switchboard.add(link)
+        self._listener.add(connection)
 
-    def _greet(self) -> tuple[State, int | None]:
+    def _handshake(self) -> tuple[State, int | None]:
         """Return what a supervisor hears first; by then the record is whole, whatever somebody did to it."""
         self._name_members()
         self._write_record()
-        return self._state, self._pump.fd
+        return self._state, self._output.fd
 
     def resume(self) -> None:
         """Go on where a dead shim stopped: tell what can't be had any more, and finish the ending that was begun."""
         self._count("takeovers")
-        if self._state.output_open and not self._pump.open:
+        if self._state.output_open and not self._output.open:
             self._count("output_lost")
             self._writer.finish()
             self._notice_end_of_output()  # whoever is greeted with the one must not miss the other
@@ -82,11 +84,11 @@ class Keeper:
         if intent is not None:
             left = (intent.kill_at_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9
             known = self._record.members
-            self._ending = self._new_ending()
+            self._stop = self._new_stop()
             if intent.signal == "SIGKILL":
-                self._ending.kill()
+                self._stop.kill()
             else:
-                self._ending.resume(intent.told, known, time.monotonic() + left)
+                self._stop.resume(intent.told, known, time.monotonic() + left)
 
     def run(self) -> None:
         """Serve events until the run has ended."""
@@ -111,28 +113,28 @@ class Keeper:
         if self._state.ended:
             with contextlib.suppress(OSError):  # the record itself is whole
                 self._file.fill_spare(self._record)
-        self._switchboard.close()
-        self._pump.close()
+        self._listener.close()
+        self._output.close()
         self._writer.close()
 
     def _settle(self) -> None:
         """Draw the conclusions of what has just happened, write them down and tell them."""
         now = time.monotonic()
         self._writer.flush_due(now)
-        answers = self._advance_ending(now)
-        self._notice_trouble(now)
+        answers = self._advance_stop(now)
+        self._report_incidents(now)
         self._conclude()
         self._publish()
         # After the state: whoever gets the answer to a kill knows the outcome already.
-        for link, answer in answers:
-            self._switchboard.send(link, answer)
+        for connection, answer in answers:
+            self._listener.send(connection, answer)
 
     def _patience(self) -> float | None:
         """Return how many milliseconds the next poll may wait; None means until something happens."""
         instants = (
             self._writer.deadline,
-            self._ending.wake_at if self._ending else None,
-            self._trouble_told_at + TROUBLE_INTERVAL if self._untold_trouble() else None,
+            self._stop.wake_at if self._stop else None,
+            self._incidents_reported_at + INCIDENT_INTERVAL if self._unreported_incidents() else None,
         )
         due = [instant for instant in instants if instant is not None]
         if not due:
@@ -141,57 +143,57 @@ class Keeper:
         return max(0.0, (min(due) - time.monotonic()) * 1000 + 1)
 
     def _reap(self) -> None:
-        if self._ending is not None:
-            self._ending.stir()
-        for pid, code in self._offspring.ended():
+        if self._stop is not None:
+            self._stop.stir()
+        for pid, code in self._tree.ended():
             if pid != self._process.pid or self._state.stopped_at is not None:
                 continue
             stopped_at = format_time(self._record.clock.now_ns())
             # The last line must be readable by whoever learns of the exit.
-            self._pump.drain()
-            self._pump.show_unfinished()
+            self._output.drain()
+            self._output.show_unfinished()
             self._name_members()
             self._change(stopped_at=stopped_at, exit_code=code, unknown=UNKNOWN_CODE if code is None else None)
 
     def _conclude(self) -> None:
         """Close the run when its tree is gone: the dead write no more, so what the pipe holds now is all there is."""
-        if self._offspring.gone and not self._state.ended:
-            self._pump.drain()
-            self._pump.close()
+        if self._tree.gone and not self._state.ended:
+            self._output.drain()
+            self._output.close()
             self._change(ended=True)
 
-    def _kill(self, link: socket.socket, request: Kill) -> None:
+    def _kill(self, connection: socket.socket, request: Kill) -> None:
         self._reap()
-        if self._offspring.gone:
+        if self._tree.gone:
             self._settle()
-            self._switchboard.send(link, Killed(request.id, found=False))
+            self._listener.send(connection, Killed(request.id, found=False))
             return
-        self._waiters.append((link, request))
+        self._waiters.append((connection, request))
         if request.cause in OVERTAKING:
             self._change(orders=self._state.orders + 1)
         deadline = time.monotonic() + request.timeout
-        if self._ending is None:
-            self._begin_ending(request, deadline)
+        if self._stop is None:
+            self._begin_stop(request, deadline)
         else:
-            self._join_ending(self._ending, request, deadline)
+            self._join_stop(self._stop, request, deadline)
 
-    def _begin_ending(self, request: Kill, deadline: float) -> None:
+    def _begin_stop(self, request: Kill, deadline: float) -> None:
         left = deadline - time.monotonic()
         kill_at_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(left * 1e9)
         self._record.intent = Intent(request.signal, kill_at_ns, request.cause)
-        self._blame(request)
-        self._ending = self._new_ending()
+        self._attribute_end(request)
+        self._stop = self._new_stop()
         if request.signal == "SIGTERM":
-            self._ending.terminate(deadline)
+            self._stop.terminate(deadline)
             return
         self._name_members()
         # On disk before the first signal, as below.
         self._publish()
-        self._ending.kill()
+        self._stop.kill()
 
-    def _new_ending(self) -> Ending:
-        output = os.fstat(self._pipe).st_ino if self._pump.open and self._pipe is not None else None
-        return Ending(self._offspring, self._process, output=output, note=self._note_told)
+    def _new_stop(self) -> StopSequence:
+        output = os.fstat(self._pipe).st_ino if self._output.open and self._pipe is not None else None
+        return StopSequence(self._tree, self._process, output=output, note=self._note_told)
 
     def _note_told(self, members: list[Member], told: list[Identity]) -> None:
         """Write down who gets SIGTERM, before it is sent.
@@ -204,33 +206,33 @@ class Keeper:
         self._changed = True
         self._publish()
 
-    def _join_ending(self, ending: Ending, request: Kill, deadline: float) -> None:
+    def _join_stop(self, ending: StopSequence, request: Kill, deadline: float) -> None:
         if request.cause in OVERTAKING:
-            self._blame(request)
+            self._attribute_end(request)
         if request.signal == "SIGKILL":
             ending.escalate()
         else:
             ending.hasten(deadline)
 
-    def _blame(self, request: Kill) -> None:
+    def _attribute_end(self, request: Kill) -> None:
         """Remember whose doing the end is, unless the process ended before any signal of ours."""
         if self._state.stopped_at is None:
             self._change(killed_by=request.cause)
         self._changed = True
 
-    def _advance_ending(self, now: float) -> list[tuple[socket.socket, Killed]]:
+    def _advance_stop(self, now: float) -> list[tuple[socket.socket, Killed]]:
         """Do what an ending under way needs; return the answers to be given when it is over."""
-        ending = self._ending
-        if ending is None or not (self._offspring.gone or ending.advance(now)):
+        ending = self._stop
+        if ending is None or not (self._tree.gone or ending.advance(now)):
             return []
-        if not self._offspring.gone:
+        if not self._tree.gone:
             self._reap()  # an end that the last look has shown already may not have been told yet
-        survivors = [] if self._offspring.gone else self._survivors()
+        survivors = [] if self._tree.gone else self._survivors()
         refused = {identity.pid for identity in ending.refused}.intersection(survivors)
-        overtaken = any(request.cause in OVERTAKING for _link, request in self._waiters)
+        overtaken = any(request.cause in OVERTAKING for _connection, request in self._waiters)
         answers = [
             (
-                link,
+                connection,
                 Killed(
                     request.id,
                     found=True,
@@ -240,10 +242,10 @@ class Keeper:
                     refused=sorted(refused),
                 ),
             )
-            for link, request in self._waiters
+            for connection, request in self._waiters
         ]
         self._waiters.clear()
-        self._ending = None
+        self._stop = None
         self._record.intent = None
         self._change(escalated=ending.escalated)
         if self._process.pid in refused and self._state.stopped_at is None:
@@ -252,29 +254,29 @@ class Keeper:
 
     def _survivors(self) -> list[int]:
         """Return who outlived an ending; of those whom `/proc` does not show (hidepid, proc(5)) it can only be told."""
-        survivors = sorted(member.pid for member in self._offspring.members())
+        survivors = sorted(member.pid for member in self._tree.members())
         if not survivors:
             self._reap()  # who ended just now is no survivor
-            if not self._offspring.gone:
+            if not self._tree.gone:
                 self._count("unseen_survivors")
         return survivors
 
-    def _notice_trouble(self, now: float) -> None:
+    def _report_incidents(self, now: float) -> None:
         """Take over the writer's counts, at intervals: during a fault they grow with every line."""
-        untold = self._untold_trouble()
-        if untold and (now - self._trouble_told_at >= TROUBLE_INTERVAL or self._offspring.gone):
-            self._trouble_told_at = now
-            self._change(trouble=self._state.trouble | untold)
+        untold = self._unreported_incidents()
+        if untold and (now - self._incidents_reported_at >= INCIDENT_INTERVAL or self._tree.gone):
+            self._incidents_reported_at = now
+            self._change(incidents=self._state.incidents | untold)
 
-    def _untold_trouble(self) -> dict[str, int]:
+    def _unreported_incidents(self) -> dict[str, int]:
         counts = {
-            "dropped_lines": self._told_before["dropped_lines"] + self._writer.dropped_lines,
-            "failed_writes": self._told_before["failed_writes"] + self._writer.failed_writes,
+            "dropped_lines": self._counted_before["dropped_lines"] + self._writer.dropped_lines,
+            "failed_writes": self._counted_before["failed_writes"] + self._writer.failed_writes,
         }
-        return {kind: count for kind, count in counts.items() if count > self._state.trouble.get(kind, 0)}
+        return {kind: count for kind, count in counts.items() if count > self._state.incidents.get(kind, 0)}
 
     def _count(self, kind: str) -> None:
-        self._change(trouble=self._state.trouble | {kind: self._state.trouble.get(kind, 0) + 1})
+        self._change(incidents=self._state.incidents | {kind: self._state.incidents.get(kind, 0) + 1})
 
     def _change(self, **fields: object) -> None:
         self._state = msgspec.structs.replace(self._state, **fields)
@@ -287,11 +289,11 @@ class Keeper:
             return
         self._write_record()
         self._changed = False
-        self._switchboard.tell_all(self._state)
+        self._listener.tell_all(self._state)
 
     def _name_members(self) -> None:
         """Put the tree into the record: should this shim be killed, a service that is no ancestor of it needs that."""
-        self._record.members = [member.identity for member in self._offspring.members()]
+        self._record.members = [member.identity for member in self._tree.members()]
 
     def _write_record(self) -> None:
         self._record.state = self._state
@@ -301,7 +303,7 @@ class Keeper:
             self._count("failed_records")
 
     def _notice_end_of_output(self) -> None:
-        if self._pump.open or not self._state.output_open:
+        if self._output.open or not self._state.output_open:
             return
         self._change(output_open=False)
         if self._pipe is not None:

@@ -8,7 +8,7 @@ from app.linux import sockets
 from app.protocol import messages
 from app.protocol.messages import Kill, Killed, Takeover
 from app.runs.record import State, decode_record, encode_record
-from app.shim.adopted import Foster
+from app.shim.adopted import AdoptedTree
 from app.shim.keeper import Keeper
 
 
@@ -29,7 +29,7 @@ def end_tree(
         if output is not None:
             on_failure = stack.enter_context(contextlib.ExitStack())
             on_failure.callback(os.close, output)
-        foster = Foster(
+        foster = AdoptedTree(
             takeover.process,
             pidfd,
             known=record.members,
@@ -43,7 +43,7 @@ def end_tree(
         stack.callback(keeper.close)
         keeper.resume()
         ours.send(messages.encode(request))
-        keeper.add_link(theirs)
+        keeper.add_connection(theirs)
         return _keep_until_answered(keeper, ours)
 
 
@@ -55,11 +55,11 @@ def _keep_until_answered(keeper: Keeper, ours: socket.socket) -> tuple[State, Ki
     return state, Killed(0, found=False)  # it was over before the request was heard
 
 
-def _answer_on(link: socket.socket) -> Killed | None:
+def _answer_on(connection: socket.socket) -> Killed | None:
     """Return the answer if it has come; what else the keeper tells is passed over."""
     with contextlib.suppress(BlockingIOError):
         while True:
-            packet, fds = sockets.receive(link)
+            packet, fds = sockets.receive(connection)
             for fd in fds:
                 os.close(fd)
             if not packet:

@@ -16,7 +16,7 @@ from app.runs.record import State
 ACCEPTED_AT_ONCE = 512
 
 
-class Switchboard:
+class Listener:
     """Serve the supervisors that connect: greet them, hear their requests, tell them things.
 
     `on_kill` gets each request and the connection to answer on; `greet` tells what a new connection hears first, and
@@ -32,8 +32,8 @@ class Switchboard:
         listener.setblocking(False)
         self._listener = listener
         self._on_kill = on_kill
-        self._greet = greet
-        self._links: list[socket.socket] = []
+        self._handshake = greet
+        self._connections: list[socket.socket] = []
         self._poller = select.epoll()
         self._poller.register(listener.fileno(), select.EPOLLIN)
 
@@ -42,47 +42,47 @@ class Switchboard:
         """Return the descriptor that is readable when `serve` has something to do."""
         return self._poller.fileno()
 
-    def add(self, link: socket.socket) -> None:
+    def add(self, connection: socket.socket) -> None:
         """Serve this connection from now on."""
-        link.setblocking(False)
-        self._poller.register(link.fileno(), select.EPOLLIN)
-        self._links.append(link)
-        state, fd = self._greet()
+        connection.setblocking(False)
+        self._poller.register(connection.fileno(), select.EPOLLIN)
+        self._connections.append(connection)
+        state, fd = self._handshake()
         if fd is None:
-            self.send(link, state)
+            self.send(connection, state)
             return
         try:
-            sockets.send_with_fd(link, messages.encode(state), fd)
+            sockets.send_with_fd(connection, messages.encode(state), fd)
         except OSError:
-            self._drop(link)
+            self._drop(connection)
 
     def serve(self) -> None:
         """Accept whoever waits and hear whoever spoke."""
         ready = {fd for fd, _events in self._poller.poll(0)}
-        for link in [link for link in self._links if link.fileno() in ready]:
-            if link in self._links:  # what another said may have had this one dropped
-                self._hear(link)
+        for connection in [connection for connection in self._connections if connection.fileno() in ready]:
+            if connection in self._connections:  # what another said may have had this one dropped
+                self._hear(connection)
         if self._listener.fileno() in ready:
             self._accept()
 
-    def send(self, link: socket.socket, message: State | Killed) -> None:
+    def send(self, connection: socket.socket, message: State | Killed) -> None:
         """Send without waiting: a supervisor that does not read is dropped, and can connect again."""
-        if link not in self._links:
+        if connection not in self._connections:
             return
         try:
-            link.send(messages.encode(message))
+            connection.send(messages.encode(message))
         except OSError:
-            self._drop(link)
+            self._drop(connection)
 
     def tell_all(self, state: State) -> None:
         """Send the state to every supervisor."""
-        for link in list(self._links):
-            self.send(link, state)
+        for connection in list(self._connections):
+            self.send(connection, state)
 
     def close(self) -> None:
         """Hang up on everybody."""
-        for link in list(self._links):
-            self._drop(link)
+        for connection in list(self._connections):
+            self._drop(connection)
         self._listener.close()
         self._poller.close()
 
@@ -90,28 +90,28 @@ class Switchboard:
         """Accept all that wait, so that a flood of strangers keeps no supervisor out; not for ever, as output waits."""
         with contextlib.suppress(OSError):
             for _ in range(ACCEPTED_AT_ONCE):
-                link, _address = self._listener.accept()
-                if sockets.peer_is_ours(link):
-                    self.add(link)
+                connection, _address = self._listener.accept()
+                if sockets.peer_is_ours(connection):
+                    self.add(connection)
                 else:
-                    link.close()
+                    connection.close()
 
-    def _hear(self, link: socket.socket) -> None:
+    def _hear(self, connection: socket.socket) -> None:
         try:
-            packet, _fds = sockets.receive(link)
+            packet, _fds = sockets.receive(connection)
         except BlockingIOError:
             return
         except OSError:
             packet = b""
         if not packet:
-            self._drop(link)
+            self._drop(connection)
             return
         with contextlib.suppress(msgspec.MsgspecError):
-            self._on_kill(link, messages.decode_from_supervisor(packet))
+            self._on_kill(connection, messages.decode_from_supervisor(packet))
 
-    def _drop(self, link: socket.socket) -> None:
-        if link not in self._links:
+    def _drop(self, connection: socket.socket) -> None:
+        if connection not in self._connections:
             return
-        self._poller.unregister(link.fileno())
-        self._links.remove(link)
-        link.close()
+        self._poller.unregister(connection.fileno())
+        self._connections.remove(connection)
+        connection.close()

@@ -18,7 +18,7 @@ import sys
 
 from app.linux.account import Account
 from app.linux.libc import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, prctl
-from app.protocol.startup import BACKLOG, LINK_FD, LISTENER_FD, NAME, PIDFD_FD, PIPE_FD, WRITE_END_FD
+from app.protocol.startup import BACKLOG, CONNECTION_FD, LISTENER_FD, NAME, PIDFD_FD, PIPE_FD, WRITE_END_FD
 from app.shim.spawn import Program, StepError, spawn, spawn_as
 
 TYPE_CHECKING = False
@@ -37,7 +37,7 @@ def main() -> None:
 
     from app.shim import process  # noqa: PLC0415  its imports cost more than the spawn: only now nobody waits
 
-    process.keep(request[0], (pid, start_ticks), PIPE_FD, LINK_FD, LISTENER_FD)
+    process.keep(request[0], (pid, start_ticks), PIPE_FD, CONNECTION_FD, LISTENER_FD)
 
 
 def stand_by() -> None:
@@ -50,11 +50,11 @@ def stand_by() -> None:
 
     _tell(b"\0")
     prctl(PR_SET_NAME, NAME)
-    with socket.socket(fileno=os.dup(LINK_FD)) as link:
+    with socket.socket(fileno=os.dup(CONNECTION_FD)) as connection:
         try:
-            if link.recv(1):
+            if connection.recv(1):
                 _tell(b"\0")  # awake: from here on the service relies on this one
-            packet, fds, flags, _address = socket.recv_fds(link, 1, 4)
+            packet, fds, flags, _address = socket.recv_fds(connection, 1, 4)
         except ConnectionResetError:  # it hung up, and never read what we said last
             packet = b""
     if not packet:
@@ -78,7 +78,7 @@ def take_over() -> None:
 
     from app.shim import process  # noqa: PLC0415  as above
 
-    process.take_over(request, LINK_FD, LISTENER_FD, PIPE_FD, PIDFD_FD)
+    process.take_over(request, CONNECTION_FD, LISTENER_FD, PIPE_FD, PIDFD_FD)
 
 
 def _settle() -> None:
@@ -86,7 +86,7 @@ def _settle() -> None:
     os.setsid()
     os.closerange(WRITE_END_FD + 1, os.sysconf("SC_OPEN_MAX"))
     _limit_descriptors(int(sys.argv[3]))
-    for fd in range(LINK_FD, WRITE_END_FD + 1):
+    for fd in range(CONNECTION_FD, WRITE_END_FD + 1):
         os.set_inheritable(fd, False)
     prctl(PR_SET_NAME, NAME)
     # What double-forks or calls setsid becomes the shim's child and can be found; inherited by nobody (prctl(2)), and
@@ -138,7 +138,7 @@ def _write_down(path: bytes, last_field: bytes, offset: int) -> None:
     written its first record. A record that cannot be written is no reason not to go on; a torn one has its spare.
     """
     try:
-        # Neither through a link nor waiting for the reader of a FIFO, should somebody have put one there.
+        # Neither through a connection nor waiting for the reader of a FIFO, should somebody have put one there.
         record = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return
@@ -153,7 +153,7 @@ def _write_down(path: bytes, last_field: bytes, offset: int) -> None:
 def _tell(packet: bytes) -> None:
     """Answer the supervisor; that it died meanwhile is no reason to give the run up."""
     try:
-        os.write(LINK_FD, packet)
+        os.write(CONNECTION_FD, packet)
     except OSError:
         return
 

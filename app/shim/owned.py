@@ -13,7 +13,7 @@ from app.linux.proc import Identity, Member, descendants, read_member
 MAX_WATCHED = 256
 
 
-class Offspring:
+class OwnedTree:
     """Reap what ends and know when nobody is left, by event.
 
     The shim is a subreaper: a process whose parent ends becomes its child. So the tree is gone exactly when wait says

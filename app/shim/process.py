@@ -13,34 +13,34 @@ from app.linux.proc import Identity, read_member
 from app.protocol import messages
 from app.protocol.messages import Crashed, Takeover
 from app.runs.record import decode_record
-from app.shim.adopted import Foster, allow_many_descriptors
+from app.shim.adopted import AdoptedTree, allow_many_descriptors
 from app.shim.keeper import Keeper
-from app.shim.owned import Offspring
+from app.shim.owned import OwnedTree
 
 # A terminal's hang-up, the Ctrl-C of whoever started the service or a stop of the whole control group end the process,
 # never its shim, which has to tell how the process ended.
 IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def keep(record_json: bytes, process: tuple[int, int], pipe: int, link_fd: int, listener_fd: int) -> None:
+def keep(record_json: bytes, process: tuple[int, int], pipe: int, connection_fd: int, listener_fd: int) -> None:
     """Keep a run from its spawn until nothing of it is left; returns then."""
-    with _life_of_a_shim(link_fd) as link:
+    with _life_of_a_shim(connection_fd) as connection:
         record = decode_record(record_json)
         record.shim = _own_identity()
         record.process = Identity(*process)
-        keeper = Keeper(record, record.process, Offspring(), pipe, socket.socket(fileno=listener_fd))
-        keeper.add_link(link)
+        keeper = Keeper(record, record.process, OwnedTree(), pipe, socket.socket(fileno=listener_fd))
+        keeper.add_connection(connection)
         keeper.run()
 
 
-def take_over(request: bytes, link_fd: int, listener_fd: int, pipe: int, pidfd: int) -> None:
+def take_over(request: bytes, connection_fd: int, listener_fd: int, pipe: int, pidfd: int) -> None:
     """Keep a run whose first shim died until nothing of it is left; returns then."""
-    with _life_of_a_shim(link_fd) as link:
+    with _life_of_a_shim(connection_fd) as connection:
         allow_many_descriptors()
         takeover = msgspec.json.decode(request, type=Takeover)
         record = takeover.record
         record.shim = _own_identity()
-        foster = Foster(
+        foster = AdoptedTree(
             takeover.process,
             pidfd if takeover.has_pidfd else None,
             known=record.members,
@@ -50,25 +50,25 @@ def take_over(request: bytes, link_fd: int, listener_fd: int, pipe: int, pidfd: 
         output = pipe if takeover.has_pipe else None
         keeper = Keeper(record, takeover.process, foster, output, socket.socket(fileno=listener_fd))
         keeper.resume()
-        keeper.add_link(link)
+        keeper.add_connection(connection)
         keeper.run()
 
 
 @contextlib.contextmanager
-def _life_of_a_shim(link_fd: int) -> Iterator[socket.socket]:
+def _life_of_a_shim(connection_fd: int) -> Iterator[socket.socket]:
     """Live apart from the service's terminal, streams and signals, and tell of a crash as the last thing."""
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     _let_go_of_standard_streams()
     keep_buffers()
-    link = socket.socket(fileno=link_fd)
+    connection = socket.socket(fileno=connection_fd)
     try:
-        yield link
+        yield connection
     except Exception:
         import traceback  # noqa: PLC0415  not worth its memory in every shim that never needs it
 
         with contextlib.suppress(OSError):
-            link.send(messages.encode(Crashed(traceback.format_exc())))
+            connection.send(messages.encode(Crashed(traceback.format_exc())))
         raise
 
 

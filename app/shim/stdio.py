@@ -14,7 +14,7 @@ READ_SIZE = 512 * 1024
 PIPE_SIZE = 1024 * 1024
 
 
-class Pump:
+class OutputPipe:
     """Move what the process prints; `open` until every writer has closed the pipe, or `close` was called."""
 
     def __init__(self, pipe: int | None, writer: LogWriter) -> None:

@@ -31,13 +31,13 @@ class Tree(Protocol):
         """Return every live member."""
 
     def watch(self, awaited: Iterable[Identity]) -> None:
-        """See to it that the end of each of these leads to a call of `Ending.stir`."""
+        """See to it that the end of each of these leads to a call of `StopSequence.stir`."""
 
     def kill_children(self) -> None:
         """Send SIGKILL to those that a look at the whole tree is too slow for, if they are this process's children."""
 
 
-class Ending:
+class StopSequence:
     """Walk one tree from the first signal to the last survivor, in steps that never block for long.
 
     `note` is told, before each batch of SIGTERM, of the tree and of all who will have had it by then. Times are

@@ -14,7 +14,7 @@ import msgspec
 
 from app.linux.descriptors import limit_of_commands
 from app.linux.posix_spawn import LIBRARY_SIGNALS, attributes, posix_spawn
-from app.protocol.startup import LINK_FD
+from app.protocol.startup import CONNECTION_FD
 
 ROOT = str(Path(__file__).resolve().parents[2])
 SITE_PACKAGES = str(Path(msgspec.__file__).resolve().parents[1])
@@ -40,17 +40,17 @@ def request_file(request: bytes) -> FileIO:
 
 
 def boot(entry: str, what_for: str, fds: Sequence[int]) -> tuple[int, socket.socket]:
-    """Start a shim at one of its entries; return its pid and our end of the connection that is its LINK_FD.
+    """Start a shim at one of its entries; return its pid and our end of the connection that is its CONNECTION_FD.
 
-    The first of `fds` becomes its 0, the others follow on LINK_FD: the listener, and the two ends of the output pipe or
-    what stands for them. `what_for` ends its command line. It begins in our session, of which no member of a tree is,
-    and leaves it when it has a run. Raises `OSError`.
+    The first of `fds` becomes its 0, the others follow on the numbers after it: the listener, and the two ends of the
+    output pipe or what stands for them. `what_for` ends its command line. It begins in our session, of which no member
+    of a tree is, and leaves it when it has a run. Raises `OSError`.
     """
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as on_failure:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         on_failure.callback(ours.close)
         stack.enter_context(theirs)
-        places = [0, *range(LINK_FD, LINK_FD + len(fds))]
+        places = [0, *range(CONNECTION_FD, CONNECTION_FD + len(fds))]
         sources = [_out_of_the_way(fd, places[-1], stack) for fd in (fds[0], theirs.fileno(), *fds[1:])]
         what = (BOOT.format(entry), *_PLACES, str(limit_of_commands()), what_for)
         pid = posix_spawn(
@@ -77,7 +77,7 @@ def _out_of_the_way(fd: int, last_place: int, stack: contextlib.ExitStack) -> in
     return duplicate
 
 
-def put_down(shim: int) -> None:
+def end_unused(shim: int) -> None:
     """End a shim that has no command, and reap it.
 
     Once somebody else has reaped it, its number may be a stranger's, who is left alone.

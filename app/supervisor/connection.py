@@ -22,7 +22,7 @@ ANSWER_MARGIN = 5.0
 logger = logging.getLogger(__name__)
 
 
-class LinkLostError(Exception):
+class ConnectionLostError(Exception):
     """Say that the shim is gone; `asked` tells whether it got the request before that, and did not answer."""
 
     def __init__(self, *, asked: bool) -> None:
@@ -30,7 +30,7 @@ class LinkLostError(Exception):
         self.asked = asked
 
 
-class ShimLink:
+class ShimConnection:
     """Follow one shim: its latest state, its answers, its end. Thread-safe, and in need of no thread of its own.
 
     Whoever waits for something reads the connection, one thread at a time, and the others wait for what that one hears.
@@ -45,7 +45,7 @@ class ShimLink:
         self._ids = itertools.count(1)
         self._reading = False
         self._lost = False
-        self._greeted = False
+        self._handshake_done = False
         self._on_pipe = on_pipe
 
     @property
@@ -61,23 +61,23 @@ class ShimLink:
     def kill(self, signal: Literal["SIGTERM", "SIGKILL"], timeout: float, cause: Cause) -> Killed:
         """Ask the shim to end the tree and wait for its answer, `timeout` plus about two seconds at the most.
 
-        Raises `LinkLostError` when the shim goes, or does not answer in time.
+        Raises `ConnectionLostError` when the shim goes, or does not answer in time.
         """
         request = Kill(next(self._ids), signal, timeout, cause)
         try:
             self._connection.send(messages.encode(request))
         except OSError as error:
-            raise LinkLostError(asked=False) from error
+            raise ConnectionLostError(asked=False) from error
         self._wait(lambda: request.id in self._answers, timeout + ANSWER_MARGIN)
         with self._changed:
             answer = self._answers.pop(request.id, None)
         if answer is None:
-            raise LinkLostError(asked=True)
+            raise ConnectionLostError(asked=True)
         return answer
 
-    def wait_greeting(self, timeout: float) -> bool:
+    def wait_for_handshake(self, timeout: float) -> bool:
         """Wait until the shim has told its state, which it does first of all; False after `timeout` seconds."""
-        return self._wait(lambda: self._greeted, timeout)
+        return self._wait(lambda: self._handshake_done, timeout)
 
     def follow(self, timeout: float | None) -> None:
         """Keep the state up to date until the connection ends, or for `timeout` seconds."""
@@ -147,7 +147,7 @@ class ShimLink:
         with self._changed:
             if isinstance(message, State):
                 self._state = message
-                self._greeted = True
+                self._handshake_done = True
             elif isinstance(message, Killed):
                 self._answers[message.id] = message
             self._changed.notify_all()

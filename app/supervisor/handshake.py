@@ -28,31 +28,31 @@ def connect(name: str, timeout: float) -> socket.socket | None:
     A queue full of strangers is waited for, `timeout` seconds at the most.
     """
     with contextlib.ExitStack() as on_failure:
-        link = on_failure.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        connection = on_failure.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         # connect(2) waits for room in the queue, in line with others, for as long as it might send
         # (unix_stream_connect(), net/unix/af_unix.c); a non-blocking one would fail at once, and again, in a flood.
         seconds, rest = divmod(timeout, 1)
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(seconds), int(rest * 1e6) or 1))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(seconds), int(rest * 1e6) or 1))
         try:
-            link.connect(f"\0{name}")
+            connection.connect(f"\0{name}")
         except OSError:
             return None
-        if not sockets.peer_is_ours(link):
+        if not sockets.peer_is_ours(connection):
             return None
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _NO_TIMEOUT)
-        wake(sockets.peer_pid(link))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _NO_TIMEOUT)
+        wake(sockets.peer_pid(connection))
         on_failure.pop_all()
-    return link
+    return connection
 
 
-def greets(link: socket.socket, timeout: float) -> bool:
+def await_handshake(connection: socket.socket, timeout: float) -> bool:
     """Have a shim write its record anew, as it does before it greets; False when it has gone.
 
     Raises `TimeoutError` when it stays silent.
     """
-    link.settimeout(timeout)
+    connection.settimeout(timeout)
     try:
-        packet, fds = sockets.receive(link)
+        packet, fds = sockets.receive(connection)
         for fd in fds:
             os.close(fd)
         return isinstance(messages.decode_from_shim(packet), State)
@@ -62,13 +62,13 @@ def greets(link: socket.socket, timeout: float) -> bool:
         return False
 
 
-def hail(name: str, timeout: float) -> bool:
+def request_handshake(name: str, timeout: float) -> bool:
     """Connect to a shim only to have it write its record anew; False when none of ours does in time."""
-    link = connect(name, timeout)
-    if link is None:
+    connection = connect(name, timeout)
+    if connection is None:
         return False
-    with link, contextlib.suppress(TimeoutError):
-        return greets(link, timeout)
+    with connection, contextlib.suppress(TimeoutError):
+        return await_handshake(connection, timeout)
     return False
 
 

@@ -115,7 +115,7 @@ def _members_of(record: RunRecord, *, watched: bool) -> list[Member]:
 
     The orphans that came to the service may as well be the current run's.
     """
-    if watched and record.shim is not None and not record.state.trouble.get("takeovers"):
+    if watched and record.shim is not None and not record.state.incidents.get("takeovers"):
         return descendants({record.shim.pid})
     return find_members(record.process, record.members, (), ()) if record.process is not None else []
 

@@ -17,7 +17,7 @@ from app.protocol import messages
 from app.protocol.messages import Failed, Kill, Started, Takeover
 from app.runs.record import RunRecord, encode_record, read_record, record_path
 from app.runs.shells import options_for
-from app.supervisor.boot import boot, put_down, request_file
+from app.supervisor.boot import boot, end_unused, request_file
 from app.supervisor.handshake import wake
 from app.supervisor.last_resort import EndTree
 from app.supervisor.orphans import reap_orphans
@@ -60,7 +60,7 @@ class Launched(NamedTuple):
 
     process: Identity
     shim: int
-    link: socket.socket
+    connection: socket.socket
     pipe: int
 
 
@@ -109,17 +109,17 @@ def launch(
         try:
             with request_file(b"\0".join(fields)) as request:
                 fds = [request.fileno(), listener.fileno(), read_end, write_end]
-                shim, link = (standby and standby.hand_over(fds)) or boot("main", record.run_id, fds)
+                shim, connection = (standby and standby.hand_over(fds)) or boot("main", record.run_id, fds)
         finally:
             os.close(write_end)
-        on_failure.callback(link.close)
-        answer = _first_answer(link, shim)
+        on_failure.callback(connection.close)
+        answer = _first_answer(connection, shim)
         if not isinstance(answer, Started):
-            put_down(shim)
+            end_unused(shim)
             _end_what_it_started(record, listener, end_tree)
             raise LaunchError(answer.step, answer.errno)
         on_failure.pop_all()
-    return Launched(Identity(answer.pid, answer.start_ticks), shim, link, read_end)
+    return Launched(Identity(answer.pid, answer.start_ticks), shim, connection, read_end)
 
 
 def _end_what_it_started(record: RunRecord, listener: socket.socket, end_tree: EndTree) -> None:
@@ -144,18 +144,18 @@ def launch_takeover(
         return boot("take_over", takeover.record.run_id, [request.fileno(), listener.fileno(), *fds])
 
 
-def _first_answer(link: socket.socket, shim: int) -> Started | Failed:
+def _first_answer(connection: socket.socket, shim: int) -> Started | Failed:
     """Wait for what a shim says first; its command may have stopped it before it could."""
     deadline = time.monotonic() + START_TIMEOUT
     while (left := deadline - time.monotonic()) > 0:
-        link.settimeout(min(left, WAKE_INTERVAL))
+        connection.settimeout(min(left, WAKE_INTERVAL))
         try:
-            answer = messages.decode_from_shim(sockets.receive(link)[0])
+            answer = messages.decode_from_shim(sockets.receive(connection)[0])
         except TimeoutError:
             wake(shim)
             continue
         except (OSError, msgspec.MsgspecError):
             break
-        link.settimeout(None)
+        connection.settimeout(None)
         return answer if isinstance(answer, Started | Failed) else Failed("spawn", 0)
     return Failed("spawn", 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from app.linux import sockets
 from app.runs.names import control_prefix
 from app.runs.record import read_record
-from app.supervisor.handshake import connect, greets
+from app.supervisor.handshake import await_handshake, connect
 
 logger = logging.getLogger(__name__)
 # A line of /proc/net/unix (unix_seq_show(), net/unix/af_unix.c) with a name of ours; 00010000, __SO_ACCEPTCON, means
@@ -41,17 +41,17 @@ def find_records(log_dir: Path, timeout: float) -> list[str]:
 def _answers(name: str, deadline: float, left: int) -> bool:
     """Tell whether a shim of ours is there and greets, in its share of the time that `left` names have."""
     timeout = max(0.001, (deadline - time.monotonic()) / left)
-    link = connect(name, timeout)
-    if link is None:
+    connection = connect(name, timeout)
+    if connection is None:
         return False
-    with link:
+    with connection:
         try:
-            return greets(link, timeout)
+            return await_handshake(connection, timeout)
         except TimeoutError:
             logger.warning(
                 "The shim %d, which listens on @%s, does not answer: its run may live, and is passed over. Should the "
                 "shim not go on by itself, end what is below it (pstree -p tells), then the shim.",
-                sockets.peer_pid(link),
+                sockets.peer_pid(connection),
                 name,
             )
             return False

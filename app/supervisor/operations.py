@@ -11,7 +11,7 @@ from app.reading.reader import LogManager
 from app.supervisor.refusals import busy
 
 
-class Turns:
+class Operations:
     """Let one operation through at a time, among the threads of this worker and among overlapping workers.
 
     Thread-safe; an operation that comes meanwhile is refused with `ConflictError`.

@@ -18,7 +18,7 @@ from app.supervisor.history import History, kept_records
 from app.supervisor.last_resort import EndTree
 from app.supervisor.lost import find_records
 from app.supervisor.naming import listed, name_all
-from app.supervisor.operations import Turns
+from app.supervisor.operations import Operations
 from app.supervisor.refusals import (
     already_ended,
     cancelled,
@@ -60,9 +60,9 @@ class ProcessManager:
         self._starter = Starter(self.logs, self._pointer, policy, end_tree)
         self._end_tree = end_tree
         self._run: Run | None = None
-        # The pointer's last known value: a run that another manager left there is only taken over by adopt().
+        # The pointer's last known value: a run that another manager left there is only taken over by take_over().
         self._seen = self._pointer.read()
-        self._turns = Turns(self.logs)
+        self._operations = Operations(self.logs)
         # Held while the current run is being exchanged for another: /kill waits for that, reads do not.
         self._exchange = threading.RLock()
 
@@ -71,16 +71,16 @@ class ProcessManager:
         self._starter.standby = Standby()
         self._starter.standby.prepare()
 
-    def adopt(self) -> None:
+    def take_over(self) -> None:
         """Take over the run that an earlier worker or service left behind, if there is one."""
         self._seen = None
         run = self._current()
         if run is None or not run.live:
-            self._adopt_lost()
+            self._take_over_lost()
         if self._run is None:
             self._recall_newest()
 
-    def _adopt_lost(self) -> None:
+    def _take_over_lost(self) -> None:
         """Take over a run that lives although neither pointer nor record told so: the newest, if there are several."""
         with self._exchange:
             for path in find_records(self.logs.log_dir, SEARCH_TIMEOUT):
@@ -125,7 +125,7 @@ class ProcessManager:
         something lives and is not to be replaced, `InternalError`.
         """
         order = self._starter.check(command, cwd, env or {}, log_file)
-        with self._turns.operation("start"):
+        with self._operations.operation("start"):
             run = self._current()
             if run is not None and run.live:
                 if replace:
@@ -149,7 +149,7 @@ class ProcessManager:
         """
         if signal_type not in ("SIGTERM", "SIGKILL"):
             raise BadRequestError(f"{signal_type} is not a way to end a process here: use SIGTERM or SIGKILL.")
-        with self._turns.kill():
+        with self._operations.kill():
             with self._exchange:
                 run = self._expected()
             answer = run.kill(cast(Literal["SIGTERM", "SIGKILL"], signal_type), timeout, "kill") if run.live else None
@@ -171,7 +171,7 @@ class ProcessManager:
 
         Raises `NotFoundError`, `ConflictError` when a `/kill` overtook it, and what `start` raises.
         """
-        with self._turns.operation("restart"):
+        with self._operations.operation("restart"):
             run = self._expected()
             record = run.record
             with said_before("Nothing was ended and nothing restarted. "):

@@ -13,39 +13,39 @@ from app.log.clock import RunClock
 from app.protocol.messages import Kill, Killed
 from app.runs.members import find_members
 from app.runs.record import OVERTAKING, Cause, RunRecord, State, load_record, read_record, record_path
-from app.supervisor.connection import LinkLostError
+from app.supervisor.connection import ConnectionLostError
 from app.supervisor.last_resort import EndTree
 from app.supervisor.launch import Launched
 from app.supervisor.orphans import subreapers
-from app.supervisor.run_connection import RECOVERY_TIMEOUT, RETRY_INTERVAL, Custody, NoShimError
+from app.supervisor.run_connection import RECOVERY_TIMEOUT, RETRY_INTERVAL, NoShimError, RunConnection
 
 
 class Run:
     """Answer for one run, whatever becomes of its shim. Thread-safe; reads are answered from memory."""
 
-    def __init__(self, custody: Custody) -> None:
-        self._custody = custody
+    def __init__(self, custody: RunConnection) -> None:
+        self._connection = custody
 
     @classmethod
     def begin(cls, record: RunRecord, launched: Launched, end_tree: EndTree) -> "Run":
         """Answer for what was just launched."""
-        return cls(Custody.begin(record, launched, end_tree))
+        return cls(RunConnection.begin(record, launched, end_tree))
 
     @classmethod
     def load(cls, path: str, end_tree: EndTree) -> "Run | None":
         """Take up the run with this record; None when there is no record or it can't be read."""
         record = load_record(path)
-        return cls(Custody.take_up(record, end_tree)) if record is not None else None
+        return cls(RunConnection.take_up(record, end_tree)) if record is not None else None
 
     @property
     def record(self) -> RunRecord:
         """Return the run's record, as last read."""
-        return self._custody.record
+        return self._connection.record
 
     @property
     def state(self) -> State:
         """Return what is known of the run now."""
-        return self._custody.state
+        return self._connection.state
 
     @property
     def live(self) -> bool:
@@ -62,12 +62,12 @@ class Run:
         state = self.state
         if state.stopped_at is None or state.ended:
             return []
-        if state.trouble.get("takeovers"):
-            return sorted(self._fostered())
-        shim = self._custody.shim
+        if state.incidents.get("takeovers"):
+            return sorted(self._adopted())
+        shim = self._connection.shim
         return sorted(member.pid for member in descendants({shim} if shim is not None else set()))
 
-    def _fostered(self) -> set[int]:
+    def _adopted(self) -> set[int]:
         """Return the live members of a tree whose shim is nobody's parent, as that shim itself sees them."""
         record = read_record(record_path(self.record.log_file)) or self.record
         if record.process is None or record.shim is None:
@@ -81,21 +81,21 @@ class Run:
         asked = False
         while time.monotonic() < deadline:
             try:
-                link = self._custody.usable_link()
+                connection = self._connection.usable_connection()
             except NoShimError:
                 ended = self._end_without_shim(Kill(0, signal, timeout, cause))
                 if ended is not None:
                     return ended
                 continue
-            if link is None:
-                return self._killed_by_the_dead(cause) if asked else None
-            self._custody.wake_shim()
+            if connection is None:
+                return self._answer_for_dead_shim(cause) if asked else None
+            self._connection.wake_shim()
             try:
-                answer = link.kill(signal, timeout, cause)
-            except LinkLostError as lost:
+                answer = connection.kill(signal, timeout, cause)
+            except ConnectionLostError as lost:
                 asked = asked or lost.asked
             else:
-                return answer if answer.found or not asked else self._killed_by_the_dead(cause)
+                return answer if answer.found or not asked else self._answer_for_dead_shim(cause)
         raise InternalError(
             "The process could not be ended: its shim does not answer. Call again; the service's log says more."
         )
@@ -103,12 +103,12 @@ class Run:
     def _end_without_shim(self, request: Kill) -> Killed | None:
         """End the tree where the machine gives no shim; None, a moment later, when it does not give enough for that."""
         with contextlib.suppress(OSError):
-            if (killed := self._custody.end_without_shim(request)) is not None:
+            if (killed := self._connection.end_without_shim(request)) is not None:
                 return killed
         time.sleep(RETRY_INTERVAL)  # no event tells that the machine has something to give again
         return None
 
-    def _killed_by_the_dead(self, cause: Cause) -> Killed:
+    def _answer_for_dead_shim(self, cause: Cause) -> Killed:
         """Answer for a shim that was asked to end the tree, and died before it could say that this was done."""
         overtaken = self.state.killed_by in OVERTAKING and cause not in OVERTAKING
         return Killed(0, found=True, escalated=self.state.escalated, overtaken=overtaken)
@@ -121,18 +121,18 @@ class Run:
         deadline = time.monotonic() + timeout
         with contextlib.suppress(NoShimError, InternalError):  # no shim tells of the end: it has not come as yet
             while self.live and (left := deadline - time.monotonic()) > 0:
-                link = self._custody.usable_link()
-                if link is not None:
-                    link.wait_for_end(left)
+                connection = self._connection.usable_connection()
+                if connection is not None:
+                    connection.wait_for_end(left)
         return not self.live
 
     def restore_record(self) -> bool:
         """Have the record written again where somebody removed it; False when that does not work now."""
-        return self._custody.restore_record()
+        return self._connection.restore_record()
 
     def wait_for_shim(self, timeout: float) -> None:
         """Wait until the shim has gone too, which it does by itself when the run has ended."""
-        self._custody.reread()
+        self._connection.reread()
         pidfd = open_pidfd(self.record.shim) if self.record.shim else None
         if pidfd is None:
             return
@@ -145,4 +145,4 @@ class Run:
 
     def close(self) -> None:
         """Let go of the run: the shim goes on alone."""
-        self._custody.close()
+        self._connection.close()

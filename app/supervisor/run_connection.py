@@ -14,8 +14,8 @@ from app.linux.pidfd import open_pidfd
 from app.linux.proc import boot_id, read_member
 from app.protocol.messages import Kill, Killed, Takeover
 from app.runs.record import RecordFile, RunRecord, State, load_record, record_path
-from app.supervisor.connection import ShimLink
-from app.supervisor.handshake import connect, hail, wake
+from app.supervisor.connection import ShimConnection
+from app.supervisor.handshake import connect, request_handshake, wake
 from app.supervisor.last_resort import EndTree
 from app.supervisor.launch import Launched, LaunchError, launch_takeover
 from app.supervisor.orphans import reap_orphans, subreapers
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 # Beyond /kill's own bounds: how long the supervisor waits for a dead shim's successor before it gives up.
 RECOVERY_TIMEOUT = 10.0
 # A shim writes its record within milliseconds; one that does not is asked again by the next call.
-HAIL_TIMEOUT = 1.0
+HANDSHAKE_TIMEOUT = 1.0
 # An overlapping worker needs about this long to make a successor listen.
 RETRY_INTERVAL = 0.02
 # How often a machine that gives no process or descriptor is asked again in the background.
@@ -33,9 +33,9 @@ SCARCE_INTERVAL = 0.25
 # How long to stand in line with strangers before the next look at whether the shim is still there.
 CONNECT_TIMEOUT = 1.0
 # At the most one new shim for a run in this time.
-SUCCESSION_INTERVAL = 1.0
+REPLACEMENT_INTERVAL = 1.0
 # A fostered tree's dead are no shim's children: they wait for us at most this long. So does what is missing of a run.
-TEND_INTERVAL = 1.0
+CARE_INTERVAL = 1.0
 # What a shim that has hung up may take to end.
 REAP_TIMEOUT = 1.0
 
@@ -44,7 +44,7 @@ class NoShimError(Exception):
     """Say that the machine gives no shim now, in its own words."""
 
 
-class Custody:
+class RunConnection:
     """See to it that a run has a shim until it has ended. Thread-safe.
 
     When the connection to the shim ends before the run does, a thread of the run's own connects again, starts a
@@ -60,17 +60,17 @@ class Custody:
         self.record = record
         self.shim = record.shim.pid if record.shim else None
         self._final: State | None = None
-        self._link: ShimLink | None = None
+        self._connection: ShimConnection | None = None
         self._pipe: int | None = None
         self._closed = False
-        self._succeeded_at = -SUCCESSION_INTERVAL
+        self._replaced_at = -REPLACEMENT_INTERVAL
         self._recovering = threading.RLock()
         self._watcher: threading.Thread | None = None
-        self._fostered = False
+        self._adopted = False
         self._pidfd = open_pidfd(record.process) if record.process else None
 
     @classmethod
-    def begin(cls, record: RunRecord, launched: Launched, end_tree: EndTree) -> "Custody":
+    def begin(cls, record: RunRecord, launched: Launched, end_tree: EndTree) -> "RunConnection":
         """Care for what was just launched."""
         record.process = launched.process
         shim = read_member(launched.shim)
@@ -78,12 +78,12 @@ class Custody:
         custody = cls(record, end_tree)
         custody.shim = launched.shim
         custody._pipe = launched.pipe
-        custody._follow(launched.link)
+        custody._follow(launched.connection)
         custody._ensure_watcher()
         return custody
 
     @classmethod
-    def take_up(cls, record: RunRecord, end_tree: EndTree) -> "Custody":
+    def take_up(cls, record: RunRecord, end_tree: EndTree) -> "RunConnection":
         """Care for a run that somebody else started."""
         custody = cls(record, end_tree)
         if record.state.ended:
@@ -103,16 +103,16 @@ class Custody:
             self._do_without_watcher()
         if self._final is not None:
             return self._final
-        return self._link.state if self._link is not None else self.record.state
+        return self._connection.state if self._connection is not None else self.record.state
 
-    def usable_link(self) -> ShimLink | None:
+    def usable_connection(self) -> ShimConnection | None:
         """Return a connection to a live shim, made anew where needed; None when the run has ended.
 
         Raises `NoShimError` when the machine gives no shim now, `InternalError` when none answers for a while.
         """
         if self._shimless:
             self._recover()
-        return None if self._final is not None else self._link
+        return None if self._final is not None else self._connection
 
     def end_without_shim(self, request: Kill) -> Killed | None:
         """End the tree in this thread, where no shim can be had; None when another thread or worker is at it.
@@ -133,7 +133,7 @@ class Custody:
                 takeover = self._takeover()
                 if takeover is None:
                     return None
-                self._fostered = True
+                self._adopted = True
             logger.warning("Run %s: no shim can be had, so the service ends its tree itself.", self.record.run_id)
             state, killed = self._end_tree(takeover, listener, pipe, pidfd, request)
         with self._recovering:
@@ -161,13 +161,13 @@ class Custody:
 
     def restore_record(self) -> bool:
         """Have the shim write its record again, as nobody else may while it lives; False when it can't now."""
-        return hail(self.record.control, HAIL_TIMEOUT)
+        return request_handshake(self.record.control, HANDSHAKE_TIMEOUT)
 
     def close(self) -> None:
         """Let go of the run: the shim goes on alone."""
         self._closed = True
-        if self._link is not None:
-            self._link.close()
+        if self._connection is not None:
+            self._connection.close()
         if self._watcher is not None and self._watcher is not threading.current_thread():
             self._watcher.join()
         self._settle_if_told()
@@ -176,7 +176,7 @@ class Custody:
     @property
     def _shimless(self) -> bool:
         """Tell whether the run goes on and no shim is known to keep it."""
-        return self._final is None and not self._closed and (self._link is None or self._link.lost)
+        return self._final is None and not self._closed and (self._connection is None or self._connection.lost)
 
     def _ensure_watcher(self) -> None:
         """Have a thread watch over the run; without one to be had, whoever asks about the run looks after it."""
@@ -192,17 +192,21 @@ class Custody:
     def _watch(self) -> None:
         """Follow the run's shim, and its successors, until the run has ended."""
         while self._final is None and not self._closed:
-            if self._link is not None and not self._link.lost:
-                self._link.follow(TEND_INTERVAL if self._needs_tending else None)
-                self._tend()
+            if self._connection is not None and not self._connection.lost:
+                self._connection.follow(CARE_INTERVAL if self._needs_care else None)
+                self._care()
             elif not self._settle_if_told():
                 self._go_on_without_shim()
 
     def _settle_if_told(self) -> bool:
         """Keep the outcome that a shim has told before it went; False when it did not tell any."""
-        if self._final is not None or self._link is None or not (self._link.lost and self._link.state.ended):
+        if (
+            self._final is not None
+            or self._connection is None
+            or not (self._connection.lost and self._connection.state.ended)
+        ):
             return False
-        self._settle(self._link.state)
+        self._settle(self._connection.state)
         self._reap_shim()
         return True
 
@@ -222,31 +226,35 @@ class Custody:
     def _do_without_watcher(self) -> None:
         """Do at a call what no thread does in the background, as far as that takes no waiting."""
         self._ensure_watcher()
-        link = self._link
-        if self._watcher is not None or link is None:
+        connection = self._connection
+        if self._watcher is not None or connection is None:
             return
-        link.catch_up()
-        if not self._settle_if_told() and link.lost and time.monotonic() - self._succeeded_at > SUCCESSION_INTERVAL:
+        connection.catch_up()
+        if (
+            not self._settle_if_told()
+            and connection.lost
+            and time.monotonic() - self._replaced_at > REPLACEMENT_INTERVAL
+        ):
             with contextlib.suppress(NoShimError, OSError, LaunchError), self._recovering:
-                self._connect_or_succeed()
+                self._connect_or_replace()
 
     @property
-    def _needs_tending(self) -> bool:
-        return self._fostered or self._lacks_pipe
+    def _needs_care(self) -> bool:
+        return self._adopted or self._lacks_pipe
 
     @property
     def _lacks_pipe(self) -> bool:
         """Tell whether the greeting came without the pipe: for want of a descriptor it is dropped (recvmsg(2))."""
         return self._pipe is None and self._final is None and self.state.output_open
 
-    def _tend(self) -> None:
+    def _care(self) -> None:
         """Ask for a pipe that did not come, and reap what ends of a tree that has come to this process."""
-        if self._lacks_pipe and (link := connect(self.record.control, HAIL_TIMEOUT)) is not None:
-            with link, contextlib.suppress(OSError):
-                link.settimeout(HAIL_TIMEOUT)
-                for fd in sockets.receive(link)[1]:
+        if self._lacks_pipe and (connection := connect(self.record.control, HANDSHAKE_TIMEOUT)) is not None:
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(HANDSHAKE_TIMEOUT)
+                for fd in sockets.receive(connection)[1]:
                     self._keep_pipe(fd)
-        if self._fostered and self._final is None:
+        if self._adopted and self._final is None:
             # The shim still has to read the process's own end.
             process = self.record.process if self.state.stopped_at is None else None
             reap_orphans(spare=process.pid if process is not None else None)
@@ -273,20 +281,20 @@ class Custody:
     def _try_to_recover(self) -> str | None:
         """Do what `_recover` says once; return what is in the way of it, if anything is. Raises `NoShimError`."""
         try:
-            connected = self._connect_or_succeed()
+            connected = self._connect_or_replace()
         except LaunchError as error:
             return str(error)
         except OSError as error:
             raise NoShimError(f"No other shim can be had for its dead one: {error.strerror}.") from error
         if connected:
-            self._await_greeting()
+            self._await_handshake()
         elif self._final is None:
             return "another worker is at it and does not come to an end"
         return None
 
-    def _connect_or_succeed(self) -> bool:
+    def _connect_or_replace(self) -> bool:
         """Follow the run's shim or a new one; False when neither can be had now. Raises `OSError` and `LaunchError`."""
-        connection = connect(self.record.control, CONNECT_TIMEOUT) or self._succeed()
+        connection = connect(self.record.control, CONNECT_TIMEOUT) or self._replace_shim()
         if connection is None:
             return False
         self._follow(connection)
@@ -294,12 +302,12 @@ class Custody:
 
     def _follow(self, connection: socket.socket) -> None:
         """Learn of the run's changes from this connection."""
-        state = self._link.state if self._link is not None else self.record.state
-        self._link = ShimLink(connection, state, self._keep_pipe)
+        state = self._connection.state if self._connection is not None else self.record.state
+        self._connection = ShimConnection(connection, state, self._keep_pipe)
 
-    def _await_greeting(self) -> None:
+    def _await_handshake(self) -> None:
         """Wait until the shim has told how things are; whatever it started before is in the record by then."""
-        if self._link is not None and self._link.wait_greeting(RECOVERY_TIMEOUT):
+        if self._connection is not None and self._connection.wait_for_handshake(RECOVERY_TIMEOUT):
             self.reread()
 
     def _keep_pipe(self, fd: int) -> None:
@@ -308,7 +316,7 @@ class Custody:
         else:
             os.close(fd)
 
-    def _succeed(self) -> socket.socket | None:
+    def _replace_shim(self) -> socket.socket | None:
         """Start a new shim for the run; None when there is nothing left to keep, or when somebody else is doing it.
 
         Raises `OSError` and `LaunchError`.
@@ -320,7 +328,7 @@ class Custody:
             self._reap_shim()
             self.reread()
             takeover = self._takeover()
-            return None if takeover is None else self._start_successor(takeover, listener)
+            return None if takeover is None else self._start_replacement(takeover, listener)
 
     def _claim_name(self) -> socket.socket | None:
         """Take the name of the run's control socket, which is free when its shim is dead; None when it is not."""
@@ -337,7 +345,7 @@ class Custody:
         if self.record.state.ended:
             self._settle(self.record.state)
         elif process is None or self.record.boot_id != boot_id():
-            self._bury()
+            self._record_unseen_end()
         else:
             return Takeover(
                 record=self.record,
@@ -349,15 +357,15 @@ class Custody:
             )
         return None
 
-    def _start_successor(self, takeover: Takeover, listener: socket.socket) -> socket.socket:
+    def _start_replacement(self, takeover: Takeover, listener: socket.socket) -> socket.socket:
         # The first at once; one that dies at once, too, must not be replaced hundreds of times a second.
-        time.sleep(max(0.0, self._succeeded_at + SUCCESSION_INTERVAL - time.monotonic()))
+        time.sleep(max(0.0, self._replaced_at + REPLACEMENT_INTERVAL - time.monotonic()))
         self.shim, connection = launch_takeover(takeover, listener, self._pipe, self._pidfd)
-        self._succeeded_at = time.monotonic()
-        self._fostered = True
+        self._replaced_at = time.monotonic()
+        self._adopted = True
         return connection
 
-    def _bury(self) -> None:
+    def _record_unseen_end(self) -> None:
         """Write down that a run ended while nobody watched: nothing about its end is invented."""
         self.record.state = ended_unseen(self.record)
         self._write_record()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.linux.proc import command_line, snapshot
-from app.supervisor.boot import boot, put_down
+from app.supervisor.boot import boot, end_unused
 from app.supervisor.handshake import wake
 
 # The first second of a command is its own: a successor's imports would compete with it for the processors.
@@ -64,18 +64,18 @@ class Standby:
         with self._changing:
             if self._shim is None:
                 return None
-            shim, link = self._shim
+            shim, connection = self._shim
             try:
-                ready = bool(link.recv(1, socket.MSG_DONTWAIT))
+                ready = bool(connection.recv(1, socket.MSG_DONTWAIT))
             except BlockingIOError:  # it is still importing
                 return None
             except OSError:  # it has gone
                 ready = False
             self._shim = None
-        if ready and _is_awake(link) and _send(link, fds):
-            return shim, link
-        put_down(shim)
-        link.close()
+        if ready and _is_awake(connection) and _send(connection, fds):
+            return shim, connection
+        end_unused(shim)
+        connection.close()
         return None
 
     def close(self) -> None:
@@ -87,10 +87,10 @@ class Standby:
                 self._renewal.cancel()
         if shim is not None:
             shim[1].close()
-            put_down(shim[0])
+            end_unused(shim[0])
 
 
-def await_abandoned(timeout: float) -> None:
+def await_unused(timeout: float) -> None:
     """Wait until those have gone that stood by for dead workers of this process, whose children they are now.
 
     Nothing tells when, so they are looked for. One that was stopped would outlive the service.
@@ -107,18 +107,18 @@ def await_abandoned(timeout: float) -> None:
         time.sleep(0.005)  # no event tells of an orphan that comes here, nor would a wait tell whose it was
 
 
-def _is_awake(link: socket.socket) -> bool:
+def _is_awake(connection: socket.socket) -> bool:
     """Ask a shim; one that has gone or stays silent is not."""
-    link.settimeout(WAKING_TIMEOUT)
+    connection.settimeout(WAKING_TIMEOUT)
     with contextlib.suppress(OSError):
-        link.send(b"\0")
-        return bool(link.recv(1))
+        connection.send(b"\0")
+        return bool(connection.recv(1))
     return False
 
 
-def _send(link: socket.socket, fds: Sequence[int]) -> bool:
+def _send(connection: socket.socket, fds: Sequence[int]) -> bool:
     """Hand the descriptors over; False when the shim has gone."""
     with contextlib.suppress(OSError):
-        socket.send_fds(link, [b"\0"], list(fds))
+        socket.send_fds(connection, [b"\0"], list(fds))
         return True
     return False

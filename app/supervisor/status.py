@@ -18,7 +18,7 @@ _CAUSES = {
     "replace": "Ended by a /start with replace.",
     "shutdown": "Ended because the service stopped.",
 }
-_TROUBLE = {
+_INCIDENTS = {
     "dropped_lines": "lines not written to the log (gaps in seq show where): {}",
     "failed_writes": "writes to the log that failed: {}",
     "failed_records": "writes of the run record that failed: {}",
@@ -56,9 +56,9 @@ def reason_of(state: State) -> str | None:
         parts.append("It was told to end and is still alive.")
     if state.unknown:
         parts.append(state.unknown)
-    told = [_TROUBLE[kind].format(count) for kind, count in state.trouble.items() if kind in _TROUBLE]
+    told = [_INCIDENTS[kind].format(count) for kind, count in state.incidents.items() if kind in _INCIDENTS]
     if told:
-        parts.append(f"Trouble: {'; '.join(told)}.")
+        parts.append(f"Incidents: {'; '.join(told)}.")
     return " ".join(parts) or None
 
 

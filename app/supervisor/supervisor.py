@@ -78,7 +78,7 @@ class Supervisor:
         manager = self._new_manager(settings)
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(manager.close)
-            manager.adopt()
+            manager.take_over()
             on_failure.pop_all()
         if in_a_worker:
             manager.keep_standby()
@@ -108,7 +108,7 @@ class Supervisor:
                 self._shut_down(manager)
                 return
             with contextlib.closing(self._new_manager(self.settings)) as heir:
-                heir.adopt()
+                heir.take_over()
                 self._shut_down(heir)
         except InternalError as error:
             logger.error("The tree could not be ended: %s", error)  # noqa: TRY400  its sentence says it all

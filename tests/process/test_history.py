@@ -34,7 +34,7 @@ ANOTHER_BOOT = "00000000-0000-4000-8000-000000000000"
 def manager_of(log_dir: Path) -> Iterator[ProcessManager]:
     """Answer for a directory as its next service does; what lives there in the end is ended."""
     manager = manage(log_dir)
-    manager.adopt()
+    manager.take_over()
     yield manager
     manager.shut_down(0.0)
     manager.close()

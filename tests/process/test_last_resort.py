@@ -16,7 +16,7 @@ import pytest
 
 from app.runs.record import read_record, record_path
 from app.supervisor.process import ProcessManager
-from app.supervisor.run_connection import Custody
+from app.supervisor.run_connection import RunConnection
 from tests.faults.actors import send
 from tests.process.conftest import alive, content, ended, printed
 from tests.support import descendants, wait_until
@@ -61,7 +61,7 @@ def no_shim(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no thread be had for watching a run."""
-    monkeypatch.setattr(Custody, "_ensure_watcher", lambda _self: None)
+    monkeypatch.setattr(RunConnection, "_ensure_watcher", lambda _self: None)
 
 
 @pytest.mark.usefixtures("no_shim")

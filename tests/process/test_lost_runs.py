@@ -19,7 +19,7 @@ from app.linux.proc import boot_id
 from app.runs.names import new_control_name
 from app.runs.record import RecordFile, State
 from app.service import manage
-from app.shim.listener import Switchboard
+from app.shim.listener import Listener
 from app.supervisor.lost import find_records
 from tests.faults.actors import send
 from tests.process.conftest import alive
@@ -32,7 +32,7 @@ def deaf_shim(log_dir: Path) -> Iterator[None]:
     """Be the shim of the newest run in this directory, one that greets and does nothing else."""
     name, over = new_control_name(log_dir), threading.Event()
     record = make_record(started_ns=2**62, boot_id=boot_id(), control=name, log_file=str(log_dir / "deaf.log"))
-    board = Switchboard(sockets.listen(name), lambda _link, _request: None, lambda: (State(), None))
+    board = Listener(sockets.listen(name), lambda _link, _request: None, lambda: (State(), None))
     RecordFile(str(log_dir / "deaf.json")).write(record)
 
     def serve() -> None:
@@ -62,7 +62,7 @@ def test_the_newest_of_several_is_the_current_run(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     older, newer = (start_and_forget(logs, str(logs / name)) for name in ("older.log", "newer.log"))
     manager = manage(tmp_path / "logs")
-    manager.adopt()
+    manager.take_over()
     assert manager.get_status()["process_pid"] == newer
     manager.shut_down(0.0)
     manager.close()
@@ -74,7 +74,7 @@ def test_the_pointer_is_made_again(tmp_path: Path) -> None:
     """Once a run was found its pointer names it again: a further manager needs no search."""
     pid = start_and_forget(tmp_path / "logs")
     first, second = manage(tmp_path / "logs"), manage(tmp_path / "logs")
-    first.adopt()
+    first.take_over()
     first.close()
     assert second.get_status()["process_pid"] == pid
     second.shut_down(0.0)
@@ -85,7 +85,7 @@ def test_a_run_that_keeps_its_record_elsewhere_is_left_alone(tmp_path: Path) -> 
     """A shim whose record does not appear in this directory belongs to another, of the same path for that shim."""
     pid = start_and_forget(tmp_path / "logs", str(tmp_path / "elsewhere" / "run.log"))
     manager = manage(tmp_path / "logs")
-    manager.adopt()
+    manager.take_over()
     with pytest.raises(NotFoundError):
         manager.get_status()
     manager.shut_down(0.0)
@@ -93,7 +93,7 @@ def test_a_run_that_keeps_its_record_elsewhere_is_left_alone(tmp_path: Path) -> 
     assert alive(pid)
     owner = manage(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "current").symlink_to("run.json")
-    owner.adopt()
+    owner.take_over()
     owner.shut_down(0.0)
     owner.close()
 
@@ -135,7 +135,7 @@ def test_a_directory_may_be_spelt_otherwise(tmp_path: Path, spelling: str) -> No
     (tmp_path / "logs").mkdir()
     (tmp_path / "link").symlink_to("logs")
     manager = manage(tmp_path / spelling)
-    manager.adopt()
+    manager.take_over()
     assert manager.get_status()["process_pid"] == pid
     manager.shut_down(0.0)
     manager.close()
@@ -148,7 +148,7 @@ def test_a_stopped_shim_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture
     send(signal.SIGSTOP, shim)
     manager = manage(tmp_path / "logs")
     began = time.monotonic()
-    manager.adopt()
+    manager.take_over()
     assert time.monotonic() - began < 2
     assert manager.get_status()["process_pid"] == pid
     assert f"The shim {shim} had been stopped" in caplog.text
@@ -163,7 +163,7 @@ def test_a_silent_shim_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture
         assert len(find_records(tmp_path / "logs", 3.0)) == 1
     assert f"The shim {os.getpid()}, which listens on @llm-shell-" in caplog.text
     manager = manage(tmp_path / "logs")
-    manager.adopt()
+    manager.take_over()
     assert manager.get_status()["process_pid"] == pid
     manager.shut_down(0.0)
     manager.close()
@@ -178,7 +178,7 @@ def test_a_name_with_a_newline_hides_no_run(tmp_path: Path, forged: str, number:
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.bind("\0x" + forged.format(prefix + number))
         manager = manage(tmp_path / "logs")
-        manager.adopt()
+        manager.take_over()
         assert manager.get_status()["process_pid"] == pid
         manager.shut_down(0.0)
         manager.close()

@@ -134,7 +134,7 @@ def test_restart_keeps_the_shell(with_shell: Managers) -> None:
     first = with_shell(DASH)
     assert result(first, "echo ${BASH_VERSION:-none}") == (0, "none")
     second = with_shell(BASH)
-    second.adopt()
+    second.take_over()
     again = second.restart()
     ended(second)
     assert content(second) == "none"

@@ -62,7 +62,7 @@ def test_a_stopped_shim_holds_no_successor_up(pm: ProcessManager, tmp_path: Path
     send(signal.SIGSTOP, parent(pid))
     heir = manage(tmp_path / "logs")
     began = time.monotonic()
-    heir.adopt()
+    heir.take_over()
     assert time.monotonic() - began < 2
     assert heir.get_status()["process_pid"] == pid
     heir.close()

@@ -23,9 +23,9 @@ def test_one_that_goes_on_too_late_begins_nothing(
     def put_down_late(shim: int) -> None:
         os.kill(shim, signal.SIGCONT)
         time.sleep(milliseconds / 1000)  # what it has of life yet, in which it could do harm
-        boot.put_down(shim)
+        boot.end_unused(shim)
 
-    monkeypatch.setattr(standby, "put_down", put_down_late)
+    monkeypatch.setattr(standby, "end_unused", put_down_late)
     pm.keep_standby()
     (ready,) = wait_until(lambda: stand_by([os.getpid()]))
     wait_until(lambda: Path(f"/proc/{ready}/comm").read_text() == "llm-shell-shim\n")

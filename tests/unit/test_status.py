@@ -43,8 +43,8 @@ def test_signal_name(code: int | None, name: str | None) -> None:
         (State(killed_by="kill"), "It was told to end and is still alive."),
         (State(stopped_at="then", unknown="Nobody knows."), "Nobody knows."),
         (
-            State(trouble={"dropped_lines": 3}),
-            "Trouble: lines not written to the log (gaps in seq show where): 3.",
+            State(incidents={"dropped_lines": 3}),
+            "Incidents: lines not written to the log (gaps in seq show where): 3.",
         ),
     ],
 )

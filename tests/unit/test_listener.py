@@ -7,20 +7,20 @@ from app.linux import sockets
 from app.protocol import messages
 from app.protocol.messages import Kill
 from app.runs.record import State
-from app.shim.listener import Switchboard
-from app.supervisor.handshake import connect, greets
+from app.shim.listener import Listener
+from app.supervisor.handshake import await_handshake, connect
 
 
 def test_two_that_go_at_once_are_dropped_once_each() -> None:
     """A supervisor that hangs up while another's request is served does no harm to the shim."""
     listener = sockets.listen("llm-shell-test-of-the-switchboard")
-    board: Switchboard
+    board: Listener
 
     def on_kill(link: socket.socket, request: Kill) -> None:
         del link, request
         board.tell_all(State())
 
-    board = Switchboard(listener, on_kill, lambda: (State(), None))
+    board = Listener(listener, on_kill, lambda: (State(), None))
     ends = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
     for _ours, theirs in ends:
         board.add(theirs)
@@ -37,13 +37,13 @@ def test_two_that_go_at_once_are_dropped_once_each() -> None:
 def test_all_that_wait_are_greeted_at_once() -> None:
     """One event is enough for everybody in the queue: a supervisor need not wait for as many as came before it."""
     listener = sockets.listen("llm-shell-test-of-a-queue")
-    board = Switchboard(listener, lambda _link, _request: None, lambda: (State(), None))
+    board = Listener(listener, lambda _connection, _request: None, lambda: (State(), None))
     links = [connect("llm-shell-test-of-a-queue", 1.0) for _ in range(50)]
     board.serve()
     for link in links:
         assert link is not None
         with link:
-            assert greets(link, 1.0)
+            assert await_handshake(link, 1.0)
     board.close()
 
 
