@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "test-packages"
-NEEDED = ("nginx", "ip", "openssl", "curl")
+NEEDED = ("nginx", "ip", "openssl", "curl", "git")
 
 
 def run(folder: Path, programs: tuple[str, ...], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,7 +27,7 @@ def test_nothing_is_missing(tmp_path: Path) -> None:
 
 def test_nothing_can_be_installed(tmp_path: Path) -> None:
     """Where there is no apt, one line names what is missing, and the tests go on without it."""
-    done = run(tmp_path, ("nginx", "ip", "openssl"))
+    done = run(tmp_path, ("nginx", "ip", "openssl", "git"))
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.endswith("apt install curl")
