@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.faults.actors import Request, assert_whole, runs, send, shim_of, start_counter, worker_of
 from tests.faults.test_shim_killed import TAKEN_OVER
-from tests.faults.upgrade import Upgrade, old_build, upgrade
+from tests.faults.upgrade import Upgrade, old_build, upgrade, wait_for_takeover
 from tests.service.harness import PROGRAMS, Service
 from tests.support import wait_until
 
@@ -54,12 +54,6 @@ def wait_for_more_output(service: Service) -> None:
     """Wait until the log has twenty lines more than now."""
     seen = service.get("/logs?lines=1").body["total_lines"]
     wait_until(lambda: service.get("/logs?lines=1").body["total_lines"] > seen + 20)
-
-
-def wait_for_takeover(service: Service, times: int) -> dict[str, Any]:
-    """Wait until the status object tells that so many shims were replaced; return it."""
-    words = TAKEN_OVER.format(times)
-    return wait_until(lambda: now if words in ((now := service.status())["reason"] or "") else {})
 
 
 def test_it_is_the_same_run_and_its_output_has_no_hole(upgrade: Upgrade) -> None:

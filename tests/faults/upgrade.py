@@ -11,16 +11,20 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.faults.actors import Request, send, worker_of
+from tests.faults.test_shim_killed import TAKEN_OVER
 from tests.service.conftest import Services
 from tests.service.harness import ROOT, Service, parent
 from tests.support import command_line, require, wait_until
 
 # The last commit whose shims speak the first protocol and whose records are flat: what version 1 left running.
 OLD_COMMIT = "d4e0af3160dab1e9a204b69a4065b26dfb8f10ee"
+# Bytes of its logs: enough for what all but one of the tests print.
+CAP = 1024 * 1024
 # As gunicorn ends a moment sooner by SIGINT than by SIGTERM, and there are many services to stop.
 STOP = signal.SIGINT
 
@@ -34,7 +38,12 @@ class Upgrade:
         config = str(build / "gunicorn.conf.py")
         self.old = serve(
             command=[sys.executable, "-m", "gunicorn", "--config", config, "--pythonpath", str(build), "wsgi:app"],
-            settings={"LLM_SHELL_ON_SHUTDOWN": "keep", "LLM_SHELL_SHELL": "/bin/sh"},
+            settings={
+                "LLM_SHELL_ON_SHUTDOWN": "keep",
+                "LLM_SHELL_SHELL": "/bin/sh",
+                "LLM_SHELL_LOG_MAX_BYTES": str(CAP),
+                "LLM_SHELL_LOG_GROUP_READ": "true",
+            },
         )
 
     def stop(self) -> None:
@@ -93,3 +102,9 @@ def upgrade(serve: Services, old_build: Path) -> Iterator[Upgrade]:
     for service in serve.started:
         if service.running:
             service.stop(STOP)
+
+
+def wait_for_takeover(service: Service, times: int) -> dict[str, Any]:
+    """Wait until the status object tells that so many shims were replaced; return it."""
+    words = TAKEN_OVER.format(times)
+    return wait_until(lambda: now if words in ((now := service.status())["reason"] or "") else {})
