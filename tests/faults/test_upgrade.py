@@ -97,7 +97,7 @@ def test_a_kill_of_a_tree_that_resists(upgrade: Upgrade) -> None:
 
 def test_a_stopped_shim_is_woken(upgrade: Upgrade) -> None:
     """An old shim that was stopped goes on when the new service comes, and again for a /kill, which is obeyed."""
-    pid = start_counter(upgrade.old, pause_at=100)
+    pid = start_counter(upgrade.old, pause_at=100, interval=0.001)
     shim = upgrade.shim_of(pid)
     upgrade.stop()
     send(signal.SIGSTOP, shim)
