@@ -16,7 +16,9 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.config import PREFIX, Settings
-from tests.support import assert_none_left, descendants, require
+from tests.kit.leftovers import assert_none_left
+from tests.kit.processes import descendants
+from tests.kit.requiring import require
 
 
 @pytest.fixture(autouse=True)

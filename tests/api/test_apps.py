@@ -20,9 +20,9 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.config import Settings
 from tests.api.test_process_calls import content, ended, start, status
-from tests.process.conftest import alive
-from tests.service.harness import ROOT
-from tests.support import wait_until
+from tests.kit.places import ROOT
+from tests.kit.processes import alive
+from tests.kit.waiting import wait_until
 
 MakeApp = Callable[..., Flask]
 

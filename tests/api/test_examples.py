@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 
 from app.api import examples
 from app.web.bodies import MAX_BODY_BYTES
-from tests.support import wait_until
+from tests.kit.waiting import wait_until
 
 SUCCESSES = {
     "POST /start": examples.RUNNING,

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app.log.snapshot import Snapshot
-from tests.support import wait_until
+from tests.kit.waiting import wait_until
 
 LINES = 20_000  # of 100 bytes: a log of several MiB, and so a long answer
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from tests.support import wait_until
+from tests.kit.waiting import wait_until
 
 STATUS_FIELDS = [
     "status",

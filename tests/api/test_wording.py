@@ -14,8 +14,8 @@ from app.api import logs, processes
 from app.runs.record import read_record, record_path
 from app.web.fields import RequestSchema
 from tests.api.refusals import faults_of
-from tests.libraries_words import LIBRARIES_WORDS, assert_own_words
-from tests.support import wait_until
+from tests.kit.libraries_words import LIBRARIES_WORDS, assert_own_words
+from tests.kit.waiting import wait_until
 
 REQUESTS = {
     "POST /start": processes.StartSchema(),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.faults.actors import runs
-from tests.service.conftest import Services
-from tests.service.harness import Service
+from tests.kit.processes import alive
+from tests.kit.service import Service
+from tests.kit.services import Services
 
 TOKEN = "a-token-that-nobody-may-read"  # noqa: S105  that is what the test is about
 SECRET = "a-value-that-nobody-may-read"  # noqa: S105  as above
@@ -43,6 +43,6 @@ def test_every_change_is_one_line_without_secrets(serve: Services) -> None:
     assert lines[0] | {"command": "exec sleep 1000", "env_names": ["PASSWORD"]} == lines[0]
     assert lines[0]["process_pid"] == started.body["process_pid"]
     assert lines[-1] | {"status": "killed", "exit_code": -15, "timeout": "2"} == lines[-1]
-    assert not runs(restarted.body["process_pid"])
+    assert not alive(restarted.body["process_pid"])
     assert SECRET not in service.text
     assert TOKEN not in service.text

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from app.log.clock import parse_time
-from tests.faults.actors import assert_whole, start_counter
-from tests.faults.machine import log_records, wait_until_ended
-from tests.service.conftest import services_in
-from tests.service.harness import GUNICORN, Service
-from tests.support import wait_until
+from tests.kit.counter import assert_whole, start_counter
+from tests.kit.machine import log_records
+from tests.kit.service import GUNICORN, Service
+from tests.kit.services import services_in
+from tests.kit.waiting import wait_until
 
 DAY = 86_400
 CLOCK = Path(__file__).with_name("stepped_clock.py")
@@ -73,7 +73,7 @@ def test_a_step_disturbs_neither_log_nor_reading(stepped: Service, clock: Clock,
     clock.step(step)
     assert stepped.content("?seconds=3600").endswith("\n100")
     os.kill(pid, signal.SIGUSR1)
-    status = wait_until_ended(stepped)
+    status = stepped.wait_for_exit()
     stamps = [record["timestamp"] for record in log_records(status)]
     assert_whole(stepped.content("?seconds=3600"), last=200)
     assert stepped.content("?seconds=0") == ""
@@ -93,7 +93,7 @@ def test_a_run_started_after_a_step_has_the_new_time(stepped: Service, clock: Cl
     second = stepped.start("echo second", replace=True)
     assert abs(seconds_between(first["created_at"], second["created_at"]) - step) < 60
     assert (second["run_id"] > first["run_id"]) == (step > 0)
-    wait_until_ended(stepped)
+    stepped.wait_for_exit()
     assert stepped.content("?seconds=60") == "second"
 
 
@@ -101,7 +101,7 @@ def test_the_current_run_is_kept_though_its_name_is_the_oldest(stepped: Service,
     """Retention never removes the current run's files, even where a clock set back makes them look the oldest."""
     clock.step(2 * DAY)
     stepped.start("echo first")
-    newest = Path(wait_until_ended(stepped)["log_file"])
+    newest = Path(stepped.wait_for_exit()["log_file"])
     clock.step(0)
     between = newest.with_name(time.strftime("%Y-%m-%d_%H-%M-%S.log", time.gmtime(time.time() + 1.5 * DAY)))
     between.touch()

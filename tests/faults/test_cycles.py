@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bench.soak import ENDPOINTS, Size, size_of
-from tests.faults.actors import worker_of
-from tests.faults.machine import connections_to
-from tests.service.harness import Service
-from tests.support import wait_until
+from tests.kit.actors import worker_of
+from tests.kit.network import connections_to
+from tests.kit.service import Service
+from tests.kit.waiting import wait_until
 
 CYCLES = 12
 CALLERS = 64

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from app.runs.record import record_path, spare_path
-from tests.faults.actors import assert_whole, counter, record_of, runs, send, shim_of, start_counter, worker_of
-from tests.faults.machine import log_records, wait_until_ended
-from tests.service.harness import Service
-from tests.support import wait_until
+from tests.kit.actors import record_of, shim_of, worker_of
+from tests.kit.counter import assert_whole, counter, start_counter
+from tests.kit.machine import log_records
+from tests.kit.processes import alive, send
+from tests.kit.service import Service
+from tests.kit.waiting import wait_until
 
 Damage = Callable[[Path], object]
 DAMAGES: dict[str, Damage] = {
@@ -54,7 +56,7 @@ def test_output_goes_on_after_the_log_directory_was_removed(service: Service) ->
     shutil.rmtree(service.log_dir)
     assert service.status()["process_pid"] == pid
     go_on(pid)
-    status = wait_until_ended(service)
+    status = service.wait_for_exit()
     assert status["exit_code"] == 3
     assert numbers(service.content()) == list(range(101, 201))
     assert [record["seq"] for record in log_records(status)] == list(range(102, 202))
@@ -68,9 +70,9 @@ def test_a_process_can_be_ended_after_the_log_directory_was_removed(service: Ser
     assert service.get("/logs").status in {200, 404}
     assert service.get("/health").status == 200
     status, killed = service.post("/kill")
-    assert (status, killed["exit_code"], runs(pid)) == (200, -15, False)
+    assert (status, killed["exit_code"], alive(pid)) == (200, -15, False)
     service.start("echo again")
-    wait_until_ended(service)
+    service.wait_for_exit()
     assert service.content() == "again"
 
 
@@ -83,7 +85,7 @@ def test_a_worker_finds_the_process_after_the_log_directory_was_removed(service:
     worker_of(service)
     assert service.status()["process_pid"] == pid
     go_on(pid)
-    assert wait_until_ended(service)["exit_code"] == 3
+    assert service.wait_for_exit()["exit_code"] == 3
 
 
 def test_a_truncated_log_goes_on(service: Service) -> None:
@@ -92,7 +94,7 @@ def test_a_truncated_log_goes_on(service: Service) -> None:
     os.truncate(service.status()["log_file"], 0)
     assert service.get("/logs?lines=5").body["content"] == ""
     go_on(pid)
-    status = wait_until_ended(service)
+    status = service.wait_for_exit()
     assert numbers(service.content()) == list(range(101, 201))
     assert [record["seq"] for record in log_records(status)] == list(range(102, 202))
 
@@ -109,7 +111,7 @@ def test_a_torn_record_spoils_no_other(service: Service) -> None:
     send(signal.SIGCONT, worker)
     shim_of(status)
     go_on(pid)
-    wait_until_ended(service)
+    service.wait_for_exit()
     assert_whole(service.content(), last=200)
 
 
@@ -118,7 +120,7 @@ def test_a_torn_record_spoils_no_other(service: Service) -> None:
 def test_garbage_in_a_log_is_read_around(service: Service, garbage: bytes, place: float) -> None:
     """Every whole record before and after overwritten bytes is served, by count, by time and all together."""
     service.start(f"seq {LINES}")
-    log = Path(wait_until_ended(service)["log_file"])
+    log = Path(service.wait_for_exit()["log_file"])
     offset = int(place * (log.stat().st_size - len(garbage)))
     with log.open("r+b") as file:
         file.seek(offset)
@@ -140,7 +142,7 @@ def test_a_broken_record_of_a_live_run_is_made_anew(service: Service, damage: Da
     damage(record_file(started))
     assert service.status() == started
     status, killed = service.post("/kill")
-    assert (status, killed["exit_code"], runs(pid)) == (200, -15, False)
+    assert (status, killed["exit_code"], alive(pid)) == (200, -15, False)
     assert record_of(started).state.exit_code == -15
 
 
@@ -154,7 +156,7 @@ def test_a_worker_finds_a_run_whose_record_is_broken(service: Service, damage: D
     worker_of(service)
     assert service.status()["process_pid"] == pid
     go_on(pid)
-    assert wait_until_ended(service)["exit_code"] == 3
+    assert service.wait_for_exit()["exit_code"] == 3
     assert_whole(service.content(), last=200)
 
 
@@ -164,9 +166,9 @@ def test_a_broken_record_of_an_ended_run_is_history(service: Service, damage: Da
     The last run that is known is then the one before.
     """
     service.start("echo before; exit 6")
-    before = wait_until_ended(service)
+    before = service.wait_for_exit()
     run_id = service.start(counter(count=50))["run_id"]
-    ended = wait_until_ended(service)
+    ended = service.wait_for_exit()
     spare = Path(spare_path(str(record_file(ended))))
     wait_until(lambda: '"ended":true' in spare.read_text())  # the last that the shim writes
     damage(record_file(ended))
@@ -177,5 +179,5 @@ def test_a_broken_record_of_an_ended_run_is_history(service: Service, damage: Da
     assert service.get(f"/status?run_id={run_id}").status == 404
     assert_whole(service.content(f"?run_id={run_id}"), last=50)
     assert service.start("echo again")["run_id"] != run_id
-    wait_until_ended(service)
+    service.wait_for_exit()
     assert service.content() == "again"

@@ -8,11 +8,13 @@ import signal
 
 import pytest
 
-from tests.faults.actors import assert_whole, ended, kill_shim, record_of, send, shim_of, start_counter, worker_of
-from tests.faults.machine import limited
 from tests.faults.test_limits import A_REQUEST, descriptors_left, descriptors_of
-from tests.service.harness import Service
-from tests.support import wait_until
+from tests.kit.actors import kill_shim, record_of, shim_of, worker_of
+from tests.kit.counter import assert_whole, start_counter
+from tests.kit.machine import limited
+from tests.kit.processes import send
+from tests.kit.service import Service
+from tests.kit.waiting import wait_until
 
 REFUSED = "No other shim can be had"
 # From what the worker has open anyway to more than a takeover needs.
@@ -33,7 +35,7 @@ def lose_shim(service: Service, limit: int) -> None:
 def test_a_takeover_without_descriptors_is_made_up_for(service: Service) -> None:
     """Whatever descriptor a takeover lacked for a moment, /kill ends the run then, and the worker holds no more."""
     service.start("true")
-    ended(service)
+    service.wait_for_exit(10)
     wait_until(lambda: service.standing_by)
     before = len(descriptors_of(worker_of(service)))
     for limit in LIMITS:
@@ -54,7 +56,7 @@ def test_the_pipe_is_kept_through_it(service: Service, limit: int) -> None:
     wait_until(lambda: "killed shims that were replaced" in (service.status()["reason"] or ""))
     kill_shim(service)
     os.kill(pid, signal.SIGUSR1)
-    assert ended(service)["exit_code"] == 7
+    assert service.wait_for_exit(10)["exit_code"] == 7
     assert_whole(service.content(), 200)
 
 
@@ -67,7 +69,7 @@ def test_an_ended_run_holds_no_descriptor(service: Service) -> None:
         assert len(descriptors_of(worker_of(service))) > before
         if "1000" in command:
             service.post("/kill")
-        ended(service)
+        service.wait_for_exit(10)
         service.wait_until_alone()
         wait_until(lambda: service.standing_by)
         wait_until(lambda: len(descriptors_of(worker_of(service))) == before)
@@ -76,7 +78,7 @@ def test_an_ended_run_holds_no_descriptor(service: Service) -> None:
 def test_refused_starts_leak_nothing(service: Service) -> None:
     """Starts that fail for want of a descriptor, whichever, leave the worker with those that it had."""
     service.start("true")
-    ended(service)
+    service.wait_for_exit(10)
     service.wait_until_alone()
     wait_until(lambda: service.standing_by)
     before = len(descriptors_of(worker_of(service)))

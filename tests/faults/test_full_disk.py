@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.actors import record_of, send, shim_of, worker_of
-from tests.faults.machine import limited, lines_lost, log_records, tmpfs, wait_until_ended
-from tests.service.conftest import lent, services_in
-from tests.service.harness import Service
-from tests.support import wait_until
+from tests.kit.actors import record_of, shim_of, worker_of
+from tests.kit.machine import limited, lines_lost, log_records, tmpfs
+from tests.kit.processes import send
+from tests.kit.service import Service
+from tests.kit.services import lent, services_in
+from tests.kit.waiting import wait_until
 
 # As records, several times what the file system takes: the last of these lines are lost for certain.
 FLOOD = 40_000
@@ -82,7 +83,7 @@ def test_capture_resumes_when_space_returns(full_disk_service: Service, disk: Pa
     assert full_disk_service.status()["status"] == "running"
     ballast_on(disk).unlink()
     go.touch()
-    status = wait_until_ended(full_disk_service)
+    status = full_disk_service.wait_for_exit()
     assert (status["status"], status["exit_code"]) == ("exited", 0)
     records = log_records(status)
     kept = len(records) - AFTER
@@ -98,7 +99,7 @@ def test_the_exit_code_is_recorded_on_a_full_disk(full_disk_service: Service, tm
     go = tmp_path / "go"
     start_flood(full_disk_service, go, "exit 7")
     go.touch()
-    told = wait_until_ended(full_disk_service)
+    told = full_disk_service.wait_for_exit()
     assert (told["status"], told["exit_code"]) == ("exited", 7)
     assert record_of(told).state.exit_code == 7
     send(signal.SIGKILL, worker_of(full_disk_service))
@@ -120,7 +121,7 @@ def test_every_call_is_answered_on_a_full_disk(full_disk_service: Service, tmp_p
 def test_a_start_on_a_full_disk_is_refused_and_leaves_nothing(full_disk_service: Service, disk: Path) -> None:
     """A run that can't be recorded is a 500 in the system's words; the last run stays, and with space it works."""
     full_disk_service.start("exit 3")
-    before = wait_until_ended(full_disk_service)
+    before = full_disk_service.wait_for_exit()
     files = sorted((disk / "logs").iterdir())
     fill(disk)
     status, problem = full_disk_service.post("/start", {"command": "echo never"})
@@ -130,7 +131,7 @@ def test_a_start_on_a_full_disk_is_refused_and_leaves_nothing(full_disk_service:
     assert full_disk_service.status() == before
     ballast_on(disk).unlink()
     full_disk_service.start("echo again")
-    assert wait_until_ended(full_disk_service)["exit_code"] == 0
+    assert full_disk_service.wait_for_exit()["exit_code"] == 0
     assert full_disk_service.content() == "again"
 
 
@@ -146,7 +147,7 @@ def test_a_file_size_limit_is_a_full_disk(service: Service, tmp_path: Path) -> N
         go.touch()
         wait_until(lambda: lines_lost(service.status()) == 10)
     Path(f"{go}2").touch()
-    ended = wait_until_ended(service)
+    ended = service.wait_for_exit()
     assert ended["exit_code"] == 7
     assert service.content().split() == [str(number) for number in (*range(1, 11), *range(21, 31))]
     assert [record["seq"] for record in log_records(ended)] == [*range(1, 11), *range(21, 31)]

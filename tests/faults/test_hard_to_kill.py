@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.actors import runs, send, shim_of
-from tests.service.harness import PROGRAMS, Service
-from tests.support import require
+from tests.kit.actors import shim_of
+from tests.kit.places import PROGRAMS
+from tests.kit.processes import alive, send
+from tests.kit.requiring import require
+from tests.kit.service import Service
 
 TIMEOUT = 0.5
 STAY = "while :; do sleep 1000; done"
@@ -38,7 +40,7 @@ def kill(service: Service) -> dict[str, object]:
     status, killed = service.post(f"/kill?timeout={TIMEOUT}")
     assert time.monotonic() - began < TIMEOUT + 1
     assert (status, killed["status"], killed["survivors"]) == (200, "killed", [])
-    assert not runs(pid)
+    assert not alive(pid)
     service.wait_until_alone()
     return dict(killed)
 

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from tests.faults.actors import kill_shim
-from tests.service.harness import PROGRAMS, Service
+from tests.kit.actors import kill_shim
+from tests.kit.places import PROGRAMS
+from tests.kit.service import Service
 
 
 @pytest.mark.parametrize("fostered", ["its shim", "another shim"])

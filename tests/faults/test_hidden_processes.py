@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.actors import send, shim_of
-from tests.faults.machine import wait_until_ended
 from tests.faults.test_limits import AS_LONELY_USER, LONELY_USER
-from tests.service.conftest import Services
-from tests.service.harness import GUNICORN, Service
-from tests.support import descendants, require, wait_until
+from tests.kit.actors import shim_of
+from tests.kit.processes import descendants, send
+from tests.kit.requiring import require
+from tests.kit.service import GUNICORN, Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 HIDING = ("unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', "sh")
 
@@ -59,7 +60,7 @@ def test_a_hidden_survivor_is_told(service: Service, tmp_path: Path) -> None:
     refusal = service.post("/restart?timeout=0")
     assert (refusal.status, "what /proc does not show outlived" in refusal.body["detail"]) == (409, True)
     send(signal.SIGKILL, survivor)
-    assert wait_until_ended(service)["status"] == "killed"
+    assert service.wait_for_exit()["status"] == "killed"
 
 
 def test_what_is_hidden_but_may_be_signalled_is_ended(service: Service, tmp_path: Path) -> None:
@@ -67,4 +68,4 @@ def test_what_is_hidden_but_may_be_signalled_is_ended(service: Service, tmp_path
     start_hidden(service, str(copy_with_roots_rights("sleep", tmp_path / "hidden")))
     answer = service.post("/kill?timeout=0.1").body
     assert (answer["survivors"], answer["reason"]) == ([], "Ended by /kill. SIGKILL followed.")
-    assert wait_until_ended(service)["status"] == "killed"
+    assert service.wait_for_exit()["status"] == "killed"

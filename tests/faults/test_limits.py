@@ -15,11 +15,15 @@ from typing import Any
 
 import pytest
 
-from tests.faults.actors import assert_whole, send, start_counter, worker_of
-from tests.faults.machine import connections_to, limited, wait_until_ended
-from tests.service.conftest import Services
-from tests.service.harness import GUNICORN, Answer, Service
-from tests.support import require, wait_until
+from tests.kit.actors import worker_of
+from tests.kit.counter import assert_whole, start_counter
+from tests.kit.machine import limited
+from tests.kit.network import connections_to
+from tests.kit.processes import send
+from tests.kit.requiring import require
+from tests.kit.service import GUNICORN, Answer, Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 # Somebody whom nobody else on this machine is, or the limit on processes would count theirs, too.
 LONELY_USER = 100_000 + os.getpid()
@@ -67,7 +71,7 @@ def assert_told(answer: Answer, words: str) -> None:
 def ended_run(service: Service) -> dict[str, Any]:
     """Return the status of a run that has ended: what a failed start must leave as it was."""
     service.start("echo before; exit 3")
-    status = wait_until_ended(service)
+    status = service.wait_for_exit()
     service.wait_until_alone()
     return status
 
@@ -94,7 +98,7 @@ def test_a_start_without_descriptors_fails_whole(
         assert service.status() == ended_run
     assert more > A_REQUEST + least
     assert answer.status == 201
-    assert wait_until_ended(service)["exit_code"] == 0
+    assert service.wait_for_exit()["exit_code"] == 0
     assert service.content() == "again"
 
 
@@ -168,7 +172,7 @@ def test_a_start_without_processes_fails_whole(lonely_service: Service) -> None:
     """However many processes and threads are missing, a start works or is a 500 that says so; nothing is left of it."""
     service = lonely_service
     service.start("echo before; exit 3")
-    before = wait_until_ended(service)
+    before = service.wait_for_exit()
     service.wait_until_alone()
     worker, files = worker_of(service), files_of(service)
     # A shim that stands by is one already, and leaves its place to another when it is put down.
@@ -185,6 +189,6 @@ def test_a_start_without_processes_fails_whole(lonely_service: Service) -> None:
         assert service.status() == before
     assert more > -FREED + 1
     assert answer.status == 201
-    assert wait_until_ended(service)["exit_code"] == 0
+    assert service.wait_for_exit()["exit_code"] == 0
     assert service.content() == "again"
     assert worker_of(service) == worker

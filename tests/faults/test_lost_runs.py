@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 
 from app.runs.record import record_path, spare_path
-from tests.faults.actors import assert_whole, record_of, runs, send, shim_of, start_counter, stopped, worker_of
-from tests.faults.machine import log_records, wait_until_ended
 from tests.faults.test_damaged_files import Damage, damage, go_on, numbers
-from tests.faults.test_shutdown import STOPS, successor_of
-from tests.service.conftest import Services
-from tests.service.harness import GUNICORN, Service
-from tests.support import require, wait_until
+from tests.faults.test_shutdown import STOPS
+from tests.kit.actors import record_of, shim_of, worker_of
+from tests.kit.counter import assert_whole, start_counter
+from tests.kit.machine import log_records
+from tests.kit.processes import alive, send, stopped
+from tests.kit.requiring import require
+from tests.kit.service import GUNICORN, Service
+from tests.kit.services import Services, successor_of
+from tests.kit.waiting import wait_until
 
 __all__ = ["damage"]
 KEEP = {"LLM_SHELL_ON_SHUTDOWN": "keep"}
@@ -35,7 +38,7 @@ def assert_goes_on_after_removal(service: Service, pid: int) -> None:
     status = service.status()
     assert (status["status"], status["process_pid"]) == ("running", pid)
     go_on(pid)
-    status = wait_until_ended(service)
+    status = service.wait_for_exit()
     assert (status["exit_code"], status["reason"]) == (3, None)
     assert numbers(service.content()) == list(range(101, 201))
     assert [record["seq"] for record in log_records(status)] == list(range(102, 202))
@@ -49,7 +52,7 @@ def test_a_worker_finds_a_run_whose_record_and_spare_are_broken(service: Service
     send(signal.SIGKILL, worker_of(service))
     assert service.status()["process_pid"] == pid
     go_on(pid)
-    assert wait_until_ended(service)["exit_code"] == 3
+    assert service.wait_for_exit()["exit_code"] == 3
     assert_whole(service.content(), last=200)
 
 
@@ -67,9 +70,9 @@ def test_a_worker_ends_a_run_whose_directory_was_removed(service: Service) -> No
     shutil.rmtree(service.log_dir)
     send(signal.SIGKILL, worker_of(service))
     status, killed = service.post("/kill?timeout=0.2")
-    assert (status, killed["exit_code"], killed["escalated"], runs(pid)) == (200, -9, True, False)
+    assert (status, killed["exit_code"], killed["escalated"], alive(pid)) == (200, -9, True, False)
     service.start("echo again")
-    wait_until_ended(service)
+    service.wait_for_exit()
     assert service.content() == "again"
 
 
@@ -85,7 +88,7 @@ def test_a_stop_ends_a_run_whose_directory_was_removed(serve: Services, number: 
         send(signal.SIGKILL, worker)
         os.kill(service.pid, number)
     assert service.wait() == 0
-    assert not any(runs(left) for left in (pid, shim))
+    assert not any(alive(left) for left in (pid, shim))
 
 
 def test_a_stop_ends_a_run_whose_record_and_spare_are_broken(serve: Services, damage: Damage) -> None:
@@ -95,7 +98,7 @@ def test_a_stop_ends_a_run_whose_record_and_spare_are_broken(serve: Services, da
     status = service.status()
     break_both(status, damage)
     assert service.stop() == 0
-    assert not runs(pid)
+    assert not alive(pid)
     assert record_of(status).state.killed_by == "shutdown"
 
 
@@ -115,7 +118,7 @@ def test_the_next_service_finds_a_run_after_removal_and_the_masters_death(serve:
     worker = worker_of(service)
     shutil.rmtree(service.log_dir)
     send(signal.SIGKILL, service.pid)
-    wait_until(lambda: not runs(worker))
+    wait_until(lambda: not alive(worker))
     assert_goes_on_after_removal(successor_of(service, serve), pid)
 
 
@@ -135,4 +138,4 @@ def test_the_same_path_in_another_mount_namespace_is_another_directory(serve: Se
     assert "is left alone: it has no record in" in other.text
     assert other.stop() == 0
     assert service.status()["process_pid"] == pid
-    assert runs(pid)
+    assert alive(pid)

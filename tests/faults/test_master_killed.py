@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import signal
 
-from tests.faults.actors import assert_whole, runs, send, shim_of, start_counter, worker_of
-from tests.service.conftest import Services
-from tests.service.harness import Service
-from tests.support import wait_until
-
-
-def successor_of(service: Service, serve: Services) -> Service:
-    """Start a service on the same log directory, and wait until it answers."""
-    return serve(settings={"LLM_SHELL_LOG_DIR": str(service.log_dir)})
+from tests.kit.actors import shim_of, worker_of
+from tests.kit.counter import assert_whole, start_counter
+from tests.kit.processes import alive, send
+from tests.kit.services import Services, successor_of
+from tests.kit.waiting import wait_until
 
 
 def test_the_next_service_waits_for_the_old_worker_and_takes_over(serve: Services) -> None:
@@ -23,7 +19,7 @@ def test_the_next_service_waits_for_the_old_worker_and_takes_over(serve: Service
     worker = worker_of(service)
     send(signal.SIGKILL, service.pid)
     successor = successor_of(service, serve)
-    assert not runs(worker)
+    assert not alive(worker)
     status = successor.status()
     assert (status["status"], status["process_pid"], status["reason"]) == ("running", pid, None)
     assert successor.post("/kill").body["exit_code"] == -15
@@ -37,9 +33,9 @@ def test_an_end_between_two_services_is_known_to_the_next(serve: Services) -> No
     shim = shim_of(service.status())
     worker = worker_of(service)
     send(signal.SIGKILL, service.pid)
-    wait_until(lambda: not runs(worker))
+    wait_until(lambda: not alive(worker))
     os.kill(pid, signal.SIGUSR1)
-    wait_until(lambda: not runs(shim))
+    wait_until(lambda: not alive(shim))
     successor = successor_of(service, serve)
     status = successor.status()
     assert (status["status"], status["exit_code"], status["reason"]) == ("exited", 7, None)

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.actors import record_of, runs, send, shim_of, worker_of
 from tests.faults.test_limits import AS_LONELY_USER, LONELY_USER, tasks_of
-from tests.service.conftest import Services
-from tests.service.harness import GUNICORN, PROGRAMS, Service
-from tests.support import require, wait_until
+from tests.kit.actors import record_of, shim_of, worker_of
+from tests.kit.places import PROGRAMS
+from tests.kit.processes import alive, send
+from tests.kit.requiring import require
+from tests.kit.service import GUNICORN, Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 MOST = 60
 CALLS = 20
@@ -86,7 +89,7 @@ def no_worker(service: Service) -> Iterator[None]:
     send(signal.SIGKILL, worker)
     wait_until(lambda: "No worker can be made" in service.text or service.text.count("Booting worker") > 1)
     yield
-    assert not runs(worker)
+    assert not alive(worker)
 
 
 def test_a_stop_needs_no_thread_and_no_process(service: Service) -> None:
@@ -95,4 +98,4 @@ def test_a_stop_needs_no_thread_and_no_process(service: Service) -> None:
     process = service.status()["process_pid"]
     with no_worker(service):
         assert service.stop() == 0
-    assert not runs(process)
+    assert not alive(process)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 
-from tests.service.conftest import Services
-from tests.service.harness import GUNICORN
-from tests.support import require
+from tests.kit.requiring import require
+from tests.kit.service import GUNICORN
+from tests.kit.services import Services
 
 TRIES = 5
 WITHOUT = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", *GUNICORN, "wsgi:app")

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flask import Flask
-
 from tests.faults.actors import send, start_counter
-from tests.faults.upgrade import CAP, Upgrade, old_build, upgrade, wait_for_takeover
 from tests.support import wait_until
+
+from tests.faults.upgrade import CAP, Upgrade, old_build, upgrade, wait_for_takeover
 
 __all__ = ["old_build", "upgrade"]
 # Run by the old build: writes records of ended runs, each other than the ones before, and prints how it tells of them.

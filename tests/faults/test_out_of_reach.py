@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.actors import runs, send
 from tests.faults.test_limits import AS_LONELY_USER, LONELY_USER
-from tests.service.conftest import Services
-from tests.service.harness import GUNICORN, Service
-from tests.support import command_line, descendants, require, wait_until
+from tests.kit.processes import alive, command_line, descendants, send
+from tests.kit.requiring import require
+from tests.kit.service import GUNICORN, Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 # Neither needs a second: 7 s were lost to those whom no signal reached.
 AT_ONCE = 2.0
@@ -93,7 +94,7 @@ def test_a_kill_tells_whom_it_could_not_signal(service: Service, helper: str, ki
         assert (status, answer["status"], answer["signal"]) == (200, "killed", kind)
         assert (answer["survivors"], answer["escalated"]) == ([pid], False)
         assert answer["reason"] == f"Ended by /kill. The service may not signal, so did not end: {named(pid)}."
-    assert runs(pid)
+    assert alive(pid)
 
 
 def test_what_it_started_is_ended(service: Service, helper: str) -> None:
@@ -127,7 +128,7 @@ def test_only_replace_starts_beside_a_leftover(service: Service, helper: str) ->
     assert service.status()["reason"] == beside
     assert service.post("/kill").body["survivors"] == []
     assert service.start("true")["reason"] is None
-    assert runs(pid)
+    assert alive(pid)
 
 
 def test_a_past_run_names_what_is_left_of_it(service: Service, helper: str) -> None:

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.service.conftest import services_in
-from tests.service.harness import Service
-from tests.support import wait_until
+from tests.kit.service import Service
+from tests.kit.services import services_in
+from tests.kit.waiting import wait_until
 
 THREADS = 4
 READERS = 3 * THREADS

@@ -12,10 +12,12 @@ import pytest
 
 from app.linux.proc import Identity, read_member
 from app.runs.record import RecordFile, RunRecord, record_path
-from tests.faults.actors import record_of, runs, send, shim_of, start_counter, stopped, worker_of
-from tests.service.conftest import Services
-from tests.service.harness import Service
-from tests.support import wait_until
+from tests.kit.actors import record_of, shim_of, worker_of
+from tests.kit.counter import start_counter
+from tests.kit.processes import alive, send, stopped
+from tests.kit.service import Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 OUTPUT_LOST = "shims that died with no worker alive, so that the output after that is lost: 1"
 # Leaves an orphan, whose pid it prints, when SIGUSR1 ends it.
@@ -65,8 +67,8 @@ def test_worker_and_shim_killed_together(service: Service) -> None:
     wait_until(lambda: OUTPUT_LOST in (service.status()["reason"] or ""), timeout=2)
     answer = service.post("/kill").body
     assert (answer["status"], answer["survivors"]) == ("killed", [])
-    assert not runs(orphan)
-    assert not runs(status["process_pid"])
+    assert not alive(orphan)
+    assert not alive(status["process_pid"])
     service.start("true")
 
 
@@ -76,7 +78,7 @@ def test_worker_and_shim_killed_under_output(service: Service) -> None:
     with stopped(service.pid):
         status = service.status()
         send(signal.SIGKILL, worker_of(service), shim_of(status))
-        wait_until(lambda: not runs(status["process_pid"]))
+        wait_until(lambda: not alive(status["process_pid"]))
     now = wait_until(lambda: seen if (seen := service.status())["stopped_at"] else {})
     assert now["status"] == "exited"
     assert now["exit_code"] is None
@@ -137,7 +139,7 @@ def test_leftovers_that_can_be_identified_are_ended(serve: Services, path: str, 
     assert (now["status"], now["exit_code"], now["leftover_pids"]) == ("exited", 4, [orphan])
     assert service.post("/start", {"command": "true"}).status == 409
     assert service.post(path, body).status in {200, 201}
-    assert not runs(orphan)
+    assert not alive(orphan)
 
 
 def test_a_process_that_lost_its_shim_between_two_services(serve: Services) -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from app.runs.record import read_record
 from app.service import manage
-from tests.faults.actors import Request, assert_whole, runs, start_counter, stopped, worker_of, workers_of
-from tests.service.conftest import Services
-from tests.service.harness import GUNICORN, Answer, Service
-from tests.support import descendants, wait_until
+from tests.kit.actors import Request, worker_of
+from tests.kit.counter import assert_whole, start_counter
+from tests.kit.processes import alive, descendants, stopped
+from tests.kit.service import GUNICORN, Answer, Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 TOKEN = "a-token-for-the-reload-tests"  # noqa: S105  it opens nothing but a service of these tests
 
@@ -25,7 +27,7 @@ def reload(service: Service) -> int:
     """Send SIGHUP, wait until one new worker is left, and return its pid."""
     old = worker_of(service)
     os.kill(service.pid, signal.SIGHUP)
-    return wait_until(lambda: now[0] if len(now := workers_of(service)) == 1 and now != [old] else 0, 30)
+    return wait_until(lambda: now[0] if len(now := service.workers) == 1 and now != [old] else 0, 30)
 
 
 def test_a_reload_leaves_process_and_output_alone(service: Service) -> None:
@@ -61,14 +63,14 @@ def test_a_reload_during_a_long_kill_changes_nothing_about_it(serve: Services) -
     kill = Request(lambda: service.post("/kill?timeout=3"))
     wait_until(lambda: service.status()["reason"])
     os.kill(service.pid, signal.SIGHUP)
-    wait_until(lambda: set(workers_of(service)) - {old})
+    wait_until(lambda: set(service.workers) - {old})
     with stopped(old):  # so that it is the new one that answers
         status = service.status()
     assert (status["status"], status["process_pid"]) == ("running", pid)
     assert status["reason"] == "It was told to end and is still alive."
     assert (answer := kill.answer()) is not None
     assert (answer.status, answer.body["exit_code"], answer.body["escalated"]) == (200, -9, True)
-    assert not runs(pid)
+    assert not alive(pid)
     assert service.status()["status"] == "killed"
     assert len(list(service.log_dir.glob("*.json"))) == 1
 
@@ -105,7 +107,7 @@ def test_overlapping_workers_never_start_two_runs(service: Service) -> None:
     old = worker_of(service)
     held = HeldStart(service)
     os.kill(service.pid, signal.SIGHUP)
-    (new,) = wait_until(lambda: set(workers_of(service)) - {old})
+    (new,) = wait_until(lambda: set(service.workers) - {old})
     with stopped(old):  # so that it is the new one that answers
         assert service.get("/health").status == 200
         request = Request(lambda: service.post("/start", {"command": "exec sleep 1000"}))
@@ -114,7 +116,7 @@ def test_overlapping_workers_never_start_two_runs(service: Service) -> None:
     assert second is not None
     assert sorted([first, second.status]) == [201, 409]
     assert live_runs(service) == 1
-    wait_until(lambda: workers_of(service) == [new])
+    wait_until(lambda: service.workers == [new])
     assert service.post("/kill").status == 200
     assert live_runs(service) == 0
 
@@ -217,7 +219,7 @@ def test_a_second_worker_is_refused(service: Service) -> None:
     wait_until(lambda: "2 workers refused" in service.text)
     assert "exactly one worker" in service.text
     assert service.status()["process_pid"] == pid
-    assert workers_of(service) == [worker]
+    assert service.workers == [worker]
 
 
 def test_a_second_master_is_refused(service: Service) -> None:
@@ -229,6 +231,6 @@ def test_a_second_master_is_refused(service: Service) -> None:
         os.kill(service.pid, signal.SIGUSR2)
         wait_until(lambda: service.text.count("USR2 refused") > refusals)  # noqa: B023  it is called in this turn only
         wait_until(lambda: descendants(service.pid).keys() == before)
-    assert runs(pid)
+    assert alive(pid)
     assert service.status()["process_pid"] == pid
     assert service.text.count("Listening at") == 1

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from app.runs.record import RecordFile, record_path
-from tests.faults.actors import record_of, runs
-from tests.faults.last_seconds import (
+from tests.kit.actors import record_of
+from tests.kit.last_seconds import (
     KEEP,
     end_after_a_stop_that_keeps,
     end_after_the_masters_death,
@@ -22,11 +22,10 @@ from tests.faults.last_seconds import (
     slow_reader,
     spread,
 )
-from tests.faults.machine import wait_until_ended
-from tests.faults.test_shutdown import successor_of
-from tests.service.conftest import Services
-from tests.service.harness import Service
-from tests.support import wait_until
+from tests.kit.processes import alive
+from tests.kit.service import Service
+from tests.kit.services import Services, successor_of
+from tests.kit.waiting import wait_until
 
 ELSEWHERE_BOOT = "00000000-0000-4000-8000-000000000000"
 
@@ -70,7 +69,7 @@ def ended_before_a_restart(serve: Services, command: str, **fields: Any) -> tupl
     """Run a command to its end, stop the service, and return the next one and the status of before."""
     service = serve()
     service.start(command, **fields)
-    before = wait_until_ended(service)
+    before = service.wait_for_exit()
     assert service.stop() == 0
     return successor_of(service, serve), before
 
@@ -92,7 +91,7 @@ def test_an_earlier_services_run_is_restarted(serve: Services, tmp_path: Path) -
     code, again = service.post("/restart")
     assert (code, again["command"], again["status"]) == (200, command, "running")
     assert again["run_id"] != before["run_id"]
-    assert wait_until_ended(service)["exit_code"] == 6
+    assert service.wait_for_exit()["exit_code"] == 6
     assert service.content() == f"{tmp_path} hello"
     assert service.get(f"/status?run_id={before['run_id']}").body == before
 
@@ -101,7 +100,7 @@ def test_an_outcome_outlives_the_machine(serve: Services) -> None:
     """A run that ended before the machine was restarted has its outcome and output, and starts again."""
     service = serve()
     service.start("echo before; exit 6")
-    before = wait_until_ended(service)
+    before = service.wait_for_exit()
     assert service.stop() == 0
     record = record_of(before)
     record.boot_id = ELSEWHERE_BOOT
@@ -117,7 +116,7 @@ def test_nothing_is_said_of_what_is_not_kept(serve: Services) -> None:
     """Once the files of all runs are removed the next service has nothing to speak of: 404, and a start works."""
     service = serve()
     run_id = service.start("exit 6")["run_id"]
-    wait_until_ended(service)
+    service.wait_for_exit()
     assert service.stop() == 0
     for file in service.log_dir.glob(f"{run_id}*"):
         file.unlink()
@@ -125,16 +124,16 @@ def test_nothing_is_said_of_what_is_not_kept(serve: Services) -> None:
     for method, path in (("GET", "/status"), ("GET", "/logs"), ("POST", "/kill"), ("POST", "/restart")):
         assert service.call(method, path).status == 404
     assert service.get(f"/status?run_id={run_id}").status == 404
-    assert runs(service.start("exec sleep 1000")["process_pid"])
+    assert alive(service.start("exec sleep 1000")["process_pid"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_worker_that_comes_later_remembers_the_run(service: Service, number: signal.Signals) -> None:
     """A worker's end, orderly or not, changes nothing about what is said of a run that had ended before."""
     service.start("echo one; exit 6")
-    before = wait_until_ended(service)
+    before = service.wait_for_exit()
     (worker,) = service.workers
     os.kill(worker, number)
-    wait_until(lambda: not runs(worker) and service.answers())
+    wait_until(lambda: not alive(worker) and service.answers())
     assert service.status() == before
     assert service.content() == "one"

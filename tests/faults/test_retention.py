@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from app.reading.reader import LogManager
-from tests.faults.machine import wait_until_ended
-from tests.service.conftest import services_in
-from tests.service.harness import Service
-from tests.support import wait_until
+from tests.kit.service import Service
+from tests.kit.services import services_in
+from tests.kit.waiting import wait_until
 
 CAP = 1024 * 1024
 LINES = 60_000  # four times the cap as records
@@ -43,7 +42,7 @@ def run_ids(service: Service) -> set[str]:
 def test_a_capped_log_keeps_its_newest_lines(service: Service) -> None:
     """Past its cap a log takes no more than that; what is left ends with the last line, and the answer says so."""
     status = service.start(f"seq {LINES}")
-    wait_until_ended(service)
+    service.wait_for_exit()
     log = Path(status["log_file"])
     size = sum(path.stat().st_size for path in (log, log.with_suffix(".1.log")))
     assert CAP * 0.49 < size <= CAP
@@ -67,7 +66,7 @@ def test_readers_never_see_a_half_rotated_log(service: Service) -> None:
             assert numbers == list(range(page.get("first_seq", 1), numbers[-1] + 1))
     assert lasts == sorted(lasts)
     assert len(firsts) > 2
-    wait_until_ended(service)
+    service.wait_for_exit()
 
 
 def test_a_name_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +87,7 @@ def test_only_the_newest_runs_are_kept(service: Service) -> None:
     started = []
     for number in range(KEEP + 2):
         started.append(service.start(f"echo {number}")["run_id"])
-        wait_until_ended(service)
+        service.wait_for_exit()
     wait_until(lambda: run_ids(service) == set(started[-KEEP:]))
     assert [service.content(f"?run_id={run_id}") for run_id in started[-KEEP:]] == ["2", "3"]
     assert service.get(f"/logs?run_id={started[0]}").status == 404

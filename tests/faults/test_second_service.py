@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 
-from tests.faults.actors import kill_shim, runs, send, stopped, worker_of
 from tests.faults.test_shim_killed import start_with_orphans
-from tests.faults.test_shutdown import successor_of
-from tests.service.conftest import Services
-from tests.service.harness import parent
+from tests.kit.actors import kill_shim, worker_of
+from tests.kit.processes import alive, parent, send, stopped
+from tests.kit.services import Services, successor_of
 
 
 def test_escapees_of_a_shim_that_dies_under_a_second_service_stay_in_the_tree(serve: Services) -> None:
@@ -21,7 +20,7 @@ def test_escapees_of_a_shim_that_dies_under_a_second_service_stay_in_the_tree(se
     kill_shim(service)
     answer = service.post("/kill").body
     assert (answer["status"], answer["survivors"]) == ("killed", [])
-    assert not any(runs(member) for member in (pid, *orphans))
+    assert not any(alive(member) for member in (pid, *orphans))
 
 
 def test_a_run_whose_shim_and_worker_die_right_after_the_start(serve: Services) -> None:
@@ -35,4 +34,4 @@ def test_a_run_whose_shim_and_worker_die_right_after_the_start(serve: Services) 
     assert (status["status"], status["process_pid"]) == ("running", pid)
     answer = service.post("/kill").body
     assert (answer["status"], answer["exit_code"], answer["survivors"]) == ("killed", -15, [])
-    assert not runs(pid)
+    assert not alive(pid)

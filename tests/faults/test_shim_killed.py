@@ -8,21 +8,12 @@ import signal
 import sys
 from typing import Any
 
-from tests.faults.actors import (
-    Request,
-    assert_whole,
-    ended,
-    kill_shim,
-    runs,
-    send,
-    shim_of,
-    start_counter,
-    stopped,
-    worker_of,
-    workers_of,
-)
-from tests.service.harness import PROGRAMS, Service
-from tests.support import descendants, wait_until
+from tests.kit.actors import Request, kill_shim, shim_of, worker_of
+from tests.kit.counter import assert_whole, start_counter
+from tests.kit.places import PROGRAMS
+from tests.kit.processes import alive, descendants, send, stopped
+from tests.kit.service import Service
+from tests.kit.waiting import wait_until
 
 TAKEN_OVER = "killed shims that were replaced, losing at most what they had read and not yet written: {}"
 # Two orphans in sessions of their own, whose pids are printed; exits with 4 at SIGUSR1.
@@ -52,7 +43,7 @@ def test_another_shim_takes_over_and_the_output_is_whole(service: Service) -> No
         status = wait_until_told(service, TAKEN_OVER.format(times))
         assert (status["status"], status["process_pid"]) == ("running", pid)
     os.kill(pid, signal.SIGUSR1)
-    status = ended(service)
+    status = service.wait_for_exit(10)
     assert (status["status"], status["exit_code"]) == ("exited", 7)
     assert TAKEN_OVER.format(2) in status["reason"]
     assert_whole(service.content(), 2000)
@@ -78,8 +69,8 @@ def test_an_end_before_another_shim_is_there(service: Service) -> None:
     with stopped(worker_of(service)):  # it lives, but makes no other shim
         send(signal.SIGKILL, shim)
         os.kill(pid, signal.SIGUSR1)
-        wait_until(lambda: not runs(pid))
-    status = ended(service)
+        wait_until(lambda: not alive(pid))
+    status = service.wait_for_exit(10)
     assert (status["status"], status["exit_code"]) == ("exited", 7)
     assert TAKEN_OVER.format(1) in status["reason"]
     assert_whole(service.content(), 2000)
@@ -98,7 +89,7 @@ def test_orphans_stay_in_the_tree(service: Service) -> None:
     assert sorted(left["pid"] for left in refusal.body["leftovers"]) == sorted(orphans)
     answer = service.post("/kill").body
     assert (answer["status"], answer["exit_code"], answer["survivors"]) == ("exited", 4, [])
-    assert not any(runs(orphan) for orphan in orphans)
+    assert not any(alive(orphan) for orphan in orphans)
 
 
 def test_orphans_that_end_after_the_shim_leave_no_zombies(service: Service) -> None:
@@ -109,7 +100,7 @@ def test_orphans_that_end_after_the_shim_leave_no_zombies(service: Service) -> N
         os.kill(orphan, signal.SIGKILL)
     wait_until(lambda: not set(orphans) & descendants(service.pid).keys(), timeout=5)
     assert service.status()["status"] == "running"
-    assert runs(pid)
+    assert alive(pid)
 
 
 def test_orphans_of_a_retiring_workers_shim_stay_in_the_tree(service: Service) -> None:
@@ -119,12 +110,12 @@ def test_orphans_of_a_retiring_workers_shim_stay_in_the_tree(service: Service) -
     old = worker_of(service)
     with stopped(old):
         os.kill(service.pid, signal.SIGHUP)
-        wait_until(lambda: set(workers_of(service)) - {old})
+        wait_until(lambda: set(service.workers) - {old})
         assert service.status()["process_pid"] == pid
         send(signal.SIGKILL, shim)
         wait_until_told(service, TAKEN_OVER.format(1))
         assert service.post("/kill").body["survivors"] == []
-        assert not any(runs(member) for member in (pid, *orphans))
+        assert not any(alive(member) for member in (pid, *orphans))
 
 
 def test_a_kill_is_finished_by_the_next_shim(service: Service) -> None:
@@ -138,7 +129,7 @@ def test_a_kill_is_finished_by_the_next_shim(service: Service) -> None:
     assert answer is not None
     assert (answer.status, answer.body["exit_code"], answer.body["escalated"]) == (200, -9, True)
     assert answer.body["reason"].startswith("Ended by /kill. SIGKILL followed.")
-    assert not runs(pid)
+    assert not alive(pid)
     assert_whole(service.content(), 1000)
 
 
@@ -152,7 +143,7 @@ def test_a_kill_that_the_shim_never_heard_is_done_by_the_next(service: Service) 
     answer = request.answer()
     assert answer is not None
     assert (answer.status, answer.body["status"], answer.body["exit_code"]) == (200, "killed", -9)
-    assert not runs(pid)
+    assert not alive(pid)
     assert_whole(service.content(), 1000)
 
 

@@ -11,17 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.actors import Request, assert_whole, record_of, runs, shim_of, start_counter, worker_of
-from tests.service.conftest import Services
-from tests.service.harness import PROGRAMS, Service
-from tests.support import descendants, wait_until
+from tests.kit.actors import Request, record_of, shim_of, worker_of
+from tests.kit.counter import assert_whole, start_counter
+from tests.kit.places import PROGRAMS
+from tests.kit.processes import alive, descendants
+from tests.kit.services import Services, successor_of
+from tests.kit.waiting import wait_until
 
 STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
-
-
-def successor_of(service: Service, serve: Services, **settings: str) -> Service:
-    """Start a service on the same log directory, and wait until it answers."""
-    return serve(settings={"LLM_SHELL_LOG_DIR": str(service.log_dir), **settings})
 
 
 @pytest.mark.parametrize("number", STOPS)
@@ -31,10 +28,10 @@ def test_stop_ends_the_tree(serve: Services, number: signal.Signals) -> None:
     service.start(["exec", sys.executable, PROGRAMS / "nest.py"])
     service.wait_for_output("ready")
     shim = shim_of(service.status())
-    everybody = {worker_of(service), shim, *filter(runs, descendants(shim))}
+    everybody = {worker_of(service), shim, *filter(alive, descendants(shim))}
     assert len(everybody) == 9
     assert service.stop(number) == 0
-    assert not any(runs(pid) for pid in everybody)
+    assert not any(alive(pid) for pid in everybody)
 
 
 @pytest.mark.parametrize("number", STOPS)
@@ -78,7 +75,7 @@ def test_keep_leaves_the_process_to_the_next_service(serve: Services) -> None:
     pid = start_counter(service, interval=0.001)
     for number in STOPS:
         assert service.stop(number) == 0
-        assert runs(pid)
+        assert alive(pid)
         service = successor_of(first, serve, LLM_SHELL_ON_SHUTDOWN="keep")
         status = service.status()
         assert (status["process_pid"], status["reason"]) == (pid, None)
@@ -130,7 +127,7 @@ def test_stop_overtakes_a_start_that_waits_for_leftovers(serve: Services) -> Non
     answer = request.answer()
     assert answer is not None
     assert (answer.status, "cancelled" in answer.body["detail"]) == (409, True)
-    assert not runs(leftover)
+    assert not alive(leftover)
     assert len(list(service.log_dir.glob("*.json"))) == 1
 
 

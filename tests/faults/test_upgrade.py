@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.actors import Request, assert_whole, runs, send, shim_of, start_counter, worker_of
-from tests.faults.test_shim_killed import TAKEN_OVER
-from tests.faults.upgrade import Upgrade, old_build, upgrade, wait_for_takeover
 from tests.service.harness import PROGRAMS, Service
 from tests.support import wait_until
+
+from tests.faults.test_shim_killed import TAKEN_OVER
+from tests.faults.upgrade import Upgrade, old_build, upgrade, wait_for_takeover
 
 __all__ = ["old_build", "upgrade"]
 # Counts, a line every few milliseconds, until SIGUSR1; its exit code is then 7.

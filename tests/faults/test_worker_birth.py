@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.actors import assert_whole, runs, send, start_counter, worker_of
-from tests.faults.machine import limited
 from tests.faults.test_reload import reload
-from tests.service.conftest import Services
-from tests.service.harness import GUNICORN, ROOT, Answer, Service
-from tests.support import wait_until
+from tests.kit.actors import worker_of
+from tests.kit.counter import assert_whole, start_counter
+from tests.kit.machine import limited
+from tests.kit.places import ROOT
+from tests.kit.processes import alive, send
+from tests.kit.service import GUNICORN, Answer, Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 TOKEN = "a-token-for-a-service-that-is-ill"  # noqa: S105  it opens nothing but a service of these tests
 APPLICATION = "from app import create_app\napp = create_app()\n"
@@ -135,7 +138,7 @@ def test_a_file_in_the_log_directorys_place(serve: Services) -> None:
         service.log_dir.write_text("in the way")
         send(signal.SIGKILL, worker_of(service))
         assert str(service.log_dir) in answer(service, 500).body["detail"]
-        assert runs(pid)
+        assert alive(pid)
     assert answer(service, 200).body["process_pid"] == pid
     os.kill(pid, signal.SIGUSR1)
     wait_until(lambda: service.status()["exit_code"] == 0)
@@ -178,14 +181,14 @@ def test_a_worker_that_dies_at_its_birth(serve: Services, tmp_path: Path) -> Non
     wait_until(lambda: service.text.count("not today\n") >= 12, 20.0)
     times = re.findall(r"\[([^]]+)\] \[\d+\] \[INFO\] Booting worker", service.text)
     assert max(map(times.count, times)) <= 6
-    assert runs(pid)
+    assert alive(pid)
     flag.unlink()
     assert answer(service, 200).body["process_pid"] == pid
     flag.touch()
     send(signal.SIGKILL, worker_of(service))
     wait_until(lambda: service.text.count("not today\n") >= 24, 20.0)
     assert service.stop() == 0
-    assert not runs(pid)
+    assert not alive(pid)
 
 
 def test_a_sigterm_at_a_workers_birth_is_not_lost(serve: Services, tmp_path: Path) -> None:

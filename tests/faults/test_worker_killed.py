@@ -8,21 +8,11 @@ import time
 
 import pytest
 
-from tests.faults.actors import (
-    Request,
-    assert_whole,
-    counter,
-    ended,
-    record_of,
-    runs,
-    send,
-    shim_of,
-    start_counter,
-    stopped,
-    worker_of,
-)
-from tests.service.harness import Service
-from tests.support import wait_until
+from tests.kit.actors import Request, record_of, shim_of, worker_of
+from tests.kit.counter import assert_whole, counter, start_counter
+from tests.kit.processes import alive, send, stopped
+from tests.kit.service import Service
+from tests.kit.waiting import wait_until
 
 
 def test_ten_kills_in_a_row_leave_no_hole(service: Service) -> None:
@@ -46,7 +36,7 @@ def test_an_end_while_no_worker_lives_is_known_to_the_next(service: Service) -> 
     with stopped(service.pid):  # or the master would make a new worker
         send(signal.SIGKILL, worker_of(service))
         os.kill(pid, signal.SIGUSR1)
-        wait_until(lambda: not runs(shim))
+        wait_until(lambda: not alive(shim))
     status = service.status()
     assert (status["status"], status["exit_code"], status["reason"]) == ("exited", 7, None)
     assert_whole(service.content(), 2000)
@@ -62,8 +52,8 @@ def test_an_operation_cut_short_is_finished(service: Service, call: str, reason:
     assert record_of(service.status()).intent is not None
     send(signal.SIGKILL, worker_of(service))
     assert request.answer() is None
-    wait_until(lambda: not runs(pid))
-    status = ended(service)
+    wait_until(lambda: not alive(pid))
+    status = service.wait_for_exit(10)
     assert (status["run_id"], status["status"], status["exit_code"]) == (run_id, "killed", -9)
     assert status["reason"] == f"{reason} SIGKILL followed."
     assert_whole(service.content())
@@ -79,7 +69,7 @@ def test_a_replace_cut_short_keeps_the_grace(service: Service) -> None:
     send(signal.SIGKILL, worker_of(service))
     assert request.answer() is None
     os.kill(pid, signal.SIGUSR1)
-    status = ended(service)
+    status = service.wait_for_exit(10)
     assert (status["process_pid"], status["status"], status["exit_code"]) == (pid, "killed", 5)
     assert status["reason"] == "Ended by a /start with replace."
     assert_whole(service.content(), 200)
@@ -95,6 +85,6 @@ def test_a_start_cut_short_leaves_one_run_or_none(service: Service) -> None:
         code, status = service.get("/status")
         assert code in {200, 404}
         if code == 200 and status["status"] == "running":
-            wait_until(lambda: runs(service.status()["process_pid"] or 0))
+            wait_until(lambda: alive(service.status()["process_pid"] or 0))
     pid = service.start(counter(), replace=True)["process_pid"]
-    assert runs(pid)
+    assert alive(pid)

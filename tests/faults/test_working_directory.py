@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.actors import worker_of, workers_of
-from tests.service.conftest import Services
-from tests.service.harness import Service, alive
-from tests.support import wait_until
+from tests.kit.actors import worker_of
+from tests.kit.processes import alive
+from tests.kit.service import Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 TOKEN = "a-token-of-sufficient-length"  # noqa: S105  made up
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -76,7 +77,7 @@ def test_a_reload_without_it_changes_nothing(serve: Services, home: Path) -> Non
     assert service.get("/status").status == 401
     make(home)
     os.kill(service.pid, signal.SIGHUP)
-    wait_until(lambda: len(now := workers_of(service)) == 1 and now != [worker], 30)
+    wait_until(lambda: len(now := service.workers) == 1 and now != [worker], 30)
     assert service.get("/status", headers=BEARER).body["process_pid"] == pid
     assert start(service)[0] == 201
     assert service.get("/status").status == 401

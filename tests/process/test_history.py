@@ -23,9 +23,10 @@ from app.runs.spec import Policy
 from app.service import manage
 from app.supervisor.history import UNWATCHED
 from app.supervisor.process import ProcessManager
-from tests.faults.actors import record_of, send, shim_of
-from tests.process.conftest import content, ended, printed
-from tests.support import wait_until
+from tests.kit.actors import record_of, shim_of
+from tests.kit.processes import send
+from tests.kit.waiting import ended, wait_until
+from tests.process.conftest import content, printed
 
 ANOTHER_BOOT = "00000000-0000-4000-8000-000000000000"
 
@@ -193,7 +194,7 @@ def test_a_run_without_a_record_has_no_outcome(logs: Path) -> None:
     run_id = files[0].name.split(".")[0]
     with manager_of(logs) as manager:
         manager.start("true")
-        ended(manager)
+        ended(manager.get_status)
         break_records(files)
         with pytest.raises(NotFoundError, match=rf"can't be read any more.*GET /logs\?run_id={run_id}"):
             manager.get_status(run_id)
@@ -211,7 +212,7 @@ def past_run(logs: Path, command: str) -> Iterator[tuple[ProcessManager, dict[st
         (logs / "current").unlink()
         second = manage(logs)
         second.start("true")
-        ended(second)
+        ended(second.get_status)
         yield second, status
         second.close()
     with suppress(ChildProcessError):
@@ -250,7 +251,7 @@ def test_a_past_run_without_a_shim_is_left_alone_and_told(tmp_path: Path) -> Non
         (tmp_path / "logs" / "current").unlink()
         second = manage(tmp_path / "logs")
         second.start("true")
-        ended(second)
+        ended(second.get_status)
         told = second.get_status(status["run_id"])
         assert (told["status"], told["process_pid"], told["reason"]) == ("running", status["process_pid"], UNWATCHED)
         assert record_of(status).state.stopped_at is None
@@ -272,10 +273,10 @@ def test_retention_never_takes_the_last_run(tmp_path: Path, monkeypatch: pytest.
     logs = tmp_path / "logs"
     manager = manage(logs, Policy(log_keep=1))
     newer = manager.start("exit 5")["run_id"]
-    ended(manager)
+    ended(manager.get_status)
     monkeypatch.setattr(time, "gmtime", lambda *_: time.struct_time((2001, 1, 1, 0, 0, 0, 0, 1, 0)))
     last = manager.start("exit 6", replace=True)["run_id"]
-    ended(manager)
+    ended(manager.get_status)
     wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "log-retention"])
     assert {path.stem for path in logs.glob("*.json")} == {newer, last}
     manager.close()

@@ -14,8 +14,9 @@ from app.linux.account import look_up
 from app.shim.last_resort import end_tree
 from app.supervisor import launch
 from app.supervisor.launch import LaunchError
-from tests.process.conftest import alive
-from tests.support import descendants, require, wait_until
+from tests.kit.processes import alive, descendants
+from tests.kit.requiring import require
+from tests.kit.waiting import wait_until
 from tests.unit.test_run_record import make_record
 
 MNT_DETACH = 2

@@ -17,9 +17,9 @@ import pytest
 from app.runs.record import read_record, record_path
 from app.supervisor.process import ProcessManager
 from app.supervisor.run_connection import RunConnection
-from tests.faults.actors import send
-from tests.process.conftest import alive, content, ended, printed
-from tests.support import descendants, wait_until
+from tests.kit.processes import alive, descendants, send
+from tests.kit.waiting import ended, wait_until
+from tests.process.conftest import content, printed
 
 STUBBORN = f"exec {sys.executable} {Path(__file__).parents[1] / 'programs' / 'stubborn.py'}"
 
@@ -99,7 +99,7 @@ def test_a_second_kill_joins_and_escalates(pm: ProcessManager) -> None:
 def test_a_run_is_watched_by_who_asks(pm: ProcessManager) -> None:
     """Without a thread for it a run's output, end and exit code are known to whoever asks."""
     pm.start("echo ready; sleep 0.1; exit 4")
-    assert ended(pm)["exit_code"] == 4
+    assert ended(pm.get_status)["exit_code"] == 4
     assert content(pm) == "ready"
 
 

@@ -12,7 +12,8 @@ from app.protocol.messages import Failed
 from app.runs.record import read_record
 from app.supervisor import launch
 from app.supervisor.process import ProcessManager
-from tests.support import descendants, wait_until
+from tests.kit.processes import descendants
+from tests.kit.waiting import wait_until
 
 
 def test_a_start_that_failed_leaves_no_command(

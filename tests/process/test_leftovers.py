@@ -17,9 +17,9 @@ import pytest
 from app.exceptions import ConflictError
 from app.supervisor.process import LEFTOVER_PATIENCE, ProcessManager
 from app.supervisor.run import Run
-from tests.faults.actors import send
-from tests.process.conftest import alive, ended, printed
-from tests.support import wait_until
+from tests.kit.processes import alive, send
+from tests.kit.waiting import ended, wait_until
+from tests.process.conftest import printed
 
 STAYS = "sleep 1000 & echo $!; exit 4"
 # Takes a name and arguments that would break a line, a terminal or a reader's eyes.
@@ -66,7 +66,7 @@ class Starting:
 def starting_beside(pm: ProcessManager, command: str) -> Starting:
     """Run a command that leaves something behind, and begin another start once it has ended."""
     pm.start(command)
-    ended(pm)
+    ended(pm.get_status)
     starting = Starting(lambda: pm.start("echo new"))
     wait_until(starting.waits)
     return starting
@@ -120,7 +120,7 @@ def test_a_stop_overtakes_a_start_that_waits(pm: ProcessManager) -> None:
 def test_an_earlier_kill_cancels_nothing(pm: ProcessManager) -> None:
     """A start after a /kill that is over starts, also when that /kill was for what the same run had left behind."""
     pm.start(STAYS)
-    ended(pm)
+    ended(pm.get_status)
     pm.kill("SIGKILL")
     assert pm.start("echo new")["status"] == "running"
 
@@ -157,7 +157,7 @@ def test_a_start_waits_on_when_the_shim_dies(pm: ProcessManager) -> None:
 def test_many_leftovers_are_told_shortly(pm: ProcessManager) -> None:
     """Of 40 leftovers with command lines of 3.5 KB five are named by 80 characters each, and the others counted."""
     pm.start("numbers=$(seq -s ' ' 1000 1700); for i in $(seq 40); do sleep $numbers & done; exit 4")
-    ended(pm)
+    ended(pm.get_status)
     leftovers = wait_until(lambda: len(found := pm.get_status()["leftover_pids"]) == 40 and found)
     with pytest.raises(ConflictError) as caught:
         pm.start("true")
@@ -179,7 +179,7 @@ def test_what_a_leftover_calls_itself_does_no_harm(pm: ProcessManager) -> None:
     words = [sys.executable, "-c", HOSTILE, "ignore\nall\u202eprevious"]
     pm.start(f"{shlex.join(words)} & exit 4")
     printed(pm, "ready")
-    ended(pm)
+    ended(pm.get_status)
     with pytest.raises(ConflictError) as caught:
         pm.start("true")
     assert caught.value.detail.isprintable()

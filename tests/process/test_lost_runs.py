@@ -21,9 +21,7 @@ from app.runs.record import RecordFile, State
 from app.service import manage
 from app.shim.listener import Listener
 from app.supervisor.lost import find_records
-from tests.faults.actors import send
-from tests.process.conftest import alive
-from tests.service.harness import parent
+from tests.kit.processes import alive, parent, send
 from tests.unit.test_run_record import make_record
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from app.supervisor.process import ProcessManager
-from tests.faults.actors import shim_of
-from tests.process.conftest import content, ended, printed
-from tests.support import wait_until
+from tests.kit.actors import shim_of
+from tests.kit.waiting import ended, wait_until
+from tests.process.conftest import content, printed
 
 STAND_INS = "\x7f~`^|$\ufdd0".encode()
 
@@ -22,7 +22,7 @@ def python(code: str) -> str:
 def test_both_streams_share_one_order(pm: ProcessManager) -> None:
     """Standard output and standard error arrive in the order in which they were written."""
     pm.start("for i in 1 2 3 4 5; do echo out $i; echo err $i >&2; done")
-    ended(pm)
+    ended(pm.get_status)
     assert content(pm).split("\n") == [f"{name} {i}" for i in range(1, 6) for name in ("out", "err")]
 
 
@@ -44,7 +44,7 @@ def test_both_streams_share_one_order(pm: ProcessManager) -> None:
 def test_text_is_shown_as_written(pm: ProcessManager, command: str, shown: str) -> None:
     r"""Text comes back exactly as it was written; bytes that are not UTF-8 come as \xNN."""
     pm.start(command)
-    ended(pm)
+    ended(pm.get_status)
     assert content(pm) == shown
 
 
@@ -52,7 +52,7 @@ def test_the_last_line_is_there_when_the_exit_is_told(pm: ProcessManager) -> Non
     """Whoever learns of the exit can read the last line, however much came before it."""
     for _ in range(5):
         pm.start("seq 1 20000; echo last")
-        ended(pm)
+        ended(pm.get_status)
         lines = content(pm).split("\n")
         assert lines[-1] == "last"
         assert lines[:-1] == [str(number) for number in range(1, 20001)]
@@ -61,7 +61,7 @@ def test_the_last_line_is_there_when_the_exit_is_told(pm: ProcessManager) -> Non
 def test_the_last_line_is_there_although_a_child_holds_the_pipe(pm: ProcessManager) -> None:
     """The exit is told with everything printed before it, also while a leftover keeps the output open."""
     pm.start("sleep 100 & printf 'unfinished'; exit 3")
-    status = ended(pm)
+    status = ended(pm.get_status)
     assert (status["exit_code"], status["output_open"]) == (3, True)
     assert content(pm) == "unfinished"
     pm.kill("SIGKILL")
@@ -73,7 +73,7 @@ def test_unfinished_line_is_shown_while_the_process_waits(pm: ProcessManager) ->
     pm.start("printf 'Name? '; sleep 0.6; printf 'Bob'; sleep 0.6; echo '!'")
     printed(pm, "Name? ")
     assert pm.get_status()["status"] == "running"
-    ended(pm)
+    ended(pm.get_status)
     page = pm.logs.read_logs(pm.get_status()["log_file"])
     assert page == {**page, "content": "Name? Bob!", "total_lines": 1, "lines_returned": 1}
 
@@ -87,7 +87,7 @@ def test_pieces_of_one_line_are_numbered(pm: ProcessManager, tmp_path: Path) -> 
     first.touch()
     printed(pm, "ab")
     second.touch()
-    ended(pm)
+    ended(pm.get_status)
     records = [json.loads(line) for line in Path(log_file).read_text().splitlines()]
     told = [(r["seq"], r.get("part"), r.get("partial"), r["line"]) for r in records]
     assert told == [(1, 1, True, "a"), (1, 2, True, "b"), (1, 3, None, "c"), (2, None, None, "next")]
@@ -148,7 +148,7 @@ def test_output_after_closing_stdout(pm: ProcessManager) -> None:
 def test_capture_goes_on_after_the_exit(pm: ProcessManager) -> None:
     """What a leftover prints after the process has ended is in the log too."""
     pm.start("(sleep 0.5; echo late) & exit 0")
-    status = ended(pm)
+    status = ended(pm.get_status)
     assert status["output_open"]
     printed(pm, "late")
     wait_until(lambda: not pm.get_status()["output_open"])

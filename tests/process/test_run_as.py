@@ -14,8 +14,10 @@ from app.exceptions import BadRequestError, InternalError
 from app.runs.spec import Policy
 from app.service import manage
 from app.supervisor.process import ProcessManager
-from tests.process.conftest import alive, content, ended, printed
-from tests.support import require, wait_until
+from tests.kit.processes import alive
+from tests.kit.requiring import require
+from tests.kit.waiting import ended, wait_until
+from tests.process.conftest import content, printed
 
 NAME = "nobody"
 SESSION = (
@@ -37,7 +39,7 @@ def pm(tmp_path: Path) -> Iterator[ProcessManager]:
 def output_of(pm: ProcessManager, command: str) -> str:
     """Run a command to its end and return what it printed."""
     pm.start(command, cwd="/", replace=True)
-    ended(pm)
+    ended(pm.get_status)
     return content(pm)
 
 
@@ -81,7 +83,7 @@ def test_the_shell_is_asked_as_that_user(tmp_path: Path, place: Path) -> None:
     try:
         assert output_of(manager, "env | grep odd") == ""
         manager.start("env | grep odd", cwd="/", env={"odd.name": "1"})
-        ended(manager)
+        ended(manager.get_status)
         assert content(manager) == "odd.name=1"
     finally:
         manager.shut_down(0.0)
@@ -155,7 +157,7 @@ def test_without_the_service_s_directory(tmp_path: Path, place: Path) -> None:
             manager.start("pwd")
         home.mkdir()
         manager.start("pwd")
-        ended(manager)
+        ended(manager.get_status)
         assert content(manager) == str(home)
     finally:
         manager.shut_down(0.0)

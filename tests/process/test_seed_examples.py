@@ -6,7 +6,7 @@ import pytest
 
 from app.exceptions import BadRequestError, ConflictError, NotFoundError
 from app.supervisor.process import ProcessManager
-from tests.process.conftest import ended
+from tests.kit.waiting import ended
 
 
 def test_start_simple_command(pm: ProcessManager, tmp_path: Path) -> None:
@@ -15,7 +15,7 @@ def test_start_simple_command(pm: ProcessManager, tmp_path: Path) -> None:
     assert result["command"] == "echo 'Hello World'"
     assert result["status"] == "running"
     assert result["process_pid"] is not None
-    status = ended(pm)
+    status = ended(pm.get_status)
     assert status["status"] == "exited"
     assert status["exit_code"] == 0
 
@@ -43,9 +43,9 @@ def test_a_log_file_that_exists_is_not_appended_to(pm: ProcessManager, tmp_path:
     """A start with the name of an existing log writes to a new one beside it."""
     name = str(tmp_path / "logs" / "test.log")
     pm.start("echo one", name)
-    ended(pm)
+    ended(pm.get_status)
     second = pm.start("echo two", name)
-    ended(pm)
+    ended(pm.get_status)
     assert second["log_file"] == str(tmp_path / "logs" / "test_2.log")
     assert pm.logs.read_logs(name)["content"] == "one"
     assert pm.logs.read_logs(second["log_file"])["content"] == "two"
@@ -64,6 +64,6 @@ def test_nothing_was_started(pm: ProcessManager) -> None:
 def test_kill_after_exit(pm: ProcessManager) -> None:
     """To kill what has already ended and left nothing behind is refused with the exit code and what to do."""
     pm.start("exit 7")
-    ended(pm)
+    ended(pm.get_status)
     with pytest.raises(BadRequestError, match=r"exit code 7.*POST /restart"):
         pm.kill()

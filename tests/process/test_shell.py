@@ -13,8 +13,10 @@ from app.runs.record import read_record, record_path
 from app.runs.spec import Policy
 from app.service import manage
 from app.supervisor.process import ProcessManager
-from tests.process.conftest import alive, content, ended
-from tests.support import require, wait_until
+from tests.kit.processes import alive
+from tests.kit.requiring import require
+from tests.kit.waiting import ended, wait_until
+from tests.process.conftest import content
 
 BASH, DASH = shutil.which("bash"), shutil.which("dash")
 # Options as fish reads them: the word after -c is the command, whatever it is.
@@ -44,7 +46,7 @@ def with_shell(tmp_path: Path) -> Iterator[Managers]:
 def result(pm: ProcessManager, command: str, env: dict[str, str] | None = None) -> tuple[int, str]:
     """Run a command to its end; return its exit code and what it printed."""
     pm.start(command, env=env)
-    code = ended(pm)["exit_code"]
+    code = ended(pm.get_status)["exit_code"]
     wait_until(lambda: not pm.get_status()["output_open"])
     return code, content(pm)
 
@@ -136,7 +138,7 @@ def test_restart_keeps_the_shell(with_shell: Managers) -> None:
     second = with_shell(BASH)
     second.take_over()
     again = second.restart()
-    ended(second)
+    ended(second.get_status)
     assert content(second) == "none"
     record = read_record(record_path(again["log_file"]))
     assert record is not None
@@ -218,10 +220,10 @@ def test_without_the_service_s_directory(at_home: ProcessManager, home: Path) ->
     pm = at_home
     home.rmdir()
     pm.start("pwd", cwd="/")
-    ended(pm)
+    ended(pm.get_status)
     assert content(pm) == "/"
     pm.restart()
-    assert ended(pm)["exit_code"] == 0
+    assert ended(pm.get_status)["exit_code"] == 0
     for cwd, named in ((None, f"'{home}'"), (".", f"'{home}"), ("sub", f"'{home}/sub'")):
         with pytest.raises(BadRequestError, match="No such file or directory") as caught:
             pm.start("pwd", cwd=cwd)
@@ -233,16 +235,16 @@ def test_the_service_s_directory_made_again(at_home: ProcessManager, home: Path)
     """Once the directory is there again everything works as before, in the new one."""
     pm = at_home
     pm.start("pwd")
-    ended(pm)
+    ended(pm.get_status)
     home.rmdir()
     with pytest.raises(BadRequestError, match="can't be used"):
         pm.restart()
     (home / "sub").mkdir(parents=True)
     for cwd, place in ((None, home), (".", home), ("sub", home / "sub")):
         pm.start("pwd; : > made", cwd=cwd)
-        ended(pm)
+        ended(pm.get_status)
         assert content(pm) == str(place)
         assert (place / "made").exists()
     pm.restart()
-    ended(pm)
+    ended(pm.get_status)
     assert content(pm) == f"{home}/sub"

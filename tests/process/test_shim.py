@@ -12,9 +12,9 @@ from app.protocol.startup import NAME
 from app.service import manage
 from app.supervisor import boot
 from app.supervisor.process import ProcessManager
-from tests.faults.actors import send
-from tests.process.conftest import ended, printed
-from tests.service.harness import parent
+from tests.kit.processes import parent, send
+from tests.kit.waiting import ended
+from tests.process.conftest import printed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +44,7 @@ def test_the_shim_ends_with_its_run(pm: ProcessManager) -> None:
     """Once nothing of the run is left, its shim is gone too."""
     for _ in range(3):
         pm.start("true")
-        ended(pm)
+        ended(pm.get_status)
 
 
 def test_a_shim_that_is_stopped_too_soon_starts_its_command(

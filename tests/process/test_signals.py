@@ -9,8 +9,9 @@ import pytest
 from app.runs.spec import Policy
 from app.service import manage
 from app.supervisor.process import ProcessManager
-from tests.process.conftest import content, ended
-from tests.support import require
+from tests.kit.requiring import require
+from tests.kit.waiting import ended
+from tests.process.conftest import content
 
 
 @pytest.fixture(params=[None, "nobody"], ids=["own user", "another user"])
@@ -30,7 +31,7 @@ def test_no_signal_is_ignored_blocked_or_caught(pm: ProcessManager, stands_by: b
         pm.keep_standby()
     pm.start("exec cat /proc/self/status", cwd="/")
     for again in (True, False):
-        ended(pm)
+        ended(pm.get_status)
         masks = dict(line.split(":\t") for line in content(pm).splitlines() if line.startswith("Sig"))
         assert {name: int(masks[name], 16) for name in ("SigIgn", "SigBlk", "SigCgt", "SigPnd")} == {
             "SigIgn": 0,
@@ -46,4 +47,4 @@ def test_no_signal_is_ignored_blocked_or_caught(pm: ProcessManager, stands_by: b
 def test_a_real_time_signal_ends_the_command(pm: ProcessManager, number: int) -> None:
     """A command is ended by signals that it does not handle, those of the C library included."""
     pm.start(f"kill -{number} $$; sleep 1", cwd="/")
-    assert ended(pm)["exit_code"] == -number
+    assert ended(pm.get_status)["exit_code"] == -number

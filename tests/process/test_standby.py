@@ -9,9 +9,9 @@ import pytest
 
 from app.supervisor import boot, standby
 from app.supervisor.process import ProcessManager
-from tests.faults.actors import send
-from tests.process.conftest import ended
-from tests.support import stand_by, wait_until
+from tests.kit.leftovers import stand_by
+from tests.kit.processes import send
+from tests.kit.waiting import ended, wait_until
 
 
 @pytest.mark.parametrize("milliseconds", [0, 1, 2, 20])
@@ -31,5 +31,5 @@ def test_one_that_goes_on_too_late_begins_nothing(
     wait_until(lambda: Path(f"/proc/{ready}/comm").read_text() == "llm-shell-shim\n")
     send(signal.SIGSTOP, ready)
     pm.start(f"echo begun >> {tmp_path / 'mark'}")
-    assert ended(pm)["exit_code"] == 0
+    assert ended(pm.get_status)["exit_code"] == 0
     assert (tmp_path / "mark").read_text() == "begun\n"

@@ -12,8 +12,9 @@ from app.exceptions import BadRequestError, ConflictError, InternalError, NotFou
 from app.runs.spec import Policy
 from app.service import manage
 from app.supervisor.process import ProcessManager
-from tests.process.conftest import alive, content, ended, printed
-from tests.support import wait_until
+from tests.kit.processes import alive
+from tests.kit.waiting import ended, wait_until
+from tests.process.conftest import content, printed
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ from tests.support import wait_until
 def test_exit_code_and_signal(pm: ProcessManager, command: str, code: int, name: str | None) -> None:
     """A process that ended without us is `exited`, with its own code, and the signal's name only for a signal."""
     pm.start(command)
-    status = ended(pm)
+    status = ended(pm.get_status)
     assert (status["status"], status["exit_code"], status["signal"]) == ("exited", code, name)
     assert status["reason"] is None
     assert status["stopped_at"] >= status["created_at"]
@@ -68,7 +69,7 @@ def test_exit_code_is_the_process_own_even_when_killed(pm: ProcessManager) -> No
 def test_leftovers_are_named(pm: ProcessManager) -> None:
     """What the process left behind is named, keeps a start away with pids and command lines, and can be killed."""
     pm.start("setsid sleep 98 & sleep 99 & echo $!; exit 4")
-    status = ended(pm)
+    status = ended(pm.get_status)
     assert status["status"] == "exited"
     assert status["exit_code"] == 4
     leftovers = wait_until(lambda: len(found := pm.get_status()["leftover_pids"]) == 2 and found)
@@ -91,7 +92,7 @@ def test_replace_ends_what_lives_and_starts(pm: ProcessManager) -> None:
     second = pm.start("echo new", replace=True)
     assert not alive(first["process_pid"])
     assert second["run_id"] != first["run_id"]
-    ended(pm)
+    ended(pm.get_status)
     assert content(pm) == "new"
     record = (Path(first["log_file"])).with_suffix(".json").read_text()
     assert '"killed_by":"replace"' in record
@@ -100,9 +101,9 @@ def test_replace_ends_what_lives_and_starts(pm: ProcessManager) -> None:
 def test_restart_of_an_ended_run(pm: ProcessManager, tmp_path: Path) -> None:
     """An ended run starts again with the same command, directory and environment."""
     pm.start('echo "$PWD $GREETING"', cwd=str(tmp_path), env={"GREETING": "hello"})
-    ended(pm)
+    ended(pm.get_status)
     pm.restart()
-    ended(pm)
+    ended(pm.get_status)
     assert content(pm) == f"{tmp_path} hello"
 
 
@@ -111,7 +112,7 @@ def test_failed_restart_keeps_the_old_outcome(pm: ProcessManager, tmp_path: Path
     place = tmp_path / "place"
     place.mkdir()
     pm.start("echo here; exit 3", cwd=str(place))
-    before = ended(pm)
+    before = ended(pm.get_status)
     place.rmdir()
     with pytest.raises(BadRequestError, match="can't be used: No such file or directory"):
         pm.restart()
@@ -135,7 +136,7 @@ def test_environment_over_the_limit(pm: ProcessManager) -> None:
     with pytest.raises(BadRequestError, match="over the system's limit"):
         pm.start("true", env={"BIG": "x" * 131_072})
     pm.start("echo ${#BIG}", env={"BIG": "x" * 131_000})
-    ended(pm)
+    ended(pm.get_status)
     assert content(pm) == "131000"
 
 
@@ -143,7 +144,7 @@ def test_longest_command(pm: ProcessManager) -> None:
     """A command of the greatest allowed length runs."""
     command = "echo ok #" + "x" * (131_071 - 9)
     pm.start(command)
-    ended(pm)
+    ended(pm.get_status)
     assert content(pm) == "ok"
 
 
@@ -151,7 +152,7 @@ def test_process_leads_its_own_session_and_sees_nothing_of_ours(pm: ProcessManag
     """The process leads its own session and group, and has no descriptor but 0, 1 and 2."""
     code = 'import os; print(os.getpid() == os.getsid(0) == os.getpgid(0), sorted(os.listdir("/proc/self/fd"))[:-1])'
     pm.start(f"exec {sys.executable} -c '{code}'")
-    ended(pm)
+    ended(pm.get_status)
     assert content(pm) == "True ['0', '1', '2']"
 
 
@@ -160,7 +161,7 @@ def test_signals_are_as_a_shell_expects(pm: ProcessManager) -> None:
     old = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     try:
         pm.start("grep -E '^Sig(Ign|Blk)' /proc/self/status; yes | head -n 2")
-        ended(pm)
+        ended(pm.get_status)
     finally:
         signal.signal(signal.SIGUSR2, old)
     ignored, blocked, *rest = content(pm).split("\n")

@@ -13,8 +13,10 @@ import pytest
 from app.runs.spec import Policy
 from app.service import manage
 from app.supervisor.process import ProcessManager
+from tests.kit.processes import command_line, descendants, stat_fields
+from tests.kit.requiring import require
+from tests.kit.waiting import wait_until
 from tests.process.conftest import content, printed
-from tests.support import command_line, descendants, require, stat_fields, wait_until
 
 PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 TRIES = 20

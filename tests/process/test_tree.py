@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from app.supervisor.process import ProcessManager
-from tests.process.conftest import alive, content, ended, printed
-from tests.support import descendants, wait_until
+from tests.kit.processes import alive, descendants
+from tests.kit.waiting import ended, wait_until
+from tests.process.conftest import content, printed
 
 PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 
@@ -56,7 +57,7 @@ def test_a_tree_that_forks_while_it_is_killed(pm: ProcessManager) -> None:
     for _ in range(5):
         pm.start(f"exec {sys.executable} {PROGRAMS / 'forker.py'}")
         printed(pm, "ready")
-        ended(pm)
+        ended(pm.get_status)
         wait_until(lambda: pm.get_status()["leftover_pids"])
         assert pm.kill("SIGKILL")["survivors"] == []
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support import require
+from tests.kit.requiring import require
 
 OPTIONS = (
     "--headless",

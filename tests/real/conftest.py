@@ -10,9 +10,9 @@ import pytest
 
 from app.runs.spec import Policy
 from app.service import manage
+from tests.kit.leftovers import nothing_left_behind
+from tests.kit.requiring import require
 from tests.real.trying import Trial, tool_path
-from tests.service.harness import nothing_left_behind
-from tests.support import require
 
 # dash 0.5.12 stays in front of a single command, bash replaces itself: the tree differs, the promise does not.
 SHELLS = ("dash", "bash")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.processes import command_line
+from tests.kit.waiting import wait_until
 from tests.real.conftest import needs
 from tests.real.trying import Trial
-from tests.support import command_line, wait_until
 
 DMYPY = Path(sys.executable).parent / "dmypy"
 # Each with a word of what its command line is then.

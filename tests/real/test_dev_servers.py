@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.kit.network import free_port, listens
+from tests.kit.waiting import wait_until
 from tests.real.conftest import needs
 from tests.real.trying import Outcome, Trial
-from tests.service.harness import listens
-from tests.service.nginx import free_port
-from tests.support import wait_until
 
 FLASK_APP = """
 import atexit, os, pathlib, time

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.service import Service
+from tests.kit.services import services_in
+from tests.kit.waiting import wait_until
 from tests.real.browser import Page, browser
-from tests.service.conftest import services_in
-from tests.service.harness import Service
-from tests.support import wait_until
 
 TOKEN = "a-token-of-sufficient-length"  # noqa: S105  made up
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}

@@ -16,8 +16,8 @@ import pytest
 
 from app.runs.spec import Policy
 from app.service import manage
+from tests.kit.requiring import require
 from tests.real.conftest import shell_named
-from tests.support import require
 
 # Side by side, since a try is mostly waiting; what is waited for is the time until the kill, as a caller would.
 SIDE_BY_SIDE = 12

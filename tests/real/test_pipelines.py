@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.kit.waiting import wait_until
 from tests.real.conftest import shell_named
 from tests.real.trying import Outcome, Trial, make_executable
-from tests.support import wait_until
 
 READERS = {
     "tee": "{} | tee copy",

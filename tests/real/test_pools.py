@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.waiting import wait_until
 from tests.real.conftest import needs
 from tests.real.trying import PYTHON_TOOLS, Trial
-from tests.support import wait_until
 
 GRACE = 20.0
 TASK_SECONDS = 3

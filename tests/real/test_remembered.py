@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.last_seconds import (
+from tests.kit.last_seconds import (
     KEEP,
     end_after_a_stop_that_keeps,
     end_after_the_masters_death,
     end_while_a_reader_holds_up_the_stop,
     spread,
 )
-from tests.service.conftest import services_in
+from tests.kit.services import services_in
 
 TRIES = 20
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.processes import alive, stat_fields
+from tests.kit.waiting import wait_until
 from tests.real.conftest import shell_named
 from tests.real.trying import OWN_CODE, Listener, Trial, make_executable
-from tests.service.harness import alive
-from tests.support import stat_fields, wait_until
 
 FORKS_ON_TERM = """
 import os, pathlib, signal, subprocess, sys

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from tests.kit.waiting import wait_until
 from tests.real.conftest import needs
 from tests.real.trying import Trial
-from tests.support import wait_until
 
 
 def test_esbuild_ends_with_its_standard_input(trial: Trial) -> None:

@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from app.supervisor.process import ProcessManager
-from tests.service.harness import parent
-from tests.support import wait_until
+from tests.kit.processes import parent
+from tests.kit.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 HEARS = ROOT / "tests" / "programs" / "hears.py"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import re
-import secrets
 import shutil
 import signal
 import socket
@@ -18,15 +17,15 @@ from typing import Any
 
 import pytest
 
-from tests.service.calling import NO_HEADERS, Reply, exchange, over
-from tests.service.harness import children
-from tests.support import require, wait_until
+from tests.kit.calling import NO_HEADERS, Reply, exchange, over
+from tests.kit.processes import children
+from tests.kit.requiring import require
+from tests.kit.waiting import wait_until
 
 # Debian keeps it where not every user's path leads.
 PROGRAM = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 HOST = "shell.example.com"
 START_TIMEOUT = 10.0
-_claims: list[socket.socket] = []
 # What surrounds a file of conf.d, as in Debian's nginx.conf, with everything that nginx writes below one folder.
 MAIN = """
 {user}
@@ -172,24 +171,6 @@ def substitute(text: str, changes: Mapping[str, str]) -> str:
         assert old in text, f"{old!r} is not in the file"
         text = text.replace(old, new)
     return text
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody uses now, and that no test run on this machine is given again before this one ends.
-
-    It lies below those that the system gives away (ip(7)). The UDP port of the same number, held until this process
-    ends, is the claim: to bind it is one step that only one process can win.
-    """
-    lowest_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = lowest_given // 2 + secrets.randbelow(lowest_given // 2)
-        claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with suppress(OSError):
-            claim.bind(("127.0.0.1", port))
-            with socket.create_server(("127.0.0.1", port)):
-                _claims.append(claim)
-                return port
-        claim.close()
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

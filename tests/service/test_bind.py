@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.calling import NO_HEADERS, exchange, over_unix_socket
-from tests.service.conftest import Services
-from tests.service.harness import GUNICORN, Service
-from tests.support import wait_until
+from tests.kit.calling import NO_HEADERS, exchange, over_unix_socket
+from tests.kit.service import GUNICORN, Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 
 def status_of(path: Path, headers: Mapping[str, str] = NO_HEADERS) -> int:

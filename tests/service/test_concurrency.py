@@ -11,8 +11,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.service.harness import PROGRAMS, Answer, Service, alive
-from tests.support import wait_until
+from tests.kit.places import PROGRAMS
+from tests.kit.processes import alive
+from tests.kit.service import Answer, Service
+from tests.kit.waiting import wait_until
 
 CALLERS = 20
 AT_ONCE = 1.0

@@ -19,9 +19,12 @@ import yaml
 from gunicorn.config import GracefulTimeout
 
 from app.supervisor.supervisor import SHUTDOWN_TIMEOUT
-from tests.service.harness import ROOT, children, nothing_left_behind
+from tests.kit.leftovers import nothing_left_behind
+from tests.kit.places import ROOT
+from tests.kit.processes import children, descendants
+from tests.kit.requiring import require
+from tests.kit.waiting import wait_until
 from tests.service.unprivileged import ACCOUNT, GROUP, OWNER, TOKEN, Deployed, interpreter, scratch
-from tests.support import descendants, require, wait_until
 
 DOCKER = ROOT / "deploy" / "docker"
 IMAGE_USER = "10001"

@@ -26,8 +26,8 @@ from schemathesis.core.failures import Failure
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import Interaction, ScenarioRecorder
 
-from tests.service.conftest import Services
-from tests.service.harness import PROGRAMS
+from tests.kit.places import PROGRAMS
+from tests.kit.services import Services
 
 MIN_REQUESTS = 1000
 EXAMPLES = 275  # for each of the calls that take anything

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.conftest import Services
-from tests.service.harness import GUNICORN, PROGRAMS, ROOT, Service, alive
-from tests.support import wait_until
+from tests.kit.places import PROGRAMS, ROOT
+from tests.kit.processes import alive
+from tests.kit.service import GUNICORN, Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 TOKEN = "a-token-of-sufficient-length"  # noqa: S105  made up
 STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.calling import Reply
-from tests.service.conftest import Services
-from tests.service.harness import Service
-from tests.support import wait_until
+from tests.kit.calling import Reply
+from tests.kit.service import Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 JSON = "Content-Type: application/json\r\n"
 CHUNKED = f"{JSON}Transfer-Encoding: chunked\r\n"

@@ -19,10 +19,12 @@ from gunicorn.config import GracefulTimeout
 
 from app.config import SettingsError, load_settings
 from app.supervisor.supervisor import SHUTDOWN_TIMEOUT
+from tests.kit.network import free_port
+from tests.kit.places import ROOT
+from tests.kit.service import Service
+from tests.kit.services import Services, services_in
+from tests.kit.waiting import wait_until
 from tests.service import nginx
-from tests.service.conftest import Services, services_in
-from tests.service.harness import ROOT, Service
-from tests.support import wait_until
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 # The oldest that has all the fields used, and the newest whose schemas there are.
@@ -263,7 +265,7 @@ def test_router_configuration_is_clean(tls: tuple[Path, Path], tmp_path: Path) -
 def cluster(tls: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Return a router with three shells."""
     folder = tmp_path_factory.mktemp("cluster")
-    ports = (nginx.free_port(), nginx.free_port())
+    ports = (free_port(), free_port())
     with ExitStack() as cleanup:
         dns = Dns()
         cleanup.callback(dns.close)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.conftest import Services, services_in
-from tests.service.harness import Service, alive, parent
-from tests.support import wait_until
+from tests.kit.processes import alive, parent
+from tests.kit.service import Service
+from tests.kit.services import Services, services_in
+from tests.kit.waiting import wait_until
 
 UMASK = 0o027
 # Set in the service's environment, and no business of the process's.

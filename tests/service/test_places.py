@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.service.calling import exchange
-from tests.service.conftest import Services, lent, services_in
-from tests.service.harness import PROGRAMS, Service
-from tests.support import wait_until
+from tests.kit.calling import exchange
+from tests.kit.places import PROGRAMS
+from tests.kit.service import Service
+from tests.kit.services import Services, lent, services_in
+from tests.kit.waiting import wait_until
 
 THREADS = 4  # the least
 CALLERS = 12

@@ -20,10 +20,13 @@ from typing import Any
 
 import pytest
 
-from tests.service.conftest import services_in
-from tests.service.harness import PROGRAMS, Service, alive, children, listens
-from tests.service.nginx import free_port
-from tests.support import require, wait_until
+from tests.kit.network import free_port, listens
+from tests.kit.places import PROGRAMS
+from tests.kit.processes import alive, children
+from tests.kit.requiring import require
+from tests.kit.service import Service
+from tests.kit.services import services_in
+from tests.kit.waiting import wait_until
 
 NODE_SERVER = """\
 const server = require("http").createServer((request, response) => response.end("served by node"));

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.conftest import Services
+from tests.kit.services import Services
 
 USER = "nobody"
 WARNING = f"LLM_SHELL_RUN_AS does not hold {USER!r} back for long: that user may write to "

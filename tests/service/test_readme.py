@@ -14,10 +14,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.service.conftest import Services
-from tests.service.harness import ROOT, Service
-from tests.service.nginx import free_port
-from tests.support import wait_until
+from tests.kit.network import free_port
+from tests.kit.places import ROOT
+from tests.kit.service import Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from app.web.heads import BODY_TIMEOUT, HEAD_TIMEOUT, MAX_HEAD
-from tests.service.calling import over
-from tests.service.conftest import services_in
-from tests.service.harness import Service
-from tests.support import require, wait_until
+from tests.kit.calling import over
+from tests.kit.requiring import require
+from tests.kit.service import Service
+from tests.kit.services import services_in
+from tests.kit.waiting import wait_until
 
 SILENT = 1500
 SLOW = 300

@@ -9,10 +9,11 @@ import time
 
 import pytest
 
-from tests.faults.actors import kill_shim, send, shim_of
-from tests.service.conftest import Services
-from tests.service.harness import Service, alive
-from tests.support import descendants, wait_until
+from tests.kit.actors import kill_shim, shim_of
+from tests.kit.processes import alive, descendants, send
+from tests.kit.service import Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 # What a command may notice of how it was started.
 PROBE = (

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.calling import exchange, over_unix_socket
-from tests.service.conftest import Services
-from tests.service.harness import Service
-from tests.support import require, wait_until
+from tests.kit.calling import exchange, over_unix_socket
+from tests.kit.requiring import require
+from tests.kit.service import Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 TOKEN = "a-token-of-sufficient-length"  # noqa: S105  made up
 USER = "nobody"

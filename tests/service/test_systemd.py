@@ -23,10 +23,14 @@ from gunicorn.config import GracefulTimeout
 
 from app.supervisor.process import SHIM_PATIENCE
 from app.supervisor.supervisor import SHUTDOWN_TIMEOUT
-from tests.service.calling import ANSWER_TIMEOUT, over_unix_socket
-from tests.service.harness import ROOT, Answer, alive, nothing_left_behind
+from tests.kit.calling import ANSWER_TIMEOUT, over_unix_socket
+from tests.kit.leftovers import nothing_left_behind
+from tests.kit.places import ROOT
+from tests.kit.processes import alive
+from tests.kit.requiring import require
+from tests.kit.service import Answer
+from tests.kit.waiting import wait_until
 from tests.service.unprivileged import ACCOUNT, AS_ROOT, OWNER, TOKEN, Deployed, install_program, interpreter, scratch
-from tests.support import require, wait_until
 
 UNITS = ROOT / "deploy" / "systemd"
 SYSTEMD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

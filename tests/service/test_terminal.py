@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.conftest import WSGI_APP, Services
-from tests.service.harness import ROOT, Service, alive, children
-from tests.support import command_line, descendants, wait_until
+from tests.kit.places import ROOT
+from tests.kit.processes import alive, children, command_line, descendants
+from tests.kit.service import Service
+from tests.kit.services import WSGI_APP, Services
+from tests.kit.waiting import wait_until
 
 # A session's leader without a terminal gets the one that it opens first (tty(4)). The signal may have been ignored by
 # whoever runs the tests, in the background or with nohup.

@@ -14,8 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tests.service.harness import ROOT, Service
-from tests.support import require
+from tests.kit.places import ROOT
+from tests.kit.requiring import require
+from tests.kit.service import Service
 
 TOKEN = "a-token-of-sufficient-length"  # noqa: S105  made up
 # What Linux distributions call nobody; without root's rights there is nobody else to be.

@@ -16,7 +16,7 @@ import pytest
 from app.addresses import is_loopback, split_port
 from app.config import Settings, SettingsError, load_settings, require_token_for
 from app.runs.shells import default_shell
-from tests.libraries_words import assert_own_words
+from tests.kit.libraries_words import assert_own_words
 
 TOKEN = "correct-horse-battery"  # noqa: S105 (a token of these tests alone)
 # Only a service of root's may start commands as somebody else.

@@ -10,7 +10,7 @@ import pytest
 
 from app.exceptions import ConflictError
 from app.server.listening import require_free
-from tests.support import require
+from tests.kit.requiring import require
 
 
 def refusal_of(port: int) -> str:

@@ -9,10 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from tests.service.conftest import services_in
-from tests.service.harness import ROOT, Service
-from tests.service.nginx import Client, Nginx, free_port, make_certificate, running, substitute
-from tests.support import wait_until
+from tests.kit.network import free_port
+from tests.kit.places import ROOT
+from tests.kit.service import Service
+from tests.kit.services import services_in
+from tests.kit.waiting import wait_until
+from tests.service.nginx import Client, Nginx, make_certificate, running, substitute
 
 FILE = ROOT / "deploy" / "nginx" / "llm-shell.conf"
 TOKEN = "a-token-of-sufficient-length"  # noqa: S105  made up

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.nginx import HOST, Client, free_port, running, substitute
+from tests.kit.network import free_port
+from tests.kit.requiring import require
+from tests.kit.waiting import wait_until
+from tests.service.nginx import HOST, Client, running, substitute
 from tests.service.proxied.site import BEARER, TOKEN, WRONG, Site, addresses
-from tests.support import require, wait_until
 
 PREFIXES = ["", "/shell"]
 

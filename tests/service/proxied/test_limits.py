@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.requiring import require
+from tests.kit.waiting import wait_until
 from tests.service.nginx import HOST
 from tests.service.proxied.site import BEARER, WRONG, Site, addresses
-from tests.support import require, wait_until
 
 MIB = 1024 * 1024
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.kit.waiting import wait_until
 from tests.service.proxied.site import Site, addresses
-from tests.support import wait_until
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.service.harness import PROGRAMS
+from tests.kit.places import PROGRAMS
+from tests.kit.waiting import wait_until
 from tests.service.proxied.site import Site, addresses, site_in
-from tests.support import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import http.client
 import os
 import re
@@ -11,18 +10,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.service.calling import ANSWER_TIMEOUT, NO_HEADERS, exchange
-from tests.support import command_line, descendants, stand_by, stat_fields, strangers, wait_until
+from tests.kit.calling import ANSWER_TIMEOUT, NO_HEADERS, exchange
+from tests.kit.leftovers import stand_by
+from tests.kit.places import ROOT
+from tests.kit.processes import children, command_line, descendants
+from tests.kit.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ROOT / "tests" / "programs"
 # From any working directory, as `python -m app` runs it.
 GUNICORN = (sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"), "--pythonpath", str(ROOT))
 START_TIMEOUT = 20.0
@@ -30,8 +30,6 @@ START_TIMEOUT = 20.0
 STOP_TIMEOUT = 15.0
 _LISTENING = re.compile(r"Listening at: http://\S+:(\d+) ")
 _GUNICORN_INFO = re.compile(r"\[[^]]*\] \[\d+\] \[INFO\] ")
-_PR_SET_CHILD_SUBREAPER = 36
-_PR_GET_CHILD_SUBREAPER = 37
 # What would be understood as an order to gunicorn, whoever runs the tests.
 _GUNICORN_NAMES = frozenset({"WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "PORT"})
 
@@ -221,87 +219,6 @@ def service_environment(log_dir: Path, settings: Mapping[str, str]) -> dict[str,
     return {**inherited, "LLM_SHELL_PORT": "0", "LLM_SHELL_LOG_DIR": str(log_dir), **settings}
 
 
-def parent(pid: int) -> int:
-    """Return the parent's pid."""
-    return int(stat_fields(pid)[1])
-
-
-def children(pid: int) -> list[int]:
-    """Return the live children of a process."""
-    found: list[int] = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
-                if parent(int(entry.name)) == pid:
-                    found.append(int(entry.name))
-    return [child for child in found if alive(child)]
-
-
-def alive(pid: int) -> bool:
-    """Tell whether a process still runs; a zombie does not."""
-    try:
-        return stat_fields(pid)[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def listens(port: int) -> bool:
-    """Tell whether a process below this one listens on the IPv4 port: state 0A of /proc/net/tcp (proc(5)).
-
-    Another's may have been given the number meanwhile: tests run beside each other.
-    """
-    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    listening = {f"socket:[{row[9]}]" for row in sockets if row[1].endswith(f":{port:04X}") and row[3] == "0A"}
-    return bool(listening) and any(listening & open_files(pid) for pid in descendants())
-
-
-def open_files(pid: int) -> set[str]:
-    """Return what the descriptors of a process lead to."""
-    found = set()
-    with suppress(OSError):
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):
-                found.add(str(entry.readlink()))
-    return found
-
-
 def notable_lines(text: str) -> list[str]:
     """Return the lines that are not gunicorn's own notices."""
     return [line for line in text.splitlines() if line.strip() and not _GUNICORN_INFO.match(line)]
-
-
-@contextmanager
-def nothing_left_behind() -> Iterator[None]:
-    """Fail when what was started inside is alive at the end, however it detached itself.
-
-    This process becomes a subreaper (prctl(2)) for the time, if something around this has not made it one: whoever
-    calls setsid or double-forks stays its descendant, so no session can leave its sight.
-    """
-    before = set(descendants())
-    prctl = ctypes.CDLL(None).prctl
-    was_subreaper = ctypes.c_int()
-    assert prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(was_subreaper), 0, 0, 0) == 0
-    assert prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
-    try:
-        yield
-    finally:
-        left = _left_after(before, 5.0)
-        for pid in left:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        _left_after(before, 5.0)
-        prctl(_PR_SET_CHILD_SUBREAPER, was_subreaper.value, 0, 0, 0)
-    assert not left, f"left behind: {left}"
-
-
-def _left_after(before: set[int], timeout: float) -> dict[int, str]:
-    """Reap the orphans that came here; return who else is left, at the latest after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while True:
-        left = {pid: f"{name} {command_line(pid)!r}" for pid, name in strangers(before).items()}
-        for pid in left:
-            with suppress(ChildProcessError):  # not ours yet
-                os.waitpid(pid, os.WNOHANG)
-        if not left or time.monotonic() > deadline:
-            return left
-        time.sleep(0.01)

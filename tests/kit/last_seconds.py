@@ -8,18 +8,18 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
-from tests.faults.actors import record_of, runs, send, worker_of
-from tests.service.conftest import Services
-from tests.service.harness import Service
-from tests.support import wait_until
+from tests.kit.actors import record_of, worker_of
+from tests.kit.processes import alive, send
+from tests.kit.service import Service
+from tests.kit.services import Services, successor_of
+from tests.kit.waiting import wait_until
 
 KEEP = {"LLM_SHELL_ON_SHUTDOWN": "keep"}
 LINES = 1_000_000  # more than the buffers of a connection take, so that a reader which has stopped is waited for
 
 
-def successor_of(service: Service, serve: Services) -> Service:
-    """Start a service on the same log directory that keeps its command, and wait until it answers."""
-    return serve("--graceful-timeout", "1", settings={"LLM_SHELL_LOG_DIR": str(service.log_dir), **KEEP})
+def _next(service: Service, serve: Services) -> Service:
+    return successor_of(service, serve, "--graceful-timeout", "1", **KEEP)
 
 
 def spread(tries: int) -> list[float]:
@@ -39,8 +39,8 @@ def end_after_the_masters_death(service: Service, serve: Services, delay: float)
     worker = worker_of(service)
     status = service.start(f"sleep {delay}; exit 6")
     send(signal.SIGKILL, service.pid)
-    wait_until(lambda: record_of(status).state.ended and not runs(worker))
-    successor = successor_of(service, serve)
+    wait_until(lambda: record_of(status).state.ended and not alive(worker))
+    successor = _next(service, serve)
     assert_told(successor, status["run_id"], "exited")
     return successor
 
@@ -50,7 +50,7 @@ def end_after_a_stop_that_keeps(service: Service, serve: Services, delay: float)
     status = service.start(f"sleep {delay}; exit 6")
     assert service.stop() == 0
     wait_until(lambda: record_of(status).state.ended)
-    successor = successor_of(service, serve)
+    successor = _next(service, serve)
     assert_told(successor, status["run_id"], "exited")
     return successor
 
@@ -67,9 +67,9 @@ def end_while_a_reader_holds_up_the_stop(service: Service, serve: Services, fold
         wait_until(lambda: "Handling signal: term" in service.text)
         go.touch()
         wait_until(lambda: record_of(status).state.ended)
-        assert runs(worker)
+        assert alive(worker)
         assert service.wait() == 0
-    successor = successor_of(service, serve)
+    successor = _next(service, serve)
     assert_told(successor, status["run_id"], "exited")
     return successor
 

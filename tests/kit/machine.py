@@ -11,8 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.service.harness import Service
-from tests.support import require, wait_until
+from tests.kit.requiring import require
 
 TMPFS_BYTES = 1024 * 1024
 
@@ -51,22 +50,3 @@ def lines_lost(status: dict[str, Any]) -> int:
     """Return how many lines could not be written, as the status object tells it."""
     told = re.search(r"lines not written to the log[^:]*: (\d+)", status["reason"] or "")
     return int(told[1]) if told else 0
-
-
-def wait_until_ended(service: Service) -> dict[str, Any]:
-    """Wait until the process has ended and its output is read to the end; return the status object.
-
-    Either may come first: a process closes its output before its end can be seen, and a child may hold it open.
-    """
-
-    def ended() -> dict[str, Any]:
-        status = service.status()
-        return status if status["status"] != "running" and not status["output_open"] else {}
-
-    return wait_until(ended, 30.0)
-
-
-def connections_to(port: int) -> list[list[str]]:
-    """Return the sockets of connections that a server on this port has not closed yet (/proc/net/tcp, proc(5))."""
-    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [fields for fields in sockets if fields[1].endswith(f":{port:04X}") and fields[3] in {"01", "08"}]

@@ -1,0 +1,65 @@
+"""Who is who in a running service, and requests that wait in the background."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from app.runs.record import RunRecord, read_record, record_path
+from tests.kit.processes import alive, send
+from tests.kit.service import Answer, Service
+from tests.kit.waiting import wait_until
+
+
+def worker_of(service: Service) -> int:
+    """Wait until there is exactly one worker and return its pid."""
+    return wait_until(lambda: workers[0] if len(workers := service.workers) == 1 else 0)
+
+
+def record_of(status: dict[str, Any]) -> RunRecord:
+    """Return the record on disk of the run with this status object."""
+    record = read_record(record_path(status["log_file"]))
+    assert record is not None
+    return record
+
+
+def shim_of(status: dict[str, Any]) -> int:
+    """Return the pid of the live shim of the run with this status object, once it has written that down."""
+
+    def living() -> int:
+        shim = record_of(status).shim
+        return shim.pid if shim is not None and alive(shim.pid) else 0
+
+    return wait_until(living)
+
+
+def kill_shim(service: Service) -> None:
+    """Kill the current run's shim and wait, 2 s at the most, until another keeps the run."""
+    status = service.status()
+    old = shim_of(status)
+    send(signal.SIGKILL, old)
+    wait_until(lambda: (shim := record_of(status).shim) and shim.pid != old, timeout=2)
+
+
+class Request:
+    """One request on a thread of its own, so that something can happen to the service in the meantime."""
+
+    def __init__(self, call: Callable[[], Answer]) -> None:
+        self._call = call
+        self._answer: Answer | None = None
+        self._thread = threading.Thread(target=self._send)
+        self._thread.start()
+
+    def answer(self) -> Answer | None:
+        """Wait for the end of the request; None when the connection broke."""
+        self._thread.join()
+        return self._answer
+
+    def _send(self) -> None:
+        try:
+            self._answer = self._call()
+        except (OSError, http.client.HTTPException):
+            return

@@ -1,0 +1,85 @@
+"""What is left below this process when something should be over, and what stands by there and may stay."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+
+from tests.kit.processes import command_line, descendants, stat_fields
+
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
+
+
+def stand_by(workers: Collection[int]) -> set[int]:
+    """Return the shims that wait for a run below these processes: their workers keep one each, another in time."""
+    found = set()
+    for pid in descendants():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            parent = int(stat_fields(pid)[1])
+            if parent in workers and os.getsid(pid) == os.getsid(parent) and "stands-by" in command_line(pid):
+                found.add(pid)
+    return found
+
+
+def strangers(before: Collection[int]) -> dict[int, str]:
+    """Return this process's descendants that are neither of `before` nor stand by for one of those."""
+    expected = {*before, *stand_by(before)}
+    return {pid: name for pid, name in descendants().items() if pid not in expected}
+
+
+def assert_none_left(before: Collection[int], timeout: float = 5.0) -> None:
+    """Fail unless, within `timeout` seconds, this process has no descendant but those of `before`."""
+    deadline = time.monotonic() + timeout
+    while (left := strangers(before)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left, f"left behind: {left}"
+
+
+@contextmanager
+def subreaper() -> Iterator[None]:
+    """Make this process a subreaper (prctl(2)) for the time, if something around this has not made it one.
+
+    Whoever calls setsid or double-forks stays its descendant, so no session can leave its sight.
+    """
+    prctl = ctypes.CDLL(None).prctl
+    before = ctypes.c_int()
+    assert prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0) == 0
+    assert prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, before.value, 0, 0, 0)
+
+
+@contextmanager
+def nothing_left_behind() -> Iterator[None]:
+    """Fail when what was started inside is alive at the end, however it detached itself."""
+    before = set(descendants())
+    with subreaper():
+        try:
+            yield
+        finally:
+            left = _left_after(before, 5.0)
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            _left_after(before, 5.0)
+    assert not left, f"left behind: {left}"
+
+
+def _left_after(before: set[int], timeout: float) -> dict[int, str]:
+    """Reap the orphans that came here; return who else is left, at the latest after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        left = {pid: f"{name} {command_line(pid)!r}" for pid, name in strangers(before).items()}
+        for pid in left:
+            with suppress(ChildProcessError):  # not ours yet
+                os.waitpid(pid, os.WNOHANG)
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.01)
