@@ -19,9 +19,9 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.config import Settings
-from tests.api.test_process_calls import content, ended, start, status
+from tests.api.calls import end_of, output_of, start, status
 from tests.kit.places import ROOT
-from tests.kit.processes import alive
+from tests.kit.processes import alive, descriptors_of
 from tests.kit.waiting import wait_until
 
 MakeApp = Callable[..., Flask]
@@ -33,11 +33,6 @@ def refused(client: FlaskClient) -> bool:
     return response.status_code == 500 and "stopping" in response.get_json()["detail"]
 
 
-def open_files() -> int:
-    """Return how many descriptors this process has."""
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def test_two_applications_on_two_directories(make_app: MakeApp, tmp_path: Path) -> None:
     """Each has its own run, log and state, at the same time; what ends one leaves the other alone."""
     clients = [make_app(log_dir=tmp_path / name).test_client() for name in ("one", "two")]
@@ -45,7 +40,7 @@ def test_two_applications_on_two_directories(make_app: MakeApp, tmp_path: Path) 
     for number, client in enumerate(clients):
         assert status(client)["process_pid"] == runs[number]["process_pid"]
         assert Path(status(client)["log_file"]).parent == tmp_path / ("one", "two")[number]
-        wait_until(lambda: content(client) == str(number))  # noqa: B023  called within this turn
+        wait_until(lambda: output_of(client) == str(number))  # noqa: B023  called within this turn
     assert clients[0].post("/kill").status_code == 200
     assert [status(client)["status"] for client in clients] == ["killed", "running"]
 
@@ -76,8 +71,8 @@ def test_the_settings_given_last_hold_for_a_directory(make_app: MakeApp, tmp_pat
     second = make_app(shell=str(shell), token="a-token-of-sufficient-length").test_client()  # noqa: S106  made up
     assert second.get("/status").status_code == 401
     start(first, "true")
-    ended(first)
-    wait_until(lambda: content(first) == "other shell")
+    end_of(first)
+    wait_until(lambda: output_of(first) == "other shell")
 
 
 def test_a_directory_that_was_removed_is_served_anew(make_app: MakeApp, tmp_path: Path) -> None:
@@ -88,8 +83,7 @@ def test_a_directory_that_was_removed_is_served_anew(make_app: MakeApp, tmp_path
     (tmp_path / "logs").mkdir()
     client = make_app().test_client()
     assert status(client)["process_pid"] == run["process_pid"]
-    claims = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.exists() and fd.is_dir()]
-    assert claims.count(str(tmp_path / "logs")) == 1
+    assert list(descriptors_of(os.getpid()).values()).count(str(tmp_path / "logs")) == 1
 
 
 def test_an_application_after_a_stop(make_app: MakeApp) -> None:
@@ -115,11 +109,11 @@ def test_many_applications_leave_nothing(tmp_path: Path) -> None:
         app.extensions["supervisor"].stop()
 
     use(0)
-    before = open_files(), threading.active_count()
+    before = len(descriptors_of(os.getpid())), threading.active_count()
     for number in range(1, 6):
         use(number)
     # Of these, the first one's last thread may have been counted on its way out.
-    wait_until(lambda: open_files() <= before[0] and threading.active_count() <= before[1])
+    wait_until(lambda: len(descriptors_of(os.getpid())) <= before[0] and threading.active_count() <= before[1])
 
 
 def test_applications_made_at_the_same_time(make_app: MakeApp) -> None:

@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app.log.snapshot import Snapshot
+from tests.kit.processes import descriptors_of
 from tests.kit.waiting import wait_until
 
 LINES = 20_000  # of 100 bytes: a log of several MiB, and so a long answer
@@ -34,8 +35,7 @@ def flood(client: FlaskClient) -> str:
 
 def open_logs() -> int:
     """Count this process's open log files."""
-    links = (os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd"))  # noqa: PTH208 (names will do)
-    return sum(link.endswith(".log") for link in links)
+    return sum(target.endswith(".log") for target in descriptors_of(os.getpid()).values())
 
 
 @pytest.fixture

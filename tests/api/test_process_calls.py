@@ -4,53 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
+from tests.api.calls import STATUS_FIELDS, end_of, output_of, start, status
 from tests.kit.waiting import wait_until
 
-STATUS_FIELDS = [
-    "status",
-    "process_pid",
-    "command",
-    "run_id",
-    "log_file",
-    "created_at",
-    "stopped_at",
-    "exit_code",
-    "signal",
-    "reason",
-    "output_open",
-    "leftover_pids",
-]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
-
-
-def start(client: FlaskClient, command: str, **fields: Any) -> dict[str, Any]:
-    """Start a command that must start, and return its status object."""
-    response = client.post("/start", json={"command": command, **fields})
-    assert response.status_code == 201, response.text
-    return response.get_json()  # type: ignore[no-any-return]  # JSON objects are dicts
-
-
-def status(client: FlaskClient) -> dict[str, Any]:
-    """Return the current status object."""
-    response = client.get("/status")
-    assert response.status_code == 200, response.text
-    return response.get_json()  # type: ignore[no-any-return]  # JSON objects are dicts
-
-
-def ended(client: FlaskClient) -> dict[str, Any]:
-    """Wait for the process's end and return the status object."""
-    return wait_until(lambda: now if (now := status(client))["status"] != "running" else None) or {}
-
-
-def content(client: FlaskClient) -> str:
-    """Return everything that the run printed so far."""
-    with client.get("/logs") as response:
-        return str(response.get_json()["content"])
 
 
 def test_full_workflow(client: FlaskClient) -> None:
@@ -88,13 +49,13 @@ def test_status_is_one_answer_by_either_way(client: FlaskClient) -> None:
 def test_start_of_a_command_that_is_gone_at_once(client: FlaskClient) -> None:
     """/start tells the moment of the spawn: running, even for `true`."""
     assert start(client, "true")["status"] == "running"
-    assert ended(client)["exit_code"] == 0
+    assert end_of(client)["exit_code"] == 0
 
 
 def test_exit_code(client: FlaskClient) -> None:
     """A process that ended by itself is `exited`, with its own exit code and the time of its end."""
     start(client, "exit 3")
-    now = ended(client)
+    now = end_of(client)
     assert (now["status"], now["exit_code"], now["signal"]) == ("exited", 3, None)
     assert TIME.fullmatch(now["stopped_at"])
 
@@ -102,15 +63,15 @@ def test_exit_code(client: FlaskClient) -> None:
 def test_cwd_and_env(client: FlaskClient, tmp_path: Path) -> None:
     """The command runs in `cwd` with `env` added to its environment."""
     start(client, 'pwd; echo "$GREETING"', cwd=str(tmp_path), env={"GREETING": "héllo"})
-    ended(client)
-    wait_until(lambda: content(client) == f"{tmp_path}\nhéllo")
+    end_of(client)
+    wait_until(lambda: output_of(client) == f"{tmp_path}\nhéllo")
 
 
 def test_env_overrides(client: FlaskClient) -> None:
     """The caller's `env` is stronger than what the service sets for every process."""
     start(client, 'echo "$TERM $PAGER"', env={"TERM": "xterm"})
-    ended(client)
-    wait_until(lambda: content(client) == "xterm cat")
+    end_of(client)
+    wait_until(lambda: output_of(client) == "xterm cat")
 
 
 def test_start_while_running(client: FlaskClient) -> None:
@@ -134,7 +95,7 @@ def test_start_with_replace(client: FlaskClient) -> None:
 def test_start_with_leftovers(client: FlaskClient) -> None:
     """409 names the leftovers that are in the way, with their command lines, and both remedies."""
     start(client, "sleep 60 & exit 0")
-    now = ended(client)
+    now = end_of(client)
     assert now["status"] == "exited"
     (pid,) = now["leftover_pids"]
     response = client.post("/start", json={"command": "true"})
@@ -162,7 +123,7 @@ def test_start_over_the_systems_limit(client: FlaskClient) -> None:
 def test_longest_command(client: FlaskClient) -> None:
     """A command of 131,071 bytes runs."""
     start(client, "exit 7 #".ljust(131_071, "x"))
-    assert ended(client)["exit_code"] == 7
+    assert end_of(client)["exit_code"] == 7
 
 
 @pytest.mark.parametrize(
@@ -198,7 +159,7 @@ def test_kill(client: FlaskClient, signal: str, code: int) -> None:
 def test_kill_is_sigterm_by_default(client: FlaskClient) -> None:
     """Without a type the process may end in its own way."""
     start(client, "trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done")
-    wait_until(lambda: "ready" in content(client))
+    wait_until(lambda: "ready" in output_of(client))
     told = client.post("/kill").get_json()
     assert (told["type"], told["exit_code"], told["escalated"]) == ("SIGTERM", 5, False)
 
@@ -206,7 +167,7 @@ def test_kill_is_sigterm_by_default(client: FlaskClient) -> None:
 def test_kill_escalates(client: FlaskClient) -> None:
     """What ignores SIGTERM gets SIGKILL after the timeout, of which a fraction of a second is one."""
     start(client, "trap '' TERM; echo ready; while :; do sleep 0.1; done")
-    wait_until(lambda: "ready" in content(client))
+    wait_until(lambda: "ready" in output_of(client))
     told = client.post("/kill?timeout=0.2").get_json()
     assert (told["escalated"], told["exit_code"], told["signal"]) == (True, -9, "SIGKILL")
 
@@ -214,7 +175,7 @@ def test_kill_escalates(client: FlaskClient) -> None:
 def test_kill_of_leftovers(client: FlaskClient) -> None:
     """/kill ends leftovers as well; the run stays `exited`, with the exit code of its own."""
     start(client, "sleep 60 & exit 4")
-    ended(client)
+    end_of(client)
     told = client.post("/kill").get_json()
     assert (told["status"], told["exit_code"], told["survivors"]) == ("exited", 4, [])
     assert status(client)["leftover_pids"] == []
@@ -259,15 +220,15 @@ def test_restart(client: FlaskClient, tmp_path: Path) -> None:
     assert (second["status"], second["command"]) == ("running", first["command"])
     assert second["process_pid"] != first["process_pid"]
     assert second["log_file"] != first["log_file"]
-    wait_until(lambda: content(client) == f"{tmp_path}\nb")
+    wait_until(lambda: output_of(client) == f"{tmp_path}\nb")
 
 
 def test_restart_of_an_ended_run(client: FlaskClient) -> None:
     """/restart starts an ended run again."""
     start(client, "exit 6")
-    ended(client)
+    end_of(client)
     assert client.post("/restart").get_json()["status"] == "running"
-    assert ended(client)["exit_code"] == 6
+    assert end_of(client)["exit_code"] == 6
 
 
 def test_start_that_the_machine_refuses(client: FlaskClient, tmp_path: Path) -> None:

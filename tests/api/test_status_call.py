@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from tests.api.test_process_calls import STATUS_FIELDS, ended, start, status
+from tests.api.calls import STATUS_FIELDS, end_of, start, status
 
 NEVER_NAMED = [
     "",
@@ -29,7 +29,7 @@ NEVER_NAMED = [
 def test_each_run_by_its_id(client: FlaskClient) -> None:
     """The current run's id gives what no id gives; a past one's gives its own outcome, in the same form."""
     first = start(client, "exit 3")["run_id"]
-    before = ended(client)
+    before = end_of(client)
     second = start(client, "exec sleep 60", replace=True)["run_id"]
     assert client.get(f"/status?run_id={second}").get_json() == status(client)
     past = client.get(f"/status?run_id={first}")

@@ -13,7 +13,7 @@ import pytest
 
 from app.runs.record import record_path, spare_path
 from tests.kit.actors import record_of, shim_of, worker_of
-from tests.kit.counter import assert_whole, counter, start_counter
+from tests.kit.counter import assert_whole, counter, go_on, numbers, start_counter
 from tests.kit.machine import log_records
 from tests.kit.processes import alive, send
 from tests.kit.service import Service
@@ -33,16 +33,6 @@ LINES = 3000
 def damage(request: pytest.FixtureRequest) -> Damage:
     """Return each way in which a file gets broken."""
     return DAMAGES[request.param]
-
-
-def go_on(pid: int) -> None:
-    """End the pause of a counter."""
-    os.kill(pid, signal.SIGUSR1)
-
-
-def numbers(content: str) -> list[int]:
-    """Return the numbers that a counter has printed."""
-    return [int(line) for line in content.split() if line != "ready"]
 
 
 def record_file(status: dict[str, Any]) -> Path:

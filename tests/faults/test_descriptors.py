@@ -8,11 +8,11 @@ import signal
 
 import pytest
 
-from tests.faults.test_limits import A_REQUEST, descriptors_left, descriptors_of
+from tests.faults.test_limits import A_REQUEST, descriptors_left
 from tests.kit.actors import kill_shim, record_of, shim_of, worker_of
 from tests.kit.counter import assert_whole, start_counter
 from tests.kit.machine import limited
-from tests.kit.processes import send
+from tests.kit.processes import descriptors_of, send
 from tests.kit.service import Service
 from tests.kit.waiting import wait_until
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_limits import AS_LONELY_USER, LONELY_USER
 from tests.kit.actors import shim_of
+from tests.kit.machine import AS_LONELY_USER, LONELY_USER
 from tests.kit.processes import descendants, send
 from tests.kit.requiring import require
 from tests.kit.service import GUNICORN, Service

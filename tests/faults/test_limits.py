@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,14 @@ import pytest
 
 from tests.kit.actors import worker_of
 from tests.kit.counter import assert_whole, start_counter
-from tests.kit.machine import limited
+from tests.kit.machine import AS_LONELY_USER, LONELY_USER, limited, tasks_of
 from tests.kit.network import connections_to
-from tests.kit.processes import send
+from tests.kit.processes import descriptors_of, send
 from tests.kit.requiring import require
 from tests.kit.service import GUNICORN, Answer, Service
 from tests.kit.services import Services
 from tests.kit.waiting import wait_until
 
-# Somebody whom nobody else on this machine is, or the limit on processes would count theirs, too.
-LONELY_USER = 100_000 + os.getpid()
-AS_LONELY_USER = ("setpriv", f"--reuid={LONELY_USER}", f"--regid={LONELY_USER}", "--clear-groups")
 # The descriptors of one request: its connection.
 A_REQUEST = 1
 # More than a start takes; by then it must have worked.
@@ -37,17 +34,12 @@ THREADS = 4
 FREED = 3
 
 
-def descriptors_of(pid: int) -> set[int]:
-    """Return the numbers of a process's open descriptors."""
-    return {int(name) for name in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH208  names are all it takes
-
-
 @contextmanager
 def descriptors_left(service: Service, more: int) -> Iterator[None]:
     """Let the worker open only so many descriptors more; each takes the lowest free number (open(2))."""
     wait_until(lambda: not connections_to(service.port))
     worker = worker_of(service)
-    taken, limit = descriptors_of(worker), 0
+    taken, limit = descriptors_of(worker).keys(), 0
     while more:
         more -= limit not in taken
         limit += 1
@@ -60,7 +52,7 @@ def files_of(service: Service) -> list[Path]:
     return sorted(service.log_dir.iterdir())
 
 
-def assert_told(answer: Answer, words: str) -> None:
+def assert_quotes(answer: Answer, words: str) -> None:
     """Fail unless this is a problem that quotes the system."""
     assert answer.status == 500
     assert words in answer.body["detail"], answer.body
@@ -92,7 +84,7 @@ def test_a_start_without_descriptors_fails_whole(
             answer = service.post("/start", {"command": "echo again"})
         if answer.status == 201:
             break
-        assert_told(answer, "Too many open files")
+        assert_quotes(answer, "Too many open files")
         assert files_of(service) == files
         service.wait_until_alone()
         assert service.status() == ended_run
@@ -106,7 +98,7 @@ def test_a_log_that_can_not_be_opened_is_told(service: Service, ended_run: dict[
     """Reading without a descriptor to spare is a 500 in the system's words, and works again with one."""
     for query in ("", "?lines=1", f"?run_id={ended_run['run_id']}"):
         with descriptors_left(service, A_REQUEST):
-            assert_told(service.get(f"/logs{query}"), "Too many open files")
+            assert_quotes(service.get(f"/logs{query}"), "Too many open files")
         assert service.content(query) == "before"
 
 
@@ -149,16 +141,6 @@ def lonely_service(serve: Services, tmp_path: Path) -> Service:
     return serve(command=[*AS_LONELY_USER, *rights, *GUNICORN, "wsgi:app"], cwd=Path("/"), settings=settings)
 
 
-def tasks_of(user: int) -> int:
-    """Return how many threads a user has on this machine: what RLIMIT_NPROC counts (setrlimit(2))."""
-    found = 0
-    for process in Path("/proc").iterdir():
-        with suppress(OSError):
-            if process.name.isdigit() and process.stat().st_uid == user:
-                found += len(os.listdir(process / "task"))  # noqa: PTH208  as above
-    return found
-
-
 @contextmanager
 def processes_left(service: Service, more: int) -> Iterator[None]:
     """Let the worker make only so many processes and threads more; only their user may say so (prlimit(2))."""
@@ -183,7 +165,7 @@ def test_a_start_without_processes_fails_whole(lonely_service: Service) -> None:
         send(signal.SIGCONT, *service.standing_by)
         if answer.status == 201:
             break
-        assert_told(answer, "Resource temporarily unavailable")
+        assert_quotes(answer, "Resource temporarily unavailable")
         service.wait_until_alone()
         assert files_of(service) == files
         assert service.status() == before

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from app.runs.record import record_path, spare_path
-from tests.faults.test_damaged_files import Damage, damage, go_on, numbers
+from tests.faults.test_damaged_files import Damage, damage
 from tests.faults.test_shutdown import STOPS
 from tests.kit.actors import record_of, shim_of, worker_of
-from tests.kit.counter import assert_whole, start_counter
+from tests.kit.counter import assert_whole, go_on, numbers, start_counter
 from tests.kit.machine import log_records
 from tests.kit.processes import alive, send, stopped
 from tests.kit.requiring import require

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_limits import AS_LONELY_USER, LONELY_USER, tasks_of
 from tests.kit.actors import record_of, shim_of, worker_of
+from tests.kit.machine import AS_LONELY_USER, LONELY_USER, tasks_of
 from tests.kit.places import PROGRAMS
 from tests.kit.processes import alive, send
 from tests.kit.requiring import require

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_limits import AS_LONELY_USER, LONELY_USER
+from tests.kit.machine import AS_LONELY_USER, LONELY_USER
 from tests.kit.processes import alive, command_line, descendants, send
 from tests.kit.requiring import require
 from tests.kit.service import GUNICORN, Service

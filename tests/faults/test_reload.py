@@ -13,7 +13,7 @@ from pathlib import Path
 
 from app.runs.record import read_record
 from app.service import manage
-from tests.kit.actors import Request, worker_of
+from tests.kit.actors import Request, reload, worker_of
 from tests.kit.counter import assert_whole, start_counter
 from tests.kit.processes import alive, descendants, stopped
 from tests.kit.service import GUNICORN, Answer, Service
@@ -21,13 +21,6 @@ from tests.kit.services import Services
 from tests.kit.waiting import wait_until
 
 TOKEN = "a-token-for-the-reload-tests"  # noqa: S105  it opens nothing but a service of these tests
-
-
-def reload(service: Service) -> int:
-    """Send SIGHUP, wait until one new worker is left, and return its pid."""
-    old = worker_of(service)
-    os.kill(service.pid, signal.SIGHUP)
-    return wait_until(lambda: now[0] if len(now := service.workers) == 1 and now != [old] else 0, 30)
 
 
 def test_a_reload_leaves_process_and_output_alone(service: Service) -> None:

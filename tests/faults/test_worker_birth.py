@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_reload import reload
-from tests.kit.actors import worker_of
+from tests.kit.actors import reload, worker_of
 from tests.kit.counter import assert_whole, start_counter
 from tests.kit.machine import limited
 from tests.kit.places import ROOT

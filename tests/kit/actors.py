@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -34,6 +35,13 @@ def shim_of(status: dict[str, Any]) -> int:
         return shim.pid if shim is not None and alive(shim.pid) else 0
 
     return wait_until(living)
+
+
+def reload(service: Service) -> int:
+    """Send SIGHUP, wait until one new worker is left, and return its pid."""
+    old = worker_of(service)
+    os.kill(service.pid, signal.SIGHUP)
+    return wait_until(lambda: now[0] if len(now := service.workers) == 1 and now != [old] else 0, 30)
 
 
 def kill_shim(service: Service) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -36,3 +38,13 @@ def assert_whole(content: str, last: int | None = None) -> None:
         expected.pop()
     assert lines == expected
     assert last in {None, len(lines) - 1}
+
+
+def go_on(pid: int) -> None:
+    """End the pause of a counter."""
+    os.kill(pid, signal.SIGUSR1)
+
+
+def numbers(content: str) -> list[int]:
+    """Return the numbers that a counter has printed."""
+    return [int(line) for line in content.split() if line != "ready"]

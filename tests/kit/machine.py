@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import subprocess
@@ -14,6 +15,9 @@ from typing import Any
 from tests.kit.requiring import require
 
 TMPFS_BYTES = 1024 * 1024
+# Somebody whom nobody else on this machine is, or the limit on processes would count theirs, too.
+LONELY_USER = 100_000 + os.getpid()
+AS_LONELY_USER = ("setpriv", f"--reuid={LONELY_USER}", f"--regid={LONELY_USER}", "--clear-groups")
 
 
 @contextmanager
@@ -50,3 +54,13 @@ def lines_lost(status: dict[str, Any]) -> int:
     """Return how many lines could not be written, as the status object tells it."""
     told = re.search(r"lines not written to the log[^:]*: (\d+)", status["reason"] or "")
     return int(told[1]) if told else 0
+
+
+def tasks_of(user: int) -> int:
+    """Return how many threads a user has on this machine: what RLIMIT_NPROC counts (setrlimit(2))."""
+    found = 0
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            if process.name.isdigit() and process.stat().st_uid == user:
+                found += len(os.listdir(process / "task"))  # noqa: PTH208  names are all it takes
+    return found

@@ -28,11 +28,14 @@ def status_fields(pid: int) -> dict[str, str]:
 
 
 def memory_kib(pid: int, field: str = "VmRSS") -> int:
-    """Return how much memory a process holds, or has held at the most (`VmHWM`); 0 when it has ended."""
-    try:
-        return int(status_fields(pid).get(field, "0 kB").split()[0])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
+    """Return how much memory a process holds, or has held at the most (`VmHWM`).
+
+    Raises `ProcessLookupError` when it has ended: a comparison with nothing would prove nothing.
+    """
+    with suppress(FileNotFoundError):
+        if size := status_fields(pid).get(field):
+            return int(size.split()[0])
+    raise ProcessLookupError(pid)
 
 
 def command_line(pid: int) -> str:

@@ -9,7 +9,6 @@ from app.service import manage
 from app.supervisor.process import ProcessManager
 from tests.kit.leftovers import assert_none_left, subreaper
 from tests.kit.processes import descendants
-from tests.kit.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -28,13 +27,3 @@ def pm(tmp_path: Path) -> Iterator[ProcessManager]:
     yield manager
     manager.shut_down(0.0)
     manager.close()
-
-
-def content(pm: ProcessManager) -> str:
-    """Return everything the current run has printed."""
-    return str(pm.logs.read_logs(pm.get_status()["log_file"])["content"])
-
-
-def printed(pm: ProcessManager, text: str) -> str:
-    """Wait until the run has printed this text and return all that it has printed."""
-    return wait_until(lambda: text in (output := content(pm)) and output)

@@ -24,9 +24,9 @@ from app.service import manage
 from app.supervisor.history import UNWATCHED
 from app.supervisor.process import ProcessManager
 from tests.kit.actors import record_of, shim_of
+from tests.kit.output import content, printed
 from tests.kit.processes import send
 from tests.kit.waiting import ended, wait_until
-from tests.process.conftest import content, printed
 
 ANOTHER_BOOT = "00000000-0000-4000-8000-000000000000"
 

@@ -15,9 +15,9 @@ from app.shim.last_resort import end_tree
 from app.supervisor import launch
 from app.supervisor.launch import LaunchError
 from tests.kit.processes import alive, descendants
+from tests.kit.records import make_record
 from tests.kit.requiring import require
 from tests.kit.waiting import wait_until
-from tests.unit.test_run_record import make_record
 
 MNT_DETACH = 2
 OPTIONS = "fd={},rootmode=40000,user_id=0,group_id=0,allow_other"

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -17,11 +16,13 @@ import pytest
 from app.runs.record import read_record, record_path
 from app.supervisor.process import ProcessManager
 from app.supervisor.run_connection import RunConnection
+from tests.kit.actors import shim_of
+from tests.kit.output import content, printed
+from tests.kit.places import PROGRAMS
 from tests.kit.processes import alive, descendants, send
 from tests.kit.waiting import ended, wait_until
-from tests.process.conftest import content, printed
 
-STUBBORN = f"exec {sys.executable} {Path(__file__).parents[1] / 'programs' / 'stubborn.py'}"
+STUBBORN = f"exec {sys.executable} {PROGRAMS / 'stubborn.py'}"
 
 
 def refuse(*_: Any) -> NoReturn:
@@ -43,15 +44,6 @@ def _reaped() -> Iterator[None]:
     wait_until(_reap)
 
 
-def kill_shim(pm: ProcessManager) -> None:
-    """Kill the shim of the current run."""
-    record = wait_until(
-        lambda: (found := read_record(record_path(pm.get_status()["log_file"]))) and found.shim and found
-    )
-    assert record.shim is not None
-    send(signal.SIGKILL, record.shim.pid)
-
-
 @pytest.fixture
 def no_shim(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no shim be had for one that died."""
@@ -69,7 +61,7 @@ def test_a_tree_is_ended_without_a_shim(pm: ProcessManager) -> None:
     """A /kill ends a tree whose shim died and has no other: with its grace, its exit code, and all that it printed."""
     pid = pm.start("trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.02; done")["process_pid"]
     printed(pm, "ready")
-    kill_shim(pm)
+    send(signal.SIGKILL, shim_of(pm.get_status()))
     killed = pm.kill(timeout=5.0)
     assert (killed["status"], killed["exit_code"], killed["escalated"], killed["survivors"]) == ("killed", 3, False, [])
     assert not alive(pid)
@@ -85,7 +77,7 @@ def test_a_second_kill_joins_and_escalates(pm: ProcessManager) -> None:
     """A SIGKILL meanwhile overtakes the grace, as it does with a shim."""
     pm.start(STUBBORN)
     printed(pm, "ready")
-    kill_shim(pm)
+    send(signal.SIGKILL, shim_of(pm.get_status()))
     answers: list[dict[str, Any]] = []
     patient = threading.Thread(target=lambda: answers.append(pm.kill(timeout=60.0)))
     patient.start()
@@ -108,7 +100,7 @@ def test_a_takeover_is_made_by_who_asks(pm: ProcessManager) -> None:
     """Without a thread for it a dead shim is replaced when somebody asks, and the run goes on."""
     pid = pm.start("echo ready; exec sleep 1000")["process_pid"]
     printed(pm, "ready")
-    kill_shim(pm)
+    send(signal.SIGKILL, shim_of(pm.get_status()))
     status = wait_until(lambda: (now := pm.get_status())["reason"] and now)
     assert (status["status"], status["process_pid"]) == ("running", pid)
     assert pm.kill()["exit_code"] == -15
@@ -118,7 +110,7 @@ def test_a_takeover_is_made_by_who_asks(pm: ProcessManager) -> None:
 def test_a_tree_is_ended_without_either(pm: ProcessManager) -> None:
     """With neither a thread nor a shim to be had, /kill ends the tree."""
     pid = pm.start("setsid sleep 1000 & exec sleep 1000")["process_pid"]
-    kill_shim(pm)
+    send(signal.SIGKILL, shim_of(pm.get_status()))
     assert pm.kill()["survivors"] == []
     assert not alive(pid)
     assert pm.get_status()["status"] == "killed"

@@ -17,9 +17,9 @@ import pytest
 from app.exceptions import ConflictError
 from app.supervisor.process import LEFTOVER_PATIENCE, ProcessManager
 from app.supervisor.run import Run
+from tests.kit.output import printed
 from tests.kit.processes import alive, send
 from tests.kit.waiting import ended, wait_until
-from tests.process.conftest import printed
 
 STAYS = "sleep 1000 & echo $!; exit 4"
 # Takes a name and arguments that would break a line, a terminal or a reader's eyes.

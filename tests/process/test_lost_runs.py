@@ -22,7 +22,7 @@ from app.service import manage
 from app.shim.listener import Listener
 from app.supervisor.lost import find_records
 from tests.kit.processes import alive, parent, send
-from tests.unit.test_run_record import make_record
+from tests.kit.records import make_record
 
 
 @contextmanager

@@ -2,14 +2,16 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from app.supervisor.process import ProcessManager
 from tests.kit.actors import shim_of
+from tests.kit.output import content, printed
+from tests.kit.processes import memory_kib
 from tests.kit.waiting import ended, wait_until
-from tests.process.conftest import content, printed
 
 STAND_INS = "\x7f~`^|$\ufdd0".encode()
 
@@ -99,7 +101,8 @@ def test_a_line_of_any_length_takes_bounded_memory(pm: ProcessManager) -> None:
     shim = shim_of(pm.get_status())
     ended_with_peak = 0
     while pm.get_status()["status"] == "running":
-        ended_with_peak = max(ended_with_peak, _peak_kib(shim))
+        with suppress(ProcessLookupError):
+            ended_with_peak = max(ended_with_peak, memory_kib(shim, "VmHWM"))
     page = pm.logs.read_logs(pm.get_status()["log_file"])
     assert page["total_lines"] == page["lines_returned"] == 1
     assert len(page["content"]) == 64 * 1048576 + 3
@@ -125,15 +128,7 @@ def test_a_flood_takes_bounded_memory(pm: ProcessManager, tmp_path: Path, line: 
     (tmp_path / "line").write_bytes(line)
     pm.start(f'yes "$(cat {tmp_path}/line)" | head -c {size}; echo; echo the end; exec sleep 100')
     wait_until(lambda: pm.logs.read_logs(pm.get_status()["log_file"], lines=1)["content"] == "the end", timeout=60)
-    assert 0 < _peak_kib(shim_of(pm.get_status())) < 24 * 1024
-
-
-def _peak_kib(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM")), 0)
+    assert memory_kib(shim_of(pm.get_status()), "VmHWM") < 24 * 1024
 
 
 def test_output_after_closing_stdout(pm: ProcessManager) -> None:

@@ -14,10 +14,10 @@ from app.exceptions import BadRequestError, InternalError
 from app.runs.spec import Policy
 from app.service import manage
 from app.supervisor.process import ProcessManager
-from tests.kit.processes import alive
+from tests.kit.output import content, printed
+from tests.kit.processes import alive, parent
 from tests.kit.requiring import require
 from tests.kit.waiting import ended, wait_until
-from tests.process.conftest import content, printed
 
 NAME = "nobody"
 SESSION = (
@@ -117,7 +117,7 @@ def test_what_the_service_keeps_is_out_of_reach(pm: ProcessManager, tmp_path: Pa
     pm.start("echo ready; exec sleep 100", cwd="/", env={"KEY": "s3cr3t"})
     printed(pm, "ready")
     logs = tmp_path / "logs"
-    shim = Path(f"/proc/{pm.get_status()['process_pid']}/stat").read_text().rpartition(")")[2].split()[1]
+    shim = parent(pm.get_status()["process_pid"])
     told = output_of(
         pm, f"cat {logs}/* 2>&1 | tail -n 1; ls {logs} 2>&1; kill -9 {shim} 2>&1; kill -9 $PPID 2>&1; true"
     )
@@ -176,7 +176,7 @@ def test_the_process_outlives_its_shim(pm: ProcessManager) -> None:
     """What kills a child that hangs before it is the command does not kill the command."""
     pid = pm.start("echo ready; exec sleep 100", cwd="/")["process_pid"]
     printed(pm, "ready")
-    os.kill(int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
+    os.kill(parent(pid), signal.SIGKILL)
     wait_until(lambda: "replaced" in (pm.get_status()["reason"] or ""))
     assert alive(pid)
     assert pm.kill()["status"] == "killed"

@@ -13,10 +13,10 @@ from app.runs.record import read_record, record_path
 from app.runs.spec import Policy
 from app.service import manage
 from app.supervisor.process import ProcessManager
-from tests.kit.processes import alive
+from tests.kit.output import content
+from tests.kit.processes import alive, name_of
 from tests.kit.requiring import require
 from tests.kit.waiting import ended, wait_until
-from tests.process.conftest import content
 
 BASH, DASH = shutil.which("bash"), shutil.which("dash")
 # Options as fish reads them: the word after -c is the command, whatever it is.
@@ -72,7 +72,7 @@ def test_a_single_command_is_the_process(pm: ProcessManager) -> None:
     """The shell gives its place to a single command: pid, signal and exit code are the tool's own."""
     require(BASH, "bash")
     pid = pm.start("sleep 1000")["process_pid"]
-    wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")
+    wait_until(lambda: name_of(pid) == "sleep")
     assert pm.kill()["exit_code"] == -15
 
 

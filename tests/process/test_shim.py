@@ -12,11 +12,10 @@ from app.protocol.startup import NAME
 from app.service import manage
 from app.supervisor import boot
 from app.supervisor.process import ProcessManager
+from tests.kit.output import printed
+from tests.kit.places import ROOT
 from tests.kit.processes import parent, send
 from tests.kit.waiting import ended
-from tests.process.conftest import printed
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def _modules_after(statement: str) -> set[str]:
@@ -72,7 +71,7 @@ def test_the_shim_shows_no_secret(pm: ProcessManager) -> None:
     """Neither the command line nor the environment of a shim holds the command, its environment or the service's."""
     pid = pm.start("echo ready; sleep 100; : s3cr3t", env={"KEY": "s3cr3t"})["process_pid"]
     printed(pm, "ready")
-    shim = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+    shim = parent(pid)
     assert b"s3cr3t" not in Path(f"/proc/{shim}/cmdline").read_bytes()
     assert b"s3cr3t" not in Path(f"/proc/{shim}/environ").read_bytes()
     pm.kill()

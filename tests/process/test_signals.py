@@ -9,9 +9,9 @@ import pytest
 from app.runs.spec import Policy
 from app.service import manage
 from app.supervisor.process import ProcessManager
+from tests.kit.output import content
 from tests.kit.requiring import require
 from tests.kit.waiting import ended
-from tests.process.conftest import content
 
 
 @pytest.fixture(params=[None, "nobody"], ids=["own user", "another user"])

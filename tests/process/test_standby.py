@@ -10,7 +10,7 @@ import pytest
 from app.supervisor import boot, standby
 from app.supervisor.process import ProcessManager
 from tests.kit.leftovers import stand_by
-from tests.kit.processes import send
+from tests.kit.processes import name_of, send
 from tests.kit.waiting import ended, wait_until
 
 
@@ -28,7 +28,7 @@ def test_one_that_goes_on_too_late_begins_nothing(
     monkeypatch.setattr(standby, "end_unused", put_down_late)
     pm.keep_standby()
     (ready,) = wait_until(lambda: stand_by([os.getpid()]))
-    wait_until(lambda: Path(f"/proc/{ready}/comm").read_text() == "llm-shell-shim\n")
+    wait_until(lambda: name_of(ready) == "llm-shell-shim")
     send(signal.SIGSTOP, ready)
     pm.start(f"echo begun >> {tmp_path / 'mark'}")
     assert ended(pm.get_status)["exit_code"] == 0

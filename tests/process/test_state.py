@@ -12,9 +12,9 @@ from app.exceptions import BadRequestError, ConflictError, InternalError, NotFou
 from app.runs.spec import Policy
 from app.service import manage
 from app.supervisor.process import ProcessManager
+from tests.kit.output import content, printed
 from tests.kit.processes import alive
 from tests.kit.waiting import ended, wait_until
-from tests.process.conftest import content, printed
 
 
 @pytest.mark.parametrize(

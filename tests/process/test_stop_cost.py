@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.supervisor.process import ProcessManager
+from tests.kit.output import printed
 from tests.kit.requiring import require
-from tests.process.conftest import printed
 
 
 def timed_kill(pm: ProcessManager, kind: str, grace: float) -> float:

@@ -13,12 +13,12 @@ import pytest
 from app.runs.spec import Policy
 from app.service import manage
 from app.supervisor.process import ProcessManager
-from tests.kit.processes import command_line, descendants, stat_fields
+from tests.kit.output import content, printed
+from tests.kit.places import PROGRAMS
+from tests.kit.processes import command_line, descendants, parent, stat_fields
 from tests.kit.requiring import require
 from tests.kit.waiting import wait_until
-from tests.process.conftest import content, printed
 
-PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 TRIES = 20
 NEXT_STEPS = [
     "timeout 600 sleep 601; echo x > {}",
@@ -207,7 +207,7 @@ def test_a_shim_that_takes_over_tells_nobody_twice(pm: ProcessManager) -> None:
     with ThreadPoolExecutor(1) as caller:
         answer = caller.submit(pm.kill, "SIGTERM", 20.0)
         printed(pm, "SIGTERM")
-        os.kill(int(stat_fields(pid)[1]), signal.SIGKILL)
+        os.kill(parent(pid), signal.SIGKILL)
         assert answer.result()["escalated"] is False
     assert content(pm).splitlines() == ["ready", "SIGTERM", *LAST_WORDS]
     os.waitpid(pid, 0)  # outside gunicorn nobody else reaps a killed shim's orphan

@@ -4,16 +4,14 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from app.supervisor.process import ProcessManager
-from tests.kit.processes import alive, descendants
+from tests.kit.output import content, printed
+from tests.kit.places import PROGRAMS
+from tests.kit.processes import alive, descendants, stat_fields
 from tests.kit.waiting import ended, wait_until
-from tests.process.conftest import content, printed
-
-PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 
 
 def nest(pm: ProcessManager, *arguments: str) -> list[int]:
@@ -66,7 +64,7 @@ def test_a_stopped_process_gets_the_signal(pm: ProcessManager) -> None:
     """A stopped process is continued after SIGTERM, so that it ends within the grace and by that signal."""
     pid = pm.start("exec sleep 100")["process_pid"]
     os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    wait_until(lambda: stat_fields(pid)[0] == "T")
     answer = pm.kill("SIGTERM", 5.0)
     assert (answer["signal"], answer["escalated"]) == ("SIGTERM", False)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.kit.processes import alive, stat_fields
+from tests.kit.places import PROGRAMS
+from tests.kit.processes import alive, parent, stat_fields
 from tests.kit.waiting import wait_until
 from tests.real.conftest import shell_named
 from tests.real.trying import OWN_CODE, Listener, Trial, make_executable
@@ -117,8 +117,7 @@ def test_a_stopped_wrapper_passes_it_on(trial: Trial) -> None:
     child = trial.listener()
     trial.start(f"exec timeout 60 {child.command}")
     assert child.pid
-    wrapper = Path(f"/proc/{child.pid}/stat")
-    pid = int(wrapper.read_text().rpartition(")")[2].split()[1])
+    pid = parent(child.pid)
     os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: stat_fields(pid)[0] == "T")
 
@@ -145,7 +144,7 @@ def test_what_a_program_starts_in_answer_is_left_alone(trial: Trial) -> None:
 
 def test_a_tree_that_forks_while_it_ends(trial: Trial) -> None:
     """A tree that changes all its pids while it is ended is ended all the same."""
-    forker = Path(__file__).resolve().parents[1] / "programs" / "forker.py"
+    forker = PROGRAMS / "forker.py"
     trial.start(f"{sys.executable} {forker}; sleep 100")
     wait_until(lambda: "ready" in trial.printed)
 

@@ -12,11 +12,12 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from app.supervisor.process import ProcessManager
+from tests.kit.output import content
+from tests.kit.places import PROGRAMS, ROOT
 from tests.kit.processes import parent
-from tests.kit.waiting import wait_until
+from tests.kit.waiting import ended, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
-HEARS = ROOT / "tests" / "programs" / "hears.py"
+HEARS = PROGRAMS / "hears.py"
 # Where `make test-real` installs what comes from PyPI and from npm.
 PYTHON_TOOLS = ROOT / ".real" / "python" / "bin"
 NODE_TOOLS = ROOT / ".real" / "node" / "node_modules" / ".bin"
@@ -135,12 +136,12 @@ class Trial:
 
     def ended(self, timeout: float = START_TIMEOUT) -> Mapping[str, Any]:
         """Wait until the process has ended, and return its status."""
-        return wait_until(lambda: (status := self.pm.get_status())["status"] != "running" and status, timeout)
+        return ended(self.pm.get_status, timeout)
 
     @property
     def printed(self) -> str:
         """Return what the command has printed so far."""
-        return str(self.pm.logs.read_logs(self.pm.get_status()["log_file"])["content"])
+        return content(self.pm)
 
 
 def make_executable(path: Path, lines: Sequence[str]) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import re
 import shutil
 import signal
 import socket
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.kit.calling import NO_HEADERS, Reply, exchange, over
-from tests.kit.processes import children
+from tests.kit.processes import children, memory_kib
 from tests.kit.requiring import require
 from tests.kit.waiting import wait_until
 
@@ -67,9 +66,8 @@ class Nginx:
 
     @property
     def resident_kib(self) -> int:
-        """Return what its workers hold in memory, the largest of them: VmRSS of proc_pid_status(5)."""
-        texts = [Path(f"/proc/{pid}/status").read_text() for pid in self.workers]
-        return max(int(found[1]) for text in texts if (found := re.search(r"VmRSS:\s+(\d+)", text)))
+        """Return what its workers hold in memory, the largest of them."""
+        return max(map(memory_kib, self.workers))
 
     def test(self) -> str:
         """Return what `nginx -t` prints, and fail unless it finds the configuration good."""

@@ -6,11 +6,11 @@ import http.client
 import socket
 import time
 from contextlib import ExitStack, closing
-from pathlib import Path
 
 import pytest
 
 from tests.kit.calling import Reply
+from tests.kit.processes import memory_kib
 from tests.kit.service import Service
 from tests.kit.services import Services
 from tests.kit.waiting import wait_until
@@ -244,12 +244,8 @@ def test_many_faults_at_once_take_little_memory(serve: Services) -> None:
     (worker,) = service.workers
     assert len(body) < 1024 * 1024
 
-    def peak() -> int:
-        lines = Path(f"/proc/{worker}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-
     service.get("/status")
-    before = peak()
+    before = memory_kib(worker, "VmHWM")
     with ExitStack() as clients:
         head = f"POST /start HTTP/1.1\r\nHost: localhost\r\n{JSON}Content-Length: {len(body)}\r\n\r\n"
         connected = [clients.enter_context(connect(service)) for _ in range(16)]
@@ -261,4 +257,4 @@ def test_many_faults_at_once_take_little_memory(serve: Services) -> None:
             assert reply.status == 400
             assert len(reply.body) < 4000
     assert time.monotonic() - began < 5
-    assert peak() - before < 100_000  # KiB
+    assert memory_kib(worker, "VmHWM") - before < 100_000  # KiB

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.processes import alive, parent
+from tests.kit.processes import alive, environment_of, name_of, parent, status_fields
 from tests.kit.service import Service
 from tests.kit.services import Services, services_in
 from tests.kit.waiting import wait_until
@@ -53,12 +53,6 @@ def process(service: Service) -> Path:
     folder = Path(f"/proc/{pid}")
     wait_until(lambda: "nanosleep" in (folder / "wchan").read_text())  # no library is opened any more
     return folder
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """Read the environment of a process from its /proc folder."""
-    entries = (folder / "environ").read_text().rstrip("\0").split("\0")
-    return dict(entry.partition("=")[::2] for entry in entries)
 
 
 def test_the_calls_one_by_one(serve: Services) -> None:
@@ -117,7 +111,7 @@ def test_descriptors(process: Path) -> None:
 
 def test_signals(process: Path) -> None:
     """No signal is ignored or blocked in the process."""
-    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
+    status = status_fields(int(process.name))
     # glibc keeps 32 and 33 for itself (signal(7)), so that nobody can set these.
     assert int(status["SigIgn"], 16) == 0
     assert int(status["SigBlk"], 16) == 0
@@ -132,9 +126,9 @@ def test_broken_pipes_end_their_writers(service: Service) -> None:
 
 def test_environment(service: Service, process: Path) -> None:
     """The process sees none of the service's own variables, the rest of its environment, and four defaults."""
-    master = environment(Path(f"/proc/{service.pid}"))
+    master = environment_of(service.pid)
     assert set(SERVICE_NAMES) <= set(master)  # or the next line would prove nothing
-    seen = environment(process)
+    seen = environment_of(int(process.name))
     assert [name for name in seen if FOREIGN.fullmatch(name)] == []
     expected = {name: value for name, value in master.items() if not FOREIGN.fullmatch(name)} | DEFAULTS
     assert {**seen, **SHELL_NAMES} == {**expected, **SHELL_NAMES}
@@ -151,13 +145,13 @@ def test_callers_environment(service: Service) -> None:
         "MINE": "é=\n",
     }
     pid = service.start("exec sleep 300", env=mine)["process_pid"]
-    seen = environment(Path(f"/proc/{pid}"))
+    seen = environment_of(pid)
     assert {name: seen.get(name) for name in mine} == mine
 
 
 def test_umask(process: Path) -> None:
     """The process has the umask that the service was started with."""
-    assert f"Umask:\t{UMASK:04o}\n" in (process / "status").read_text()
+    assert status_fields(int(process.name))["Umask"] == f"{UMASK:04o}"
 
 
 def test_session(process: Path) -> None:
@@ -165,7 +159,7 @@ def test_session(process: Path) -> None:
     pid = int(process.name)
     assert os.getsid(pid) == pid
     assert os.getpgid(pid) == pid
-    assert (Path(f"/proc/{parent(pid)}") / "comm").read_text() == "llm-shell-shim\n"
+    assert name_of(parent(pid)) == "llm-shell-shim"
 
 
 def test_working_directory(service: Service, process: Path) -> None:

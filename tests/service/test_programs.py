@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import re
 import shutil
 import signal
 import sys
@@ -22,7 +21,7 @@ import pytest
 
 from tests.kit.network import free_port, listens
 from tests.kit.places import PROGRAMS
-from tests.kit.processes import alive, children
+from tests.kit.processes import alive, children, memory_kib
 from tests.kit.requiring import require
 from tests.kit.service import Service
 from tests.kit.services import services_in
@@ -175,9 +174,8 @@ def memory(service: Service) -> int:
 
 def resident(pid: int) -> int:
     """Return a process's resident memory in KiB; 0 when it has ended."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        size = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-        return int(size[1]) if size else 0
+    with suppress(ProcessLookupError):
+        return memory_kib(pid)
     return 0
 
 

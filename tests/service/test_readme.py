@@ -97,12 +97,12 @@ class Reader:
         if "POST" in text or "-d" in text or not shown:
             return self.type(text)
 
-        def printed() -> list[str]:
+        def agreeing() -> list[str]:
             lines = self.type(text)
             same = len(shown) == len(lines) and all(map(agree, shown, lines))
             return lines if same else []
 
-        return wait_until(printed, 5)
+        return wait_until(agreeing, 5)
 
     def wait_for(self, text: str) -> None:
         """Wait, as a reader does without noticing, until a command that was just started has got somewhere."""

@@ -9,12 +9,12 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 
 import pytest
 
 from app.web.heads import BODY_TIMEOUT, HEAD_TIMEOUT, MAX_HEAD
 from tests.kit.calling import over
+from tests.kit.processes import memory_kib
 from tests.kit.requiring import require
 from tests.kit.service import Service
 from tests.kit.services import services_in
@@ -306,17 +306,16 @@ def test_answers_that_nobody_takes_keep_nobody_waiting(guarded: Service, path: s
             assert seconds < HEALTH_WITHIN
 
 
-def resident(service: Service) -> int:
+def worker_memory(service: Service) -> int:
     """Return the worker's memory in KiB."""
     [worker] = service.workers
-    lines = Path(f"/proc/{worker}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+    return memory_kib(worker)
 
 
 @pytest.mark.usefixtures("many_files")
 def test_what_came_in_part_is_bounded_in_memory(guarded: Service) -> None:
     """Behind a crowd that says nothing, sixty bodies of nearly a megabyte take about 32 MiB; the oldest are told."""
-    before = resident(guarded)
+    before = worker_memory(guarded)
     part = head_of("POST /start", "Content-Length: 1000000") + b"x" * 990_000
     with ExitStack() as clients, crowd(guarded, 500, 0):
         senders = [clients.enter_context(connect(guarded)) for _ in range(60)]
@@ -324,16 +323,16 @@ def test_what_came_in_part_is_bounded_in_memory(guarded: Service) -> None:
             sender.sendall(part)
         assert {next_status(sender) for sender in senders[:20]} == {503}
         assert call_guarded(guarded, "GET /health")[0] == 200
-        assert resident(guarded) - before < 50_000
+        assert worker_memory(guarded) - before < 50_000
 
 
 @pytest.mark.usefixtures("many_files")
 def test_heads_in_part_are_bounded_in_memory(guarded: Service) -> None:
     """Behind a crowd that says nothing, heads that are nearly as long as they may be take no more than bodies do."""
-    before = resident(guarded)
+    before = worker_memory(guarded)
     with crowd(guarded, 500, 1400) as speakers:
         for speaker in speakers:
             speaker.sendall(b"x" * 31_000)
         assert call_guarded(guarded, "GET /health")[0] == 200
         assert next_status(speakers[0]) == 503
-        assert resident(guarded) - before < 50_000
+        assert worker_memory(guarded) - before < 50_000

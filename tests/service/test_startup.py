@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.calling import exchange, over_unix_socket
+from tests.kit.network import free_port
 from tests.kit.requiring import require
 from tests.kit.service import Service
 from tests.kit.services import Services
@@ -39,12 +40,6 @@ def another_server() -> Iterator[tuple[int, int]]:
         assert server.stdout is not None
         yield server.pid, int(server.stdout.readline())
         server.kill()
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def test_a_port_that_is_taken(serve: Services) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.actors import reload
 from tests.kit.places import ROOT
 from tests.kit.processes import alive, children, command_line, descendants
 from tests.kit.service import Service
@@ -86,9 +87,7 @@ def test_a_reload_in_a_terminal(serve: Services) -> None:
     with terminal() as (_screen, path):
         service = in_terminal(serve, path)
         pids = tree_of(service)
-        old = service.workers
-        os.kill(service.pid, signal.SIGHUP)
-        wait_until(lambda: len(service.workers) == 1 and service.workers != old, 30)
+        reload(service)
         assert service.status()["process_pid"] in pids
         assert service.stop() == 0
 

@@ -19,6 +19,7 @@ from app.log.record import Record, decode_block, encode
 from app.log.snapshot import Snapshot, older_segment
 from app.reading.reader import LogManager
 from app.shim.log_writer import LogWriter
+from tests.unit.logs import records_of, text_of
 
 
 @pytest.fixture
@@ -30,16 +31,6 @@ def log(tmp_path: Path) -> Path:
 def writer_on(log: Path, *, max_bytes: int = 0, mode: int = 0o600) -> LogWriter:
     """Return a writer for the log."""
     return LogWriter(str(log), RunClock.start(), mode=mode, max_bytes=max_bytes)
-
-
-def records(log: Path) -> list[Record]:
-    """Return what the log's newest segment holds."""
-    return decode_block(log.read_bytes())
-
-
-def content(log: Path) -> str:
-    """Return the log's text as a reader gets it."""
-    return str(LogManager(log.parent).read_logs(str(log))["content"])
 
 
 @contextmanager
@@ -61,9 +52,9 @@ def test_what_the_disk_refuses_leaves_a_gap_and_no_torn_record(log: Path) -> Non
         writer.feed(b"%s\n" * 50 % (*(b"line",) * 50,))
         assert log.stat().st_size <= 1000
         assert log.read_bytes().endswith(b'"}\n')
-        assert len(records(log)) > 10
+        assert len(records_of(log)) > 10
     writer.feed(b"last\n")
-    kept = records(log)
+    kept = records_of(log)
     assert log.read_bytes().count(b"\n") == len(kept)
     assert [r.seq for r in kept] == [*range(1, len(kept)), 52]
     assert kept[-1].line == "last"
@@ -80,7 +71,7 @@ def test_every_later_read_tries_again(log: Path) -> None:
             writer.feed(b"a\nb\n")
     assert (writer.failed_writes, writer.dropped_lines, writer.seq) == (3, 6, 6)
     writer.feed(b"c\n")
-    assert [(r.seq, r.line) for r in records(log)] == [(7, "c")]
+    assert [(r.seq, r.line) for r in records_of(log)] == [(7, "c")]
 
 
 def test_a_line_lost_in_pieces_is_one_line(log: Path) -> None:
@@ -103,7 +94,7 @@ def test_a_log_that_can_not_be_made_yet_is_made_later(tmp_path: Path) -> None:
     assert (writer.dropped_lines, writer.last_error) == (1, "Not a directory")
     log.parent.unlink()
     writer.feed(b"b\n")
-    assert [(r.seq, r.line) for r in records(log)] == [(2, "b")]
+    assert [(r.seq, r.line) for r in records_of(log)] == [(2, "b")]
 
 
 def test_a_link_in_the_logs_place_is_not_followed(log: Path, tmp_path: Path) -> None:
@@ -136,7 +127,7 @@ def test_a_removed_directory_is_made_anew(log: Path) -> None:
     writer.feed(b"a\n")
     shutil.rmtree(log.parent)
     writer.feed(b"b\n")
-    assert [(r.seq, r.line) for r in records(log)] == [(2, "b")]
+    assert [(r.seq, r.line) for r in records_of(log)] == [(2, "b")]
     assert (S_IMODE(log.parent.stat().st_mode), S_IMODE(log.stat().st_mode)) == (0o700, 0o600)
 
 
@@ -156,7 +147,7 @@ def test_a_closed_writer_opens_its_log_again(log: Path) -> None:
     writer.feed(b"a\n")
     writer.close()
     writer.feed(b"b\n")
-    assert content(log) == "a\nb"
+    assert text_of(log) == "a\nb"
 
 
 @given(st.lists(st.binary(min_size=1, max_size=300), min_size=1), st.integers(2, 3000))
@@ -178,7 +169,7 @@ def test_a_capped_log_keeps_its_newest_part(
     assert page.truncated == (kept.count("\n") < text.count("\n"))
     for segment in (log, Path(older_segment(str(log)))):
         if segment.exists():
-            assert segment.stat().st_size <= max_bytes // 2 or len(records(segment)) == 1
+            assert segment.stat().st_size <= max_bytes // 2 or len(records_of(segment)) == 1
 
 
 def test_a_capped_log_keeps_at_least_its_newest_half(log: Path) -> None:
@@ -186,7 +177,7 @@ def test_a_capped_log_keeps_at_least_its_newest_half(log: Path) -> None:
     writer = writer_on(log, max_bytes=10_000)
     for number in range(2000):
         writer.feed(b"line %d\n" % number)
-    kept = records(Path(older_segment(str(log)))) + records(log)
+    kept = records_of(Path(older_segment(str(log)))) + records_of(log)
     size = sum(len(encode(r)) for r in kept)
     assert 4800 <= size <= 10_000
     assert [r.seq for r in kept] == list(range(2001 - len(kept), 2001))
@@ -199,8 +190,8 @@ def test_a_line_in_pieces_may_cross_segments(log: Path) -> None:
         writer.feed(b"piece %d " % number)
         writer.flush_due(time.monotonic() + 1)
     writer.finish()
-    assert records(Path(older_segment(str(log))))
-    assert content(log) == "".join(f"piece {n} " for n in range(12))
+    assert records_of(Path(older_segment(str(log))))
+    assert text_of(log) == "".join(f"piece {n} " for n in range(12))
 
 
 def test_a_failed_rotation_loses_nothing(log: Path) -> None:
@@ -210,12 +201,12 @@ def test_a_failed_rotation_loses_nothing(log: Path) -> None:
     obstacle.mkdir(parents=True)
     for number in range(20):
         writer.feed(b"line %d\n" % number)
-    assert [r.seq for r in records(log)] == list(range(1, 21))
+    assert [r.seq for r in records_of(log)] == list(range(1, 21))
     assert writer.dropped_lines == 0
     assert writer.last_error is not None
     obstacle.rmdir()
     writer.feed(b"after\n")
-    assert [r.line for r in records(log)] == ["after"]
+    assert [r.line for r in records_of(log)] == ["after"]
     assert not obstacle.exists()
 
 
@@ -225,7 +216,7 @@ def test_a_rotation_that_can_not_finish_keeps_the_log(log: Path) -> None:
     writer = writer_on(log, max_bytes=1000)
     for number in range(20):
         writer.feed(b"line %d\n" % number)
-    assert [r.seq for r in records(log)] == list(range(1, 21))
+    assert [r.seq for r in records_of(log)] == list(range(1, 21))
     assert sorted(path.name for path in log.parent.iterdir()) == ["run.1.log", "run.log"]
 
 
@@ -234,9 +225,9 @@ def test_a_rotation_cut_short_is_done_again(log: Path) -> None:
     writer_on(log).feed(b"a\nb\n")
     older = Path(older_segment(str(log)))
     older.hardlink_to(log)
-    assert content(log) == "a\nb"
+    assert text_of(log) == "a\nb"
     writer_on(log, max_bytes=300).feed(b"c\nd\n")
-    assert content(log) == "a\nb\nc\nd"
+    assert text_of(log) == "a\nb\nc\nd"
     assert sorted(path.name for path in log.parent.iterdir()) == ["run.1.log", "run.log"]
 
 
@@ -246,7 +237,7 @@ def test_a_new_writer_goes_on_after_a_rotation(log: Path) -> None:
     log.rename(older_segment(str(log)))
     log.touch()
     writer_on(log).feed(b"c\n")
-    assert [r.seq for r in records(log)] == [3]
+    assert [r.seq for r in records_of(log)] == [3]
 
 
 def test_a_reader_keeps_what_it_opened(log: Path) -> None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from app.log.quoting import ESCAPES_QUICKLY, encode_text, quote
 from app.log.record import decode_block, encode_lines
+from tests.kit.places import ROOT
 from tests.kit.requiring import require
 
-ROOT = Path(__file__).resolve().parents[2]
 AT = "2026-11-22T06:08:00.123456Z"
 MISSING = "raise ImportError('not made for this system')"
 UNKNOWN = "__version__ = '0.0.25'; dumps = repr"

@@ -19,6 +19,7 @@ from app.log.snapshot import Snapshot, older_segment
 from app.reading.reader import LogManager
 from app.reading.search import find_first, record_from, start_of_last
 from app.shim.log_writer import LogWriter
+from tests.kit.processes import descriptors_of
 
 EPOCH = 1_700_000_000 * 10**9
 SECOND = 10**9
@@ -212,7 +213,7 @@ def test_chunks_are_the_inside_of_a_json_string(manager: LogManager, log: Path) 
 
 def opened(log: Path) -> bool:
     """Tell whether this process has the log open."""
-    return str(log) in {str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()}
+    return str(log) in descriptors_of(os.getpid()).values()
 
 
 def test_a_reader_that_goes_away_gives_its_files_back(manager: LogManager, log: Path) -> None:

@@ -9,24 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.linux.proc import Identity
-from app.runs.record import RecordFile, RunRecord, State, encode_record, read_record, spare_path
-
-
-def make_record(**changes: object) -> RunRecord:
-    """Return a record with these fields."""
-    fields: dict[str, object] = {
-        "run_id": "2026-11-22_06-08-00",
-        "command": "echo привет",
-        "shell": "/bin/sh",
-        "cwd": "/",
-        "created_at": "2026-11-22T06:08:00.000000Z",
-        "started_ns": 1,
-        "boottime_ns": 2,
-        "boot_id": "boot",
-        "control": "name",
-        "log_file": "/logs/2026-11-22_06-08-00.log",
-    }
-    return RunRecord(**{**fields, **changes})  # type: ignore[arg-type]  # the fields are the ones above
+from app.runs.record import RecordFile, State, encode_record, read_record, spare_path
+from tests.kit.records import make_record
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:

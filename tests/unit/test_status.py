@@ -5,7 +5,7 @@ import pytest
 from app.linux.proc import Identity
 from app.runs.record import State
 from app.supervisor.status import describe, reason_of, signal_name, status_of
-from tests.unit.test_run_record import make_record
+from tests.kit.records import make_record
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.log.clock import RunClock, parse_time
-from app.log.record import LINE_LIMIT, Record, decode_block, encode
-from app.reading.reader import LogManager
+from app.log.record import LINE_LIMIT, Record, encode
 from app.shim.log_writer import UNFINISHED_TIMEOUT, LogWriter
+from tests.unit.logs import records_of, text_of
 
 Make = Callable[[], LogWriter]
 
@@ -29,20 +29,10 @@ def make(log: Path) -> Make:
     return lambda: LogWriter(str(log), RunClock.start())
 
 
-def records(log: Path) -> list[Record]:
-    """Return what the log holds."""
-    return decode_block(log.read_bytes())
-
-
-def content(log: Path) -> str:
-    """Return the log's text as a reader gets it."""
-    return str(LogManager(log.parent).read_logs(str(log))["content"])
-
-
 def test_lines_are_numbered_from_one(make: Make, log: Path) -> None:
     """Each line is a record of its own, numbered from 1."""
     make().feed(b"one\n\ntwo\n")
-    assert [(r.seq, r.line, r.part, r.partial) for r in records(log)] == [
+    assert [(r.seq, r.line, r.part, r.partial) for r in records_of(log)] == [
         (1, "one", 0, False),
         (2, "", 0, False),
         (3, "two", 0, False),
@@ -54,7 +44,7 @@ def test_one_read_has_one_time(make: Make, log: Path) -> None:
     writer = make()
     writer.feed(b"a\nb\n" * 20_000)
     writer.feed(b"c\n")
-    times = [r.timestamp for r in records(log)]
+    times = [r.timestamp for r in records_of(log)]
     assert len(set(times[:-1])) == 1
     assert times == sorted(times)
 
@@ -63,7 +53,7 @@ def test_only_a_newline_ends_a_line(make: Make, log: Path) -> None:
     """Carriage returns, form feeds and Unicode's own separators stay where the process wrote them."""
     text = "a\rb\r\x0b\x0c\x1b[0m\x1c\x85\u2028\u2029é"
     make().feed(text.encode() + b"\n")
-    assert [r.line for r in records(log)] == [text]
+    assert [r.line for r in records_of(log)] == [text]
 
 
 def test_an_unfinished_line_waits_for_its_deadline(make: Make, log: Path) -> None:
@@ -75,9 +65,9 @@ def test_an_unfinished_line_waits_for_its_deadline(make: Make, log: Path) -> Non
     assert writer.deadline is not None
     assert before + UNFINISHED_TIMEOUT <= writer.deadline <= after + UNFINISHED_TIMEOUT
     writer.flush_due(writer.deadline - 0.001)
-    assert [r.line for r in records(log)] == ["done"]
+    assert [r.line for r in records_of(log)] == ["done"]
     writer.flush_due(writer.deadline)
-    assert [(r.seq, r.line, r.part, r.partial) for r in records(log)[1:]] == [(2, "prompt> ", 1, True)]
+    assert [(r.seq, r.line, r.part, r.partial) for r in records_of(log)[1:]] == [(2, "prompt> ", 1, True)]
     assert writer.deadline is None
 
 
@@ -96,7 +86,7 @@ def test_a_line_that_ends_in_time_is_whole(make: Make, log: Path) -> None:
     writer.feed(b"he")
     writer.feed(b"llo\n")
     assert writer.deadline is None
-    assert [(r.line, r.part) for r in records(log)] == [("hello", 0)]
+    assert [(r.line, r.part) for r in records_of(log)] == [("hello", 0)]
 
 
 def test_the_pieces_of_a_line_share_its_number(make: Make, log: Path) -> None:
@@ -106,7 +96,7 @@ def test_the_pieces_of_a_line_share_its_number(make: Make, log: Path) -> None:
         writer.feed(piece)
         writer.flush_due(time.monotonic() + 1)
     writer.feed(b"\r100%\nnext\n")
-    assert [(r.seq, r.line, r.part, r.partial) for r in records(log)] == [
+    assert [(r.seq, r.line, r.part, r.partial) for r in records_of(log)] == [
         (1, "10%", 1, True),
         (1, "\r50%", 2, True),
         (1, "\r100%", 3, False),
@@ -122,7 +112,7 @@ def test_a_character_is_never_cut_by_a_deadline(make: Make, log: Path) -> None:
     assert writer.deadline is None
     writer.feed("😀".encode()[2:])
     writer.flush_due(time.monotonic() + 1)
-    assert [r.line for r in records(log)] == ["a", "😀"]
+    assert [r.line for r in records_of(log)] == ["a", "😀"]
 
 
 def test_nothing_but_half_a_character_makes_no_piece(make: Make, log: Path) -> None:
@@ -131,7 +121,7 @@ def test_nothing_but_half_a_character_makes_no_piece(make: Make, log: Path) -> N
     writer.feed(b"\xf0\x9f")
     writer.flush_due(time.monotonic() + 1)
     assert writer.deadline is None
-    assert not log.exists() or records(log) == []
+    assert not log.exists() or records_of(log) == []
 
 
 def test_half_a_character_at_the_end_is_shown_as_bytes(make: Make, log: Path) -> None:
@@ -139,7 +129,7 @@ def test_half_a_character_at_the_end_is_shown_as_bytes(make: Make, log: Path) ->
     writer = make()
     writer.feed(b"x\xf0\x9f")
     writer.finish()
-    assert [(r.line, r.part) for r in records(log)] == [("x\\xf0\\x9f", 0)]
+    assert [(r.line, r.part) for r in records_of(log)] == [("x\\xf0\\x9f", 0)]
 
 
 def test_a_last_line_without_a_newline_is_a_line(make: Make, log: Path) -> None:
@@ -148,7 +138,7 @@ def test_a_last_line_without_a_newline_is_a_line(make: Make, log: Path) -> None:
     writer.feed(b"a\nb")
     writer.finish()
     writer.finish()
-    assert [(r.seq, r.line, r.part) for r in records(log)] == [(1, "a", 0), (2, "b", 0)]
+    assert [(r.seq, r.line, r.part) for r in records_of(log)] == [(1, "a", 0), (2, "b", 0)]
 
 
 def test_a_line_in_pieces_ends_with_the_output(make: Make, log: Path) -> None:
@@ -157,7 +147,7 @@ def test_a_line_in_pieces_ends_with_the_output(make: Make, log: Path) -> None:
     writer.feed(b"prompt> ")
     writer.flush_due(time.monotonic() + 1)
     writer.finish()
-    assert [(r.line, r.part, r.partial) for r in records(log)] == [("prompt> ", 1, True), ("", 2, False)]
+    assert [(r.line, r.part, r.partial) for r in records_of(log)] == [("prompt> ", 1, True), ("", 2, False)]
 
 
 @pytest.mark.parametrize("length", [LINE_LIMIT - 1, LINE_LIMIT])
@@ -166,7 +156,7 @@ def test_a_line_up_to_the_limit_is_whole(make: Make, log: Path, length: int) -> 
     writer = make()
     writer.feed(b"x" * length)
     writer.feed(b"\n")
-    assert [(len(r.line), r.part) for r in records(log)] == [(length, 0)]
+    assert [(len(r.line), r.part) for r in records_of(log)] == [(length, 0)]
 
 
 def test_a_longer_line_is_written_in_pieces_as_it_comes(make: Make, log: Path) -> None:
@@ -176,9 +166,9 @@ def test_a_longer_line_is_written_in_pieces_as_it_comes(make: Make, log: Path) -
     raw = text.encode()
     for start in range(0, len(raw), 100_000):
         writer.feed(raw[start : start + 100_000])
-    assert len(raw) - sum(len(r.line.encode()) for r in records(log)) <= LINE_LIMIT
+    assert len(raw) - sum(len(r.line.encode()) for r in records_of(log)) <= LINE_LIMIT
     writer.feed(b"\n")
-    pieces = records(log)
+    pieces = records_of(log)
     assert "".join(r.line for r in pieces) == text
     assert {r.seq for r in pieces} == {1}
     assert [r.part for r in pieces] == list(range(1, len(pieces) + 1))
@@ -202,9 +192,9 @@ def test_content_is_what_was_printed(tmp_path_factory: pytest.TempPathFactory, p
     writer.close()
     output = b"".join(data for data, _ in parts)
     if output:
-        assert content(log) == output.removesuffix(b"\n").decode("utf-8", "backslashreplace")
+        assert text_of(log) == output.removesuffix(b"\n").decode("utf-8", "backslashreplace")
         assert writer.seq == output.count(b"\n") + (not output.endswith(b"\n"))
-        assert sorted({r.seq for r in records(log)}) == list(range(1, writer.seq + 1))
+        assert sorted({r.seq for r in records_of(log)}) == list(range(1, writer.seq + 1))
 
 
 def test_a_new_writer_goes_on_after_the_last_record(make: Make, log: Path) -> None:
@@ -212,7 +202,7 @@ def test_a_new_writer_goes_on_after_the_last_record(make: Make, log: Path) -> No
     log.parent.mkdir()
     log.write_bytes(encode(Record(41, "2999-01-01T00:00:00.000000Z", "x")))
     make().feed(b"y\n")
-    assert [(r.seq, r.timestamp) for r in records(log)][1:] == [(42, "2999-01-01T00:00:00.000000Z")]
+    assert [(r.seq, r.timestamp) for r in records_of(log)][1:] == [(42, "2999-01-01T00:00:00.000000Z")]
 
 
 def test_a_new_writer_continues_a_line_in_pieces(make: Make, log: Path) -> None:
@@ -221,7 +211,10 @@ def test_a_new_writer_continues_a_line_in_pieces(make: Make, log: Path) -> None:
     first.feed(b"a\nprom")
     first.flush_due(time.monotonic() + 1)
     make().feed(b"pt\n")
-    assert [(r.seq, r.line, r.part, r.partial) for r in records(log)[1:]] == [(2, "prom", 1, True), (2, "pt", 2, False)]
+    assert [(r.seq, r.line, r.part, r.partial) for r in records_of(log)[1:]] == [
+        (2, "prom", 1, True),
+        (2, "pt", 2, False),
+    ]
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30])
@@ -230,7 +223,7 @@ def test_a_torn_last_record_harms_no_other(make: Make, log: Path, cut: int) -> N
     make().feed(b"a\nb\n")
     os.truncate(log, log.stat().st_size - cut)
     make().feed(b"c\n")
-    assert [r.line for r in records(log)] == (["a", "b", "c"] if cut == 1 else ["a", "c"])
+    assert [r.line for r in records_of(log)] == (["a", "b", "c"] if cut == 1 else ["a", "c"])
 
 
 def test_a_log_of_garbage_is_gone_on_with(make: Make, log: Path) -> None:
@@ -238,7 +231,7 @@ def test_a_log_of_garbage_is_gone_on_with(make: Make, log: Path) -> None:
     log.parent.mkdir()
     log.write_bytes(b"\0" * 200_000 + b"garbage")
     make().feed(b"a\n")
-    assert [(r.seq, r.line) for r in records(log)] == [(1, "a")]
+    assert [(r.seq, r.line) for r in records_of(log)] == [(1, "a")]
 
 
 def test_a_record_without_a_readable_time_is_gone_on_with(make: Make, log: Path) -> None:
@@ -246,5 +239,5 @@ def test_a_record_without_a_readable_time_is_gone_on_with(make: Make, log: Path)
     log.parent.mkdir()
     log.write_bytes(encode(Record(5, "noon", "x")))
     make().feed(b"y\n")
-    assert records(log)[1].seq == 6
-    assert parse_time(records(log)[1].timestamp) > 0
+    assert records_of(log)[1].seq == 6
+    assert parse_time(records_of(log)[1].timestamp) > 0

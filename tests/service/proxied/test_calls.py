@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.network import free_port
+from tests.kit.processes import status_fields
 from tests.kit.requiring import require
 from tests.kit.waiting import wait_until
 from tests.service.nginx import HOST, Client, running, substitute
@@ -92,9 +93,7 @@ def test_socket_is_for_owner_and_group(site: Site) -> None:
     """The socket has mode 0660, and the commands' umask is still that of whoever started the service."""
     assert stat.S_IMODE(site.socket.stat().st_mode) == 0o660
     site.run_to_end("umask")
-    own = re.search(r"Umask:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert own is not None
-    assert site.client.get("/logs").json["content"] == own[1]
+    assert site.client.get("/logs").json["content"] == status_fields(os.getpid())["Umask"]
 
 
 def test_caller_is_known(site: Site) -> None:

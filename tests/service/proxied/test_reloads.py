@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.kit.actors import reload
 from tests.kit.waiting import wait_until
 from tests.service.proxied.site import Site, addresses
 
@@ -61,18 +60,11 @@ def test_reload_of_nginx_under_load(site: Site) -> None:
             site.nginx.reload()
 
 
-def reload_service(site: Site) -> None:
-    """Send SIGHUP and wait until one worker is left, a new one."""
-    old = site.service.workers
-    os.kill(site.service.pid, signal.SIGHUP)
-    wait_until(lambda: len(now := site.service.workers) == 1 and now != old, 30)
-
-
 def test_reload_of_the_service_under_load(site: Site) -> None:
     """While gunicorn reloads, twice, every request is answered, and the process is the same all along."""
     pid = site.client.post("/start", {"command": "exec sleep 300"}).json["process_pid"]
     with load(site):
         for _ in range(2):
-            reload_service(site)
+            reload(site.service)
     assert site.client.get("/status").json["process_pid"] == pid
     assert site.socket.is_socket()
