@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
-from tests.kit.processes import command_line, descendants, stat_fields
+from tests.kit.processes import command_line, descendants, parent
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
@@ -20,8 +20,8 @@ def stand_by(workers: Collection[int]) -> set[int]:
     found = set()
     for pid in descendants():
         with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
-            parent = int(stat_fields(pid)[1])
-            if parent in workers and os.getsid(pid) == os.getsid(parent) and "stands-by" in command_line(pid):
+            worker = parent(pid)
+            if worker in workers and os.getsid(pid) == os.getsid(worker) and "stands-by" in command_line(pid):
                 found.add(pid)
     return found
 

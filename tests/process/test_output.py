@@ -1,6 +1,5 @@
 """What a process prints is in the log, all of it, in order, as it was written."""
 
-import json
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from app.supervisor.process import ProcessManager
 from tests.kit.actors import shim_of
+from tests.kit.machine import log_records
 from tests.kit.output import content, printed
 from tests.kit.processes import memory_kib
 from tests.kit.waiting import ended, wait_until
@@ -84,13 +84,13 @@ def test_pieces_of_one_line_are_numbered(pm: ProcessManager, tmp_path: Path) -> 
     """Pieces of a line share its number, count from 1, and all but the last are marked as partial."""
     go = "until [ -e {} ]; do sleep 0.01; done"
     first, second = tmp_path / "first", tmp_path / "second"
-    log_file = pm.start(f"printf a; {go.format(first)}; printf b; {go.format(second)}; echo c; echo next")["log_file"]
+    pm.start(f"printf a; {go.format(first)}; printf b; {go.format(second)}; echo c; echo next")
     printed(pm, "a")
     first.touch()
     printed(pm, "ab")
     second.touch()
     ended(pm.get_status)
-    records = [json.loads(line) for line in Path(log_file).read_text().splitlines()]
+    records = log_records(pm.get_status())
     told = [(r["seq"], r.get("part"), r.get("partial"), r["line"]) for r in records]
     assert told == [(1, 1, True, "a"), (1, 2, True, "b"), (1, 3, None, "c"), (2, None, None, "next")]
 

@@ -15,7 +15,7 @@ from app.service import manage
 from app.supervisor.process import ProcessManager
 from tests.kit.output import content, printed
 from tests.kit.places import PROGRAMS
-from tests.kit.processes import command_line, descendants, parent, stat_fields
+from tests.kit.processes import command_line, descendants, parent, send
 from tests.kit.requiring import require
 from tests.kit.waiting import wait_until
 
@@ -184,8 +184,7 @@ def test_a_stopped_worker_is_told_and_goes_on(pm: ProcessManager) -> None:
     pm.start(f"{SERVER} & wait")
     printed(pm, "ready")
     pid = next(pid for pid in descendants() if "last_words" in command_line(pid) and "sh -c" not in command_line(pid))
-    os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: stat_fields(pid)[0] == "T")
+    send(signal.SIGSTOP, pid)
     answer = pm.kill()
     assert (answer["exit_code"], answer["escalated"]) == (-15, False)
     assert content(pm).endswith("last words 999")

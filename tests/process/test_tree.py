@@ -1,6 +1,5 @@
 """Nothing survives a kill: the whole tree is gone when it answers, whatever the tree does about it."""
 
-import os
 import signal
 import sys
 import time
@@ -10,7 +9,7 @@ import pytest
 from app.supervisor.process import ProcessManager
 from tests.kit.output import content, printed
 from tests.kit.places import PROGRAMS
-from tests.kit.processes import alive, descendants, stat_fields
+from tests.kit.processes import alive, descendants, send
 from tests.kit.waiting import ended, wait_until
 
 
@@ -63,8 +62,7 @@ def test_a_tree_that_forks_while_it_is_killed(pm: ProcessManager) -> None:
 def test_a_stopped_process_gets_the_signal(pm: ProcessManager) -> None:
     """A stopped process is continued after SIGTERM, so that it ends within the grace and by that signal."""
     pid = pm.start("exec sleep 100")["process_pid"]
-    os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: stat_fields(pid)[0] == "T")
+    send(signal.SIGSTOP, pid)
     answer = pm.kill("SIGTERM", 5.0)
     assert (answer["signal"], answer["escalated"]) == ("SIGTERM", False)
 

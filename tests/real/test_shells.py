@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 
 import pytest
 
 from tests.kit.places import PROGRAMS
-from tests.kit.processes import alive, parent, stat_fields
+from tests.kit.processes import alive, parent, send
 from tests.kit.waiting import wait_until
 from tests.real.conftest import shell_named
 from tests.real.trying import OWN_CODE, Listener, Trial, make_executable
@@ -118,8 +117,7 @@ def test_a_stopped_wrapper_passes_it_on(trial: Trial) -> None:
     trial.start(f"exec timeout 60 {child.command}")
     assert child.pid
     pid = parent(child.pid)
-    os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: stat_fields(pid)[0] == "T")
+    send(signal.SIGSTOP, pid)
 
     outcome = trial.kill()
 
@@ -159,5 +157,4 @@ def stop(listener: Listener) -> None:
     pid = listener.pid
     assert pid is not None
     assert alive(pid)
-    os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: stat_fields(pid)[0] == "T")
+    send(signal.SIGSTOP, pid)
