@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flask import Flask
-from tests.faults.actors import send, start_counter
-from tests.support import wait_until
 
 from tests.faults.upgrade import CAP, Upgrade, old_build, upgrade, wait_for_takeover
+from tests.kit.counter import start_counter
+from tests.kit.processes import send
+from tests.kit.waiting import wait_until
 
 __all__ = ["old_build", "upgrade"]
 # Run by the old build: writes records of ended runs, each other than the ones before, and prints how it tells of them.

@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.faults.actors import Request, assert_whole, runs, send, shim_of, start_counter, worker_of
-from tests.service.harness import PROGRAMS, Service
-from tests.support import wait_until
-
 from tests.faults.test_shim_killed import TAKEN_OVER
 from tests.faults.upgrade import Upgrade, old_build, upgrade, wait_for_takeover
+from tests.kit.actors import Request, shim_of, worker_of
+from tests.kit.counter import assert_whole, start_counter
+from tests.kit.places import PROGRAMS
+from tests.kit.processes import alive, send
+from tests.kit.service import Service
+from tests.kit.waiting import wait_until
 
 __all__ = ["old_build", "upgrade"]
 # Counts, a line every few milliseconds, until SIGUSR1; its exit code is then 7.
@@ -35,7 +37,7 @@ def start_with_escapee(service: Service) -> tuple[int, int]:
 def end_by_itself(pid: int) -> None:
     """Have a command end with its own exit code."""
     os.kill(pid, signal.SIGUSR1)
-    wait_until(lambda: not runs(pid))
+    wait_until(lambda: not alive(pid))
 
 
 def reap(pid: int) -> int:
@@ -86,14 +88,14 @@ def test_a_kill_of_a_tree_that_resists(upgrade: Upgrade) -> None:
     shim = upgrade.shim_of(pid)
     new = upgrade.complete()
     assert len(members) == 7
-    assert all(map(runs, members))
+    assert all(map(alive, members))
     code, killed = new.post("/kill?timeout=0.3")
     assert (code, killed["status"], killed["exit_code"], killed["signal"]) == (200, "killed", -9, "SIGKILL")
     assert (killed["survivors"], killed["escalated"]) == ([], True)
     assert killed["reason"] == "Ended by /kill. SIGKILL followed."
-    assert not any(map(runs, members))
+    assert not any(map(alive, members))
     assert new.post("/kill").status == 400
-    wait_until(lambda: not runs(shim))
+    wait_until(lambda: not alive(shim))
 
 
 def test_a_stopped_shim_is_woken(upgrade: Upgrade) -> None:
@@ -109,7 +111,7 @@ def test_a_stopped_shim_is_woken(upgrade: Upgrade) -> None:
     code, killed = new.post("/kill?timeout=5")
     assert (code, killed["status"], killed["exit_code"], killed["signal"]) == (200, "killed", -15, "SIGTERM")
     assert (killed["survivors"], killed["escalated"], killed["reason"]) == ([], False, "Ended by /kill.")
-    assert not runs(pid)
+    assert not alive(pid)
     assert_whole(new.content())
 
 
@@ -119,7 +121,7 @@ def test_a_stop_of_the_new_service_ends_the_tree(upgrade: Upgrade) -> None:
     shim = upgrade.shim_of(pid)
     new = upgrade.complete()
     assert new.stop() == 0
-    assert not any(runs(member) for member in (pid, escapee, shim))
+    assert not any(alive(member) for member in (pid, escapee, shim))
 
 
 def test_a_restart_has_what_the_old_start_gave(upgrade: Upgrade) -> None:
@@ -142,7 +144,7 @@ def test_a_restart_has_what_the_old_start_gave(upgrade: Upgrade) -> None:
         if past is not None:
             told = new.get(f"/status?run_id={past['run_id']}").body
             assert (told["status"], told["exit_code"], told["reason"]) == ("killed", -15, "Ended by /restart.")
-            assert not runs(past["process_pid"])
+            assert not alive(past["process_pid"])
 
 
 def test_a_start_with_replace(upgrade: Upgrade) -> None:
@@ -152,7 +154,7 @@ def test_a_start_with_replace(upgrade: Upgrade) -> None:
     new = upgrade.complete()
     after = new.start("echo new; exec sleep 1000", replace=True)
     assert (after["status"], after["reason"]) == ("running", None)
-    assert not any(map(runs, (pid, escapee)))
+    assert not any(map(alive, (pid, escapee)))
     assert new.wait_for_output("new") == "new"
     past = new.get(f"/status?run_id={before['run_id']}").body
     assert past == {
@@ -199,7 +201,7 @@ def test_a_kill_after_the_old_shim(upgrade: Upgrade) -> None:
     code, killed = new.post("/kill?timeout=5")
     assert (code, killed["status"], killed["survivors"], killed["escalated"]) == (200, "killed", [], False)
     assert_true_or_unknown(killed, -15)
-    assert not any(map(runs, (pid, escapee)))
+    assert not any(map(alive, (pid, escapee)))
 
 
 def test_the_old_shim_is_killed_between_the_services(upgrade: Upgrade) -> None:
@@ -213,7 +215,7 @@ def test_the_old_shim_is_killed_between_the_services(upgrade: Upgrade) -> None:
     assert (status["status"], status["process_pid"]) == ("running", pid)
     assert "the output after that is lost: 1" in status["reason"]
     assert new.post("/kill").body["survivors"] == []
-    assert not any(map(runs, (pid, escapee)))
+    assert not any(map(alive, (pid, escapee)))
 
 
 def runs_that_ended(service: Service) -> list[dict[str, Any]]:
@@ -242,7 +244,7 @@ def test_ends_before_the_new_service(upgrade: Upgrade) -> None:
     before = upgrade.old.status()
     upgrade.stop()
     end_by_itself(pid)
-    wait_until(lambda: not runs(shim))
+    wait_until(lambda: not alive(shim))
     new = upgrade.follow()
     last = new.status()
     assert last == {**before, **EXITED_WITH_7, "stopped_at": last["stopped_at"]}
@@ -287,7 +289,7 @@ def test_an_order_of_the_old_service_is_finished_without_its_shim(upgrade: Upgra
     assert (status["process_pid"], status["status"]) == (pid, "killed")
     assert status["reason"].startswith("Ended by /kill. SIGKILL followed.")
     assert_true_or_unknown(status, -9)
-    assert not runs(pid)
+    assert not alive(pid)
 
 
 def test_leftovers_keep_a_start_from_coming(upgrade: Upgrade) -> None:
@@ -302,7 +304,7 @@ def test_leftovers_keep_a_start_from_coming(upgrade: Upgrade) -> None:
     assert (refusal.status, [left["pid"] for left in refusal.body["leftovers"]]) == (409, [escapee])
     code, killed = new.post("/kill")
     assert (code, killed["status"], killed["exit_code"], killed["survivors"]) == (200, "exited", 4, [])
-    assert not runs(escapee)
+    assert not alive(escapee)
     assert new.wait_for_exit()["leftover_pids"] == []
     new.start("true")
 
@@ -320,4 +322,4 @@ def test_a_run_of_which_no_file_tells(upgrade: Upgrade) -> None:
     status = new.wait_for_exit()
     assert (status["exit_code"], status["reason"]) == (7, None)
     assert new.content() == "\n".join(map(str, range(101, 201)))
-    wait_until(lambda: not runs(shim))
+    wait_until(lambda: not alive(shim))

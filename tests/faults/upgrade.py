@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.faults.actors import Request, send, worker_of
-from tests.service.harness import ROOT, Service, parent
-from tests.support import command_line, require, wait_until
 
 from tests.faults.test_shim_killed import TAKEN_OVER
-from tests.service.conftest import Services
+from tests.kit.actors import Request, worker_of
+from tests.kit.places import ROOT
+from tests.kit.processes import command_line, parent, send
+from tests.kit.requiring import require
+from tests.kit.service import Service
+from tests.kit.services import Services
+from tests.kit.waiting import wait_until
 
 # The last commit whose shims speak the first protocol and whose records are flat: what version 1 left running.
 OLD_COMMIT = "d4e0af3160dab1e9a204b69a4065b26dfb8f10ee"
