@@ -5,8 +5,8 @@ from pathlib import Path
 
 from app.config import Settings
 from app.exceptions import ConflictError
-from app.runs.spec import Policy
 from app.shim.last_resort import end_tree
+from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
 from app.supervisor.supervisor import Supervisor
 

@@ -10,6 +10,7 @@ from marshmallow import ValidationError, fields, post_load, validate
 from app.api import examples
 from app.api.context import supervisor
 from app.config import MAX_TIMEOUT, PREFIX
+from app.runs.spec import Spec
 from app.web import places
 from app.web.answers import AnswerSchema
 from app.web.fields import Number, RequestSchema, StrictBoolean, Text, Variables, check_text
@@ -109,9 +110,10 @@ class StartSchema(RequestSchema):
     )
 
     @post_load
-    def leave_out_nulls(self, data: Mapping[str, Any], **_: object) -> dict[str, Any]:
+    def make_spec(self, data: Mapping[str, Any], **_: object) -> dict[str, Any]:
         """Take null for a field that was left out, as strict tool schemas have models send it."""
-        return {name: value for name, value in data.items() if value is not None}
+        given = {name: value for name, value in data.items() if value is not None}
+        return {"replace": given.pop("replace", False), "spec": Spec(**given)}
 
 
 class StatusQuery(RequestSchema):
@@ -242,7 +244,7 @@ blueprint = Blueprint("process", __name__, description="Start, watch, kill and r
     example=dict(examples.RUNNING),
 )
 @fails_with(examples.START)
-def start(**request: Any) -> dict[str, Any]:
+def start(spec: Spec, *, replace: bool) -> dict[str, Any]:
     """Start a command
 
     Answers at once, while the command runs on; read what it prints with GET /logs and its end from GET /status. 409
@@ -250,7 +252,7 @@ def start(**request: Any) -> dict[str, Any]:
     first, or send `"replace": true`.
     """
     with places.operation():
-        return supervisor.start(**request)
+        return supervisor.process.start(spec, replace=replace)
 
 
 @blueprint.get("/status")
@@ -268,7 +270,7 @@ def get_status(run_id: str | None = None) -> dict[str, Any]:
     The last run is answered for as long as it is kept, also after a restart of the service. 404 when nothing was
     started yet, or there is no such run.
     """
-    return supervisor.get_status(run_id)
+    return supervisor.process.get_status(run_id)
 
 
 @blueprint.post("/kill")
@@ -284,7 +286,7 @@ def kill(signal_type: str, timeout: float) -> dict[str, Any]:
     """
     refuse_body(KILL_QUERY, "type=SIGKILL&timeout=2")
     with places.last_resort() if signal_type == "SIGKILL" else places.operation():
-        return supervisor.kill(signal_type, timeout)
+        return supervisor.process.kill(signal_type, timeout)
 
 
 @blueprint.post("/restart")
@@ -304,4 +306,4 @@ def restart(timeout: float | None = None) -> dict[str, Any]:
     """
     refuse_body(RESTART_QUERY, "timeout=2")
     with places.operation():
-        return supervisor.restart(timeout)
+        return supervisor.process.restart(timeout)

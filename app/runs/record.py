@@ -2,13 +2,14 @@
 
 import contextlib
 import os
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from app.linux.libc import exchange
 from app.linux.proc import Identity, boot_id
 from app.log.clock import RunClock
+from app.runs.spec import Spec
 
 RESERVE = 4096
 # A command and an environment as large as may be, escaped character by character, and the members of a large tree.
@@ -62,17 +63,12 @@ class Intent(msgspec.Struct, frozen=True):
 class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Hold all that a new supervisor or shim needs to answer for a run or to take it over.
 
-    `account` is the user that the command runs as (see `account.py`), empty for the service's own. `started_ns`,
-    `boottime_ns` and `boot_id` are the run's clock. `members` are the live members of the tree, as last told. `beside`
-    names those of the run before that could not be ended.
+    `started_ns`, `boottime_ns` and `boot_id` are the run's clock. `members` are the live members of the tree as
+    last reported. `beside` names those of the run before that could not be ended.
     """
 
     run_id: str
-    command: str
-    shell: str
-    cwd: str
-    account: str = ""
-    env: dict[str, str] = {}
+    spec: Spec
     created_at: str
     started_ns: int
     boottime_ns: int
@@ -129,8 +125,16 @@ def encode_record(record: RunRecord) -> bytes:
 
 
 def decode_record(data: bytes) -> RunRecord:
-    """Read a record from JSON; raises `msgspec.MsgspecError` for anything else."""
-    return msgspec.json.decode(data, type=RunRecord)
+    """Read a record from JSON, also one of version 1, which held the spec's fields itself.
+
+    Raises `msgspec.MsgspecError` for anything else.
+    """
+    try:
+        return msgspec.json.decode(data, type=RunRecord)
+    except msgspec.ValidationError:
+        fields = msgspec.json.decode(data, type=dict[str, Any])
+        spec = {name: fields.pop(name) for name in Spec.__struct_fields__ if name in fields}
+        return msgspec.convert({**fields, "spec": spec}, RunRecord)
 
 
 def _open_at_once(path: str, flags: int) -> int:

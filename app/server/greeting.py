@@ -38,7 +38,7 @@ def greet(names: Sequence[object], scheme: str) -> None:
 
 def _is_busy() -> bool:
     try:
-        status = supervisor.get_status()
+        status = supervisor.process.get_status()
     except LLMShellError:
         return False
     return status["status"] == "running" or bool(status["leftover_pids"])

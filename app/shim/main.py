@@ -1,8 +1,8 @@
 """The shim, a program: it starts one command and stays its parent, keeper of its pipe and witness of its end.
 
 `boot.py` starts it as `python -I -S -c BOOT ROOT SITE_PACKAGES DESCRIPTORS RUN_ID` with the request on descriptor 0
-(the run record as JSON, then its path, shell, the shell's options, command, working directory, account and environment,
-NUL-separated: none of them can hold a NUL), one end of a socket pair on 3, the listening control socket on 4 and the
+(a dictionary by marshal, which needs no import: the run record as JSON, its path, the spec, the program's arguments and
+its environment), one end of a socket pair on 3, the listening control socket on 4 and the
 two ends of the output pipe on 5 and 6. DESCRIPTORS is how many the command may open. Up to the answer on 3 it imports
 next to nothing, since that is what a caller of `/start` waits for; the command itself never stands on its command line.
 
@@ -12,6 +12,7 @@ request, the read end on 5 and the process's pidfd on 6.
 """
 
 import ctypes
+import marshal
 import os
 import resource
 import sys
@@ -23,21 +24,21 @@ from app.shim.spawn import Program, StepError, spawn, spawn_as
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 
 def main() -> None:
     """Start the command, answer, and keep the run until nothing of it is left."""
-    request = _read_request(0).split(b"\0")
+    request = marshal.loads(_read_request(0))  # noqa: S302  from the supervisor that started this shim
     _settle()
     pid = _spawn(request)
     start_ticks = _start_ticks(pid)
-    _write_down(request[1], b',"process":[%d,%d]}' % (pid, start_ticks), len(request[0]) - 1)
+    _write_down(request["path"], b',"process":[%d,%d]}' % (pid, start_ticks), len(request["record"]) - 1)
     _tell(b'{"type":"started","pid":%d,"start_ticks":%d}' % (pid, start_ticks))
 
     from app.shim import process  # noqa: PLC0415  its imports cost more than the spawn: only now nobody waits
 
-    process.keep(request[0], (pid, start_ticks), PIPE_FD, CONNECTION_FD, LISTENER_FD)
+    process.keep(request["record"], (pid, start_ticks), PIPE_FD, CONNECTION_FD, LISTENER_FD)
 
 
 def stand_by() -> None:
@@ -111,12 +112,10 @@ def _read_request(fd: int) -> bytes:
     return b"".join(parts)
 
 
-def _spawn(request: list[bytes]) -> int:
+def _spawn(request: "dict[str, Any]") -> int:
     """Start the command, or tell why that can't be and end; return its pid."""
-    _record, _path, shell, options, text, cwd, account_field, *entries = request
-    environment = dict(entry.split(b"=", 1) for entry in entries)
-    program = Program([shell, *options.split(), text], cwd, environment, WRITE_END_FD)
-    account = Account.unpack(account_field)
+    program = Program(request["arguments"], request["environment"], request["spec"], WRITE_END_FD)
+    account = Account.unpack(program.spec.get("account", b""))
     try:
         pid = spawn(program) if account is None else spawn_as(account, program, ctypes.CDLL(None))
     except StepError as error:

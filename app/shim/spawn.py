@@ -9,7 +9,7 @@ from app.linux.posix_spawn import RESERVED, SETSID, attributes, posix_spawn
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctypes import CDLL
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 # CPython ignores SIGPIPE and SIGXFSZ, and ignored signals stay ignored across exec (signal(7)). KILL and STOP can't be
 # set.
@@ -29,12 +29,17 @@ class StepError(Exception):
 
 
 class Program:
-    """What is to be started: its arguments, directory and environment, and the descriptor that both its streams get."""
+    """What is to be started: arguments and environment, the descriptor that both streams get, and the rest of the spec.
 
-    def __init__(self, arguments: list[bytes], cwd: bytes, environment: dict[bytes, bytes], output: int) -> None:
+    `spec` is `runs.spec.Spec` as a dictionary, its texts encoded, without the fields that have their defaults.
+    """
+
+    def __init__(
+        self, arguments: list[bytes], environment: dict[bytes, bytes], spec: "dict[str, Any]", output: int
+    ) -> None:
         self.path = arguments[0]
         self.arguments = arguments
-        self.cwd = cwd
+        self.spec = spec
         self.environment = environment
         self.output = output
 
@@ -42,7 +47,7 @@ class Program:
 def spawn(program: Program) -> int:
     """Start the program in a session of its own; return its pid."""
     try:
-        os.chdir(program.cwd)
+        os.chdir(program.spec["cwd"])
     except OSError as error:
         raise StepError("cwd", error.errno or 0) from error
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -103,7 +108,7 @@ def _execute(account: Account, program: Program, told: int, libc: "CDLL", shim: 
         account.become(libc)
         step = b"cwd"
         _die_with(shim, _SIGKILL, libc)
-        os.chdir(program.cwd)
+        os.chdir(program.spec["cwd"])
         _die_with(shim, 0, libc)
         step = b"spawn"
         os.execve(program.path, program.arguments, program.environment)  # noqa: S606  the shell is the product

@@ -1,6 +1,7 @@
 """How the supervisor starts a shim, and through it a command."""
 
 import contextlib
+import marshal
 import os
 import socket
 import time
@@ -98,17 +99,21 @@ def launch(
 
     Blocks for some 5 ms, or 20. Raises `LaunchError` or `OSError`; then neither shim nor process is left.
     """
-    fields = [encode_record(record), os.fsencode(record_path(record.log_file))]
-    options = options_for(record.shell, Account.unpack(record.account.encode()), record.command)
-    fields += [record.shell.encode(), " ".join(options).encode(), record.command.encode()]
-    fields += [os.fsencode(record.cwd), record.account.encode()]
-    fields += [b"%b=%b" % entry for entry in environment.items()]
+    spec = record.spec
+    options = options_for(spec.shell, Account.unpack(os.fsencode(spec.account)), spec.command)
+    request = {
+        "record": encode_record(record),
+        "path": os.fsencode(record_path(record.log_file)),
+        "spec": {name: _encoded(value) for name, value in msgspec.to_builtins(spec).items()},
+        "arguments": [part.encode() for part in (spec.shell, *options, spec.command)],
+        "environment": dict(environment),
+    }
     with contextlib.ExitStack() as on_failure:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         on_failure.callback(os.close, read_end)
         try:
-            with request_file(b"\0".join(fields)) as request:
-                fds = [request.fileno(), listener.fileno(), read_end, write_end]
+            with request_file(marshal.dumps(request)) as file:
+                fds = [file.fileno(), listener.fileno(), read_end, write_end]
                 shim, connection = (standby and standby.hand_over(fds)) or boot("main", record.run_id, fds)
         finally:
             os.close(write_end)
@@ -120,6 +125,11 @@ def launch(
             raise LaunchError(answer.step, answer.errno)
         on_failure.pop_all()
     return Launched(Identity(answer.pid, answer.start_ticks), shim, connection, read_end)
+
+
+def _encoded(value: object) -> object:
+    """Return a text as the system has it: the shim's interpreter may take another encoding for the system's."""
+    return os.fsencode(value) if isinstance(value, str) else value
 
 
 def _end_what_it_started(record: RunRecord, listener: socket.socket, end_tree: EndTree) -> None:

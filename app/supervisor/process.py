@@ -1,10 +1,8 @@
 """The process of the service: started, watched, ended and started again, one operation at a time."""
 
 import contextlib
-import dataclasses
 import logging
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,12 +11,13 @@ from app.log.clock import RunClock
 from app.reading.reader import LogManager
 from app.runs.pointer import Pointer
 from app.runs.record import Cause, State, read_record, record_path
-from app.runs.spec import Order, Policy
+from app.runs.spec import Spec
 from app.supervisor.history import History, kept_records
 from app.supervisor.last_resort import EndTree
 from app.supervisor.lost import find_records
 from app.supervisor.naming import listed, name_all
 from app.supervisor.operations import Operations
+from app.supervisor.policy import Policy
 from app.supervisor.refusals import (
     already_ended,
     cancelled,
@@ -30,7 +29,7 @@ from app.supervisor.refusals import (
 )
 from app.supervisor.run import Run
 from app.supervisor.standby import Standby
-from app.supervisor.starting import Starter
+from app.supervisor.starting import Order, Starter
 from app.supervisor.status import describe, reason_of, signal_name, status_of
 
 __all__ = ["Policy", "ProcessManager"]
@@ -59,6 +58,7 @@ class ProcessManager:
         self._history = History(self.logs.log_dir)
         self._starter = Starter(self.logs, self._pointer, policy, end_tree)
         self._end_tree = end_tree
+        self._policy = policy
         self._run: Run | None = None
         # The pointer's last known value: a run that another manager left there is only taken over by take_over().
         self._seen = self._pointer.read()
@@ -112,28 +112,25 @@ class ProcessManager:
 
     def start(
         self,
-        command: str,
+        command: str | Spec,
         log_file: str | None = None,
         *,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
         replace: bool = False,
     ) -> dict[str, Any]:
-        """Start a command and return its status at the moment of the spawn.
+        """Start a command, or all that a spec asks for, and return its status at the moment of the spawn.
 
         Leftovers of the last run that go by themselves are waited for. Raises `BadRequestError`, `ConflictError` when
         something lives and is not to be replaced, `InternalError`.
         """
-        order = self._starter.check(command, cwd, env or {}, log_file)
+        order, beside = self._starter.check(command if isinstance(command, Spec) else Spec(command)), ""
         with self._operations.operation("start"):
             run = self._current()
             if run is not None and run.live:
                 if replace:
-                    refused = self._end(run, "replace", REPLACE_TIMEOUT)
-                    order = dataclasses.replace(order, beside=name_all(refused))
+                    beside = name_all(self._end(run, "replace", REPLACE_TIMEOUT))
                 else:
                     _await_leftovers(run)
-            return self._start(order)
+            return self._start(order, log_file, beside)
 
     def get_status(self, run_id: str | None = None) -> dict[str, Any]:
         """Return the status object of a run, the current one for None; raises `NotFoundError`."""
@@ -166,23 +163,23 @@ class ProcessManager:
             "survivors": answer.survivors,
         }
 
-    def restart(self, timeout: float = 10.0) -> dict[str, Any]:
+    def restart(self, timeout: float | None = None) -> dict[str, Any]:
         """End what lives of the current run and start its command again, with the same directory and environment.
 
         Raises `NotFoundError`, `ConflictError` when a `/kill` overtook it, and what `start` raises.
         """
+        timeout, beside = self._policy.restart_timeout if timeout is None else timeout, ""
         with self._operations.operation("restart"):
             run = self._expected()
-            record = run.record
             with said_before("Nothing was ended and nothing restarted. "):
-                order = self._starter.check(record.command, record.cwd, record.env, None, record.shell)
+                order = self._starter.check(run.record.spec)
             if run.live:
                 refused = self._end(run, "restart", timeout)
                 if refused and run.state.stopped_at is None:
                     raise out_of_reach(refused)
-                order = dataclasses.replace(order, beside=name_all(refused))
+                beside = name_all(refused)
             with said_before("The old process has ended, but the new start failed. "):
-                return self._start(order)
+                return self._start(order, None, beside)
 
     def shut_down(self, timeout: float) -> None:
         """End the tree because the service stops, whatever operation is under way; its shim has gone on return."""
@@ -279,9 +276,9 @@ class ProcessManager:
             raise outlived(answer.survivors, answer.refused)
         return answer.refused
 
-    def _start(self, order: Order) -> dict[str, Any]:
+    def _start(self, order: Order, log_file: str | None, beside: str) -> dict[str, Any]:
         with self._exchange:
-            run = self._starter.start(order)
+            run = self._starter.start(order, log_file, beside)
             self._replace_run(run)
             self._seen = record_path(run.record.log_file)
             return describe(run.record, State(), [])

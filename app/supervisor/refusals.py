@@ -40,14 +40,14 @@ def environment_too_large() -> BadRequestError:
     )
 
 
-def directory_unusable(directory: str, error: OSError, given: str | None) -> BadRequestError:
+def directory_unusable(directory: str, error: OSError, given: str) -> BadRequestError:
     """Say that a command can't begin there: where its caller said, or in the service's own directory."""
     return _no_place(directory, "used", error.strerror or str(error), given, MAKE_AGAIN)
 
 
-def _no_place(directory: str, what: str, words: str, given: str | None, remedy: str) -> BadRequestError:
+def _no_place(directory: str, what: str, words: str, given: str, remedy: str) -> BadRequestError:
     directory = shorten(directory, MAX_PATH)
-    if given is None:
+    if not given:
         detail = (
             f"The service's own directory, {directory!r}, where commands begin that don't say where, can't be {what}: "
             f'{words}. Send "cwd" with an absolute path, or {remedy}.'
@@ -69,7 +69,7 @@ def names_lost(shell: str, names: Sequence[str]) -> BadRequestError:
 
 
 def launch_failure(
-    error: LaunchError, record: RunRecord, given: str | None, user: str | None
+    error: LaunchError, record: RunRecord, given: str, user: str | None
 ) -> BadRequestError | InternalError:
     """Say why a command could not be started: for the caller to mend, or for whoever runs the machine.
 
@@ -77,15 +77,15 @@ def launch_failure(
     """
     if error.step == "cwd":
         if user is None:
-            return _no_place(record.cwd, "entered", str(error), given, MAKE_AGAIN)
+            return _no_place(record.spec.cwd, "entered", str(error), given, MAKE_AGAIN)
         what = f"entered by the user {user!r}, as whom commands run"
-        return _no_place(record.cwd, what, str(error), given, "have the service started where this user may enter")
+        return _no_place(record.spec.cwd, what, str(error), given, "have the service started where this user may enter")
     if error.errno == errno.E2BIG:
         return environment_too_large()
     if error.errno == 0:
         return InternalError("The command could not be started: its shim ended before it could answer.")
     as_user = f" by the user {user!r}, as whom commands run" if user is not None else ""
-    return InternalError(f"The shell {record.shell} could not be started{as_user}: {error}.")
+    return InternalError(f"The shell {record.spec.shell} could not be started{as_user}: {error}.")
 
 
 def busy(doing: str) -> ConflictError:

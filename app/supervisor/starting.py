@@ -4,8 +4,11 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from app.exceptions import InternalError
 from app.linux import sockets
@@ -17,16 +20,26 @@ from app.runs.names import new_control_name
 from app.runs.pointer import Pointer
 from app.runs.record import RecordFile, RunRecord, record_path
 from app.runs.shells import names_dropped
-from app.runs.spec import Order, Policy
+from app.runs.spec import Spec
 from app.supervisor.history import may_live
 from app.supervisor.last_resort import EndTree
 from app.supervisor.launch import LaunchError, launch, process_environment
+from app.supervisor.policy import Policy
 from app.supervisor.refusals import directory_unusable, environment_too_large, launch_failure, names_lost
 from app.supervisor.run import Run
 from app.supervisor.standby import Standby
 
 # MAX_ARG_STRLEN (execve(2)): one argument or NAME=value string, its NUL included.
 MAX_STRING = 131_072
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Hold a start that was checked: its spec as given and as it is to be run, and the command's whole environment."""
+
+    given: Spec
+    spec: Spec
+    environment: dict[bytes, bytes]
 
 
 class Starter:
@@ -47,38 +60,35 @@ class Starter:
         # The current run and one that is being started: retention, which runs beside, looks here before each removal.
         self._in_use: set[str] = set()
 
-    def check(
-        self, command: str, cwd: str | None, env: Mapping[str, str], log_file: str | None, shell: str | None = None
-    ) -> Order:
+    def check(self, given: Spec) -> Order:
         """Check what can be checked before anything is ended or started for it; raises `BadRequestError`.
 
-        `shell` is the policy's unless another is given, as for a run that is started again: what its command is written
-        in does not change with a setting. Raises `InternalError` where it is gone.
+        The shell is the policy's unless the spec has one, as that of a run which is started again: what its command is
+        written in does not change with a setting. Raises `InternalError` where it is gone.
         """
-        shell = shell or self._policy.shell
+        shell = given.shell or self._policy.shell
         if not os.access(shell, os.X_OK):
             raise InternalError(f"The shell {shell} can't be executed: it is gone, or its rights have changed.")
-        directory = self._directory(cwd)
+        directory = self._directory(given.cwd)
         account, login = look_up(self._policy.run_as) if self._policy.run_as else (None, {})
-        if lost := names_dropped(shell, account, env):
+        if lost := names_dropped(shell, account, given.env):
             raise names_lost(shell, lost)
-        environment = process_environment(env, login)
+        environment = process_environment(given.env, login)
         sizes = [len(name) + len(value) + 2 for name, value in environment.items()]
         # Half of ARG_MAX is left to the command and the pointers that execve(2) also counts.
         if max(sizes, default=0) > MAX_STRING or sum(sizes) > os.sysconf("SC_ARG_MAX") // 2:
             raise environment_too_large()
-        return Order(command, shell, directory, dict(env), environment, log_file, cwd)
+        user = account.pack() if account is not None else ""
+        spec = msgspec.structs.replace(given, cwd=directory, shell=shell, account=user)
+        return Order(given, spec, environment)
 
-    def _directory(self, cwd: str | None) -> str:
+    def _directory(self, cwd: str) -> str:
         """Return the absolute path of the directory to start in; raises `BadRequestError` where that can't be entered.
 
         The service's own is known by its path, as it may have been removed and made again: then the one that it has
         open is no place any more, and even its name can't be had (getcwd(2)).
         """
-        if cwd is not None and cwd.startswith("/"):
-            directory = cwd
-        else:
-            directory = str((self._policy.working_dir or Path.cwd()) / (cwd or "."))
+        directory = cwd if cwd.startswith("/") else str((self._policy.working_dir or Path.cwd()) / (cwd or "."))
         try:
             # The last component "." makes the system itself say whether it is a directory that may be entered.
             os.stat(f"{directory}/.")  # noqa: PTH116  pathlib would take the dot away
@@ -86,11 +96,14 @@ class Starter:
             raise directory_unusable(directory, error, given=cwd) from error
         return directory
 
-    def start(self, order: Order) -> Run:
-        """Start the run and make it the current one; raises `BadRequestError` and `InternalError`."""
+    def start(self, order: Order, log_file: str | None, beside: str) -> Run:
+        """Start the run and make it the current one; raises `BadRequestError` and `InternalError`.
+
+        Its log is `log_file`, or named after the time. `beside` names what is left of the run before.
+        """
         before = self._pointer.read()
         try:
-            record = self._new_record(order)
+            record = self._new_record(order, log_file, beside)
             self._in_use.add(record.run_id)
             path = self.launching = record_path(record.log_file)
             # Taken before anybody can learn of the run: an overlapping worker would believe that its shim is dead.
@@ -99,7 +112,7 @@ class Starter:
                 self._pointer.set(path)
                 run = self._launch(record, order, listener)
         except LaunchError as error:
-            raise launch_failure(error, record, order.given_cwd, self._policy.run_as) from error
+            raise launch_failure(error, record, order.given.cwd, self._policy.run_as) from error
         except OSError as error:
             raise InternalError(f"The command could not be started: {error.strerror}.") from error
         finally:
@@ -114,17 +127,13 @@ class Starter:
         launched = launch(record, order.environment, listener, self.standby, self._end_tree)
         return Run.begin(record, launched, self._end_tree)
 
-    def _new_record(self, order: Order) -> RunRecord:
-        logs, wanted = self._logs, order.log_file
-        path = logs.create_log_file() if wanted is None else logs.claim_log_file(wanted)
+    def _new_record(self, order: Order, log_file: str | None, beside: str) -> RunRecord:
+        logs = self._logs
+        path = logs.create_log_file() if log_file is None else logs.claim_log_file(log_file)
         clock = RunClock.start()
         return RunRecord(
             run_id=Path(path).stem,
-            command=order.command,
-            shell=order.shell,
-            cwd=order.cwd,
-            account=look_up(self._policy.run_as)[0].pack() if self._policy.run_as else "",
-            env=order.env,
+            spec=order.spec,
             created_at=format_time(clock.started_ns),
             started_ns=clock.started_ns,
             boottime_ns=clock.boottime_ns,
@@ -133,7 +142,7 @@ class Starter:
             log_file=path,
             log_mode=logs.file_mode,
             log_max_bytes=self._policy.log_max_bytes,
-            beside=order.beside,
+            beside=beside,
         )
 
     @contextlib.contextmanager

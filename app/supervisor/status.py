@@ -85,7 +85,7 @@ def describe(record: RunRecord, state: State, leftover_pids: list[int]) -> dict[
     return {
         "status": status_of(state),
         "process_pid": record.process.pid if record.process else None,
-        "command": record.command,
+        "command": record.spec.command,
         "run_id": record.run_id,
         "log_file": record.log_file,
         "created_at": record.created_at,

@@ -8,14 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from app.config import Settings
 from app.exceptions import InternalError
 from app.reading.page import LogPage
 from app.runs.claim import claim
 from app.runs.directory import LogDirectory
-from app.runs.spec import Policy
+from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
 
 logger = logging.getLogger(__name__)
@@ -128,42 +127,22 @@ class Supervisor:
         if awaited is not None and self._wait_told.acquire(blocking=False):
             logger.info("Waiting up to %.0f s for %s.", SHUTDOWN_TIMEOUT, awaited)
 
-    def start(
-        self, command: str, *, cwd: str | None = None, env: dict[str, str] | None = None, replace: bool = False
-    ) -> dict[str, Any]:
-        """Start a command; see `ProcessManager.start`."""
-        return self._running.start(command, cwd=cwd, env=env, replace=replace)
-
-    def get_status(self, run_id: str | None = None) -> dict[str, Any]:
-        """Return a run's status object, the current run's for None; see `ProcessManager.get_status`."""
-        return self._running.get_status(run_id)
-
-    def kill(self, signal_type: str = "SIGTERM", timeout: float = 5.0) -> dict[str, Any]:
-        """End the whole tree; see `ProcessManager.kill`."""
-        return self._running.kill(signal_type, timeout)
-
-    def restart(self, timeout: float | None = None) -> dict[str, Any]:
-        """Start the current run's command again; the timeout defaults to the setting."""
-        manager = self._running
-        if timeout is None and self.settings is not None:
-            timeout = self.settings.default_restart_timeout
-        return manager.restart(10.0 if timeout is None else timeout)
+    @property
+    def process(self) -> ProcessManager:
+        """Return what starts, watches and ends the process; raises `InternalError` once the service stops."""
+        if self._manager is None:
+            raise InternalError("The service is stopping: no command is taken any more.")
+        return self._manager
 
     def open_logs(self, run_id: str | None, lines: int | None, seconds: float | None) -> LogPage:
         """Open a run's log for reading, the current run's for None; the caller closes the page."""
-        manager = self._running
+        manager = self.process
         log_file, clock = manager.log_of(run_id)
         return manager.logs.open_page(log_file, lines, seconds, clock)
 
     def uptime(self) -> int:
         """Return whole seconds since the service came up, whatever became of its workers and of the wall clock."""
         return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._started_ns) // 1_000_000_000
-
-    @property
-    def _running(self) -> ProcessManager:
-        if self._manager is None:
-            raise InternalError("The service is stopping: no command is taken any more.")
-        return self._manager
 
     def _new_manager(self, settings: Settings) -> ProcessManager:
         policy = Policy(
@@ -173,6 +152,7 @@ class Supervisor:
             group_read=settings.log_group_read,
             log_max_bytes=settings.log_max_bytes,
             log_keep=settings.log_keep,
+            restart_timeout=settings.default_restart_timeout,
         )
         return self._manage(settings.log_dir, policy)
 

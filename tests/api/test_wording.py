@@ -136,7 +136,7 @@ def test_null_is_as_good_as_left_out(client: FlaskClient) -> None:
     wait_until(lambda: client.get("/status").get_json()["status"] == "exited")
     records = [read_record(record_path(run["log_file"])) for run in runs]
     here = str(Path.cwd())
-    assert [(record.cwd, record.env) for record in records if record is not None] == [(here, {})] * 3
+    assert [(record.spec.cwd, record.spec.env) for record in records if record is not None] == [(here, {})] * 3
     assert {client.get(f"/logs?run_id={run['run_id']}").get_json()["content"] for run in runs} == {here}
 
 

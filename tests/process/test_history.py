@@ -19,9 +19,10 @@ import pytest
 from app.exceptions import BadRequestError, NotFoundError
 from app.linux.proc import read_member
 from app.runs.record import RecordFile, State, read_record
-from app.runs.spec import Policy
+from app.runs.spec import Spec
 from app.service import manage
 from app.supervisor.history import UNWATCHED
+from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
 from tests.kit.actors import record_of, shim_of
 from tests.kit.output import content, printed
@@ -282,7 +283,7 @@ def test_retention_never_takes_the_last_run(tmp_path: Path, monkeypatch: pytest.
     manager.close()
     with manager_of(logs) as manager:
         with pytest.raises(BadRequestError):
-            manager.start("true", cwd="/nowhere")
+            manager.start(Spec("true", cwd="/nowhere"))
         assert (manager.get_status()["run_id"], manager.get_status()["exit_code"]) == (last, 6)
 
 

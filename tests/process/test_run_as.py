@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import BadRequestError, InternalError
-from app.runs.spec import Policy
+from app.runs.spec import Spec
 from app.service import manage
+from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
 from tests.kit.output import content, printed
 from tests.kit.processes import alive, parent
@@ -38,7 +39,7 @@ def pm(tmp_path: Path) -> Iterator[ProcessManager]:
 
 def output_of(pm: ProcessManager, command: str) -> str:
     """Run a command to its end and return what it printed."""
-    pm.start(command, cwd="/", replace=True)
+    pm.start(Spec(command, cwd="/"), replace=True)
     ended(pm.get_status)
     return content(pm)
 
@@ -82,7 +83,7 @@ def test_the_shell_is_asked_as_that_user(tmp_path: Path, place: Path) -> None:
     manager = manage(tmp_path / "logs", Policy(shell=str(shell), run_as=NAME))
     try:
         assert output_of(manager, "env | grep odd") == ""
-        manager.start("env | grep odd", cwd="/", env={"odd.name": "1"})
+        manager.start(Spec("env | grep odd", cwd="/", env={"odd.name": "1"}))
         ended(manager.get_status)
         assert content(manager) == "odd.name=1"
     finally:
@@ -114,7 +115,7 @@ def test_signals_and_session_are_as_for_the_service_s_own_user(pm: ProcessManage
 
 def test_what_the_service_keeps_is_out_of_reach(pm: ProcessManager, tmp_path: Path) -> None:
     """The log and the run record can't be read by the process, nor the shim signalled."""
-    pm.start("echo ready; exec sleep 100", cwd="/", env={"KEY": "s3cr3t"})
+    pm.start(Spec("echo ready; exec sleep 100", cwd="/", env={"KEY": "s3cr3t"}))
     printed(pm, "ready")
     logs = tmp_path / "logs"
     shim = parent(pm.get_status()["process_pid"])
@@ -129,7 +130,7 @@ def test_no_planted_link_is_followed(pm: ProcessManager, tmp_path: Path) -> None
     """A link in the place of the lock leads the service nowhere: nothing is started, and its target not made."""
     (tmp_path / "logs" / ".lock").symlink_to(tmp_path / "victim")
     with pytest.raises(InternalError, match="symbolic links"):
-        pm.start("true", cwd="/")
+        pm.start(Spec("true", cwd="/"))
     assert not (tmp_path / "victim").exists()
     (tmp_path / "logs" / ".lock").unlink()
 
@@ -140,7 +141,7 @@ def test_a_directory_that_the_user_may_not_enter_is_refused(pm: ProcessManager, 
     closed.mkdir(mode=0o700)
     told = f"cwd '{closed}' can't be entered by the user '{NAME}', as whom commands run: Permission denied. Name a "
     with pytest.raises(BadRequestError, match=told) as caught:
-        pm.start("true", cwd=str(closed))
+        pm.start(Spec("true", cwd=str(closed)))
     assert caught.value.errors == {"cwd": ["Permission denied."]}
     assert {path.name for path in (tmp_path / "logs").iterdir()} <= {".lock"}
 
@@ -166,7 +167,7 @@ def test_without_the_service_s_directory(tmp_path: Path, place: Path) -> None:
 
 def test_the_tree_of_another_user_ends_like_any_other(pm: ProcessManager) -> None:
     """A kill reaches the user's processes, escapees included."""
-    pm.start("setsid sleep 100 & echo ready; trap '' TERM; while :; do sleep 0.05; done", cwd="/")
+    pm.start(Spec("setsid sleep 100 & echo ready; trap '' TERM; while :; do sleep 0.05; done", cwd="/"))
     printed(pm, "ready")
     answer = pm.kill("SIGTERM", 0.3)
     assert (answer["status"], answer["escalated"], answer["survivors"]) == ("killed", True, [])
@@ -174,7 +175,7 @@ def test_the_tree_of_another_user_ends_like_any_other(pm: ProcessManager) -> Non
 
 def test_the_process_outlives_its_shim(pm: ProcessManager) -> None:
     """What kills a child that hangs before it is the command does not kill the command."""
-    pid = pm.start("echo ready; exec sleep 100", cwd="/")["process_pid"]
+    pid = pm.start(Spec("echo ready; exec sleep 100", cwd="/"))["process_pid"]
     printed(pm, "ready")
     os.kill(parent(pid), signal.SIGKILL)
     wait_until(lambda: "replaced" in (pm.get_status()["reason"] or ""))

@@ -10,8 +10,9 @@ import pytest
 
 from app.exceptions import BadRequestError, InternalError
 from app.runs.record import read_record, record_path
-from app.runs.spec import Policy
+from app.runs.spec import Spec
 from app.service import manage
+from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
 from tests.kit.output import content
 from tests.kit.processes import alive, name_of
@@ -45,7 +46,7 @@ def with_shell(tmp_path: Path) -> Iterator[Managers]:
 
 def result(pm: ProcessManager, command: str, env: dict[str, str] | None = None) -> tuple[int, str]:
     """Run a command to its end; return its exit code and what it printed."""
-    pm.start(command, env=env)
+    pm.start(Spec(command, env=env or {}))
     code = ended(pm.get_status)["exit_code"]
     wait_until(lambda: not pm.get_status()["output_open"])
     return code, content(pm)
@@ -110,7 +111,7 @@ def test_a_name_that_the_shell_drops_is_refused(with_shell: Managers, name: str)
     pm = with_shell(DASH)
     pid = pm.start("exec sleep 1000")["process_pid"]
     with pytest.raises(BadRequestError, match="does not hand on") as caught:
-        pm.start("env", env={"KEPT": "1", name: "2"}, replace=True)
+        pm.start(Spec("env", env={"KEPT": "1", name: "2"}), replace=True)
     assert caught.value.errors is not None
     assert list(caught.value.errors) == [f"env.{name}"]
     assert name in caught.value.detail
@@ -120,7 +121,7 @@ def test_a_name_that_the_shell_drops_is_refused(with_shell: Managers, name: str)
 def test_a_refusal_of_many_names_is_short(with_shell: Managers) -> None:
     """Of many and long names a few are told, cut, and the rest counted."""
     with pytest.raises(BadRequestError) as caught:
-        with_shell(DASH).start("env", env={f"{number}-{'x' * 1000}": "" for number in range(500)})
+        with_shell(DASH).start(Spec("env", env={f"{number}-{'x' * 1000}": "" for number in range(500)}))
     assert "and 495 more" in caught.value.detail
     assert len(caught.value.detail) < 1000
     assert len(str(caught.value.errors)) < 1500
@@ -142,7 +143,7 @@ def test_restart_keeps_the_shell(with_shell: Managers) -> None:
     assert content(second) == "none"
     record = read_record(record_path(again["log_file"]))
     assert record is not None
-    assert record.shell == DASH
+    assert record.spec.shell == DASH
 
 
 def test_a_shell_that_has_gone(with_shell: Managers, tmp_path: Path) -> None:
@@ -219,14 +220,14 @@ def test_without_the_service_s_directory(at_home: ProcessManager, home: Path) ->
     """With the service's own directory removed, an absolute one works, and others are refused by name."""
     pm = at_home
     home.rmdir()
-    pm.start("pwd", cwd="/")
+    pm.start(Spec("pwd", cwd="/"))
     ended(pm.get_status)
     assert content(pm) == "/"
     pm.restart()
     assert ended(pm.get_status)["exit_code"] == 0
     for cwd, named in ((None, f"'{home}'"), (".", f"'{home}"), ("sub", f"'{home}/sub'")):
         with pytest.raises(BadRequestError, match="No such file or directory") as caught:
-            pm.start("pwd", cwd=cwd)
+            pm.start(Spec("pwd", cwd=cwd or ""))
         assert named in caught.value.detail
         assert caught.value.errors == {"cwd": ["No such file or directory."]}
 
@@ -241,7 +242,7 @@ def test_the_service_s_directory_made_again(at_home: ProcessManager, home: Path)
         pm.restart()
     (home / "sub").mkdir(parents=True)
     for cwd, place in ((None, home), (".", home), ("sub", home / "sub")):
-        pm.start("pwd; : > made", cwd=cwd)
+        pm.start(Spec("pwd; : > made", cwd=cwd or ""))
         ended(pm.get_status)
         assert content(pm) == str(place)
         assert (place / "made").exists()

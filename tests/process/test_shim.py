@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.protocol.startup import NAME
+from app.runs.spec import Spec
 from app.service import manage
 from app.supervisor import boot
 from app.supervisor.process import ProcessManager
@@ -69,7 +70,7 @@ def test_a_stopped_shim_holds_no_successor_up(pm: ProcessManager, tmp_path: Path
 
 def test_the_shim_shows_no_secret(pm: ProcessManager) -> None:
     """Neither the command line nor the environment of a shim holds the command, its environment or the service's."""
-    pid = pm.start("echo ready; sleep 100; : s3cr3t", env={"KEY": "s3cr3t"})["process_pid"]
+    pid = pm.start(Spec("echo ready; sleep 100; : s3cr3t", env={"KEY": "s3cr3t"}))["process_pid"]
     printed(pm, "ready")
     shim = parent(pid)
     assert b"s3cr3t" not in Path(f"/proc/{shim}/cmdline").read_bytes()

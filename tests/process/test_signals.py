@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from app.runs.spec import Policy
+from app.runs.spec import Spec
 from app.service import manage
+from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
 from tests.kit.output import content
 from tests.kit.requiring import require
@@ -29,7 +30,7 @@ def test_no_signal_is_ignored_blocked_or_caught(pm: ProcessManager, stands_by: b
     """Not even 32 and 33, which are the C library's own and which its posix_spawn leaves ignored; nor in a restart."""
     if stands_by:
         pm.keep_standby()
-    pm.start("exec cat /proc/self/status", cwd="/")
+    pm.start(Spec("exec cat /proc/self/status", cwd="/"))
     for again in (True, False):
         ended(pm.get_status)
         masks = dict(line.split(":\t") for line in content(pm).splitlines() if line.startswith("Sig"))
@@ -46,5 +47,5 @@ def test_no_signal_is_ignored_blocked_or_caught(pm: ProcessManager, stands_by: b
 @pytest.mark.parametrize("number", [32, 33, 34, 64])
 def test_a_real_time_signal_ends_the_command(pm: ProcessManager, number: int) -> None:
     """A command is ended by signals that it does not handle, those of the C library included."""
-    pm.start(f"kill -{number} $$; sleep 1", cwd="/")
+    pm.start(Spec(f"kill -{number} $$; sleep 1", cwd="/"))
     assert ended(pm.get_status)["exit_code"] == -number

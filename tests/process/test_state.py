@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import BadRequestError, ConflictError, InternalError, NotFoundError
-from app.runs.spec import Policy
+from app.runs.spec import Spec
 from app.service import manage
+from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
 from tests.kit.output import content, printed
 from tests.kit.processes import alive
@@ -100,7 +101,7 @@ def test_replace_ends_what_lives_and_starts(pm: ProcessManager) -> None:
 
 def test_restart_of_an_ended_run(pm: ProcessManager, tmp_path: Path) -> None:
     """An ended run starts again with the same command, directory and environment."""
-    pm.start('echo "$PWD $GREETING"', cwd=str(tmp_path), env={"GREETING": "hello"})
+    pm.start(Spec('echo "$PWD $GREETING"', cwd=str(tmp_path), env={"GREETING": "hello"}))
     ended(pm.get_status)
     pm.restart()
     ended(pm.get_status)
@@ -111,7 +112,7 @@ def test_failed_restart_keeps_the_old_outcome(pm: ProcessManager, tmp_path: Path
     """When the new start can't work the answer says so, and the old run's outcome and output stay readable."""
     place = tmp_path / "place"
     place.mkdir()
-    pm.start("echo here; exit 3", cwd=str(place))
+    pm.start(Spec("echo here; exit 3", cwd=str(place)))
     before = ended(pm.get_status)
     place.rmdir()
     with pytest.raises(BadRequestError, match="can't be used: No such file or directory"):
@@ -134,8 +135,8 @@ def test_a_shell_that_cannot_start(tmp_path: Path) -> None:
 def test_environment_over_the_limit(pm: ProcessManager) -> None:
     """An environment that the system can't take is refused before anything happens."""
     with pytest.raises(BadRequestError, match="over the system's limit"):
-        pm.start("true", env={"BIG": "x" * 131_072})
-    pm.start("echo ${#BIG}", env={"BIG": "x" * 131_000})
+        pm.start(Spec("true", env={"BIG": "x" * 131_072}))
+    pm.start(Spec("echo ${#BIG}", env={"BIG": "x" * 131_000}))
     ended(pm.get_status)
     assert content(pm) == "131000"
 

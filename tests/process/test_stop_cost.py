@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.runs.spec import Spec
 from app.supervisor.process import ProcessManager
 from tests.kit.output import printed
 from tests.kit.requiring import require
@@ -39,7 +40,7 @@ os.execvp("bash", ["bash", "-c", "echo ready; sleep 1000; sleep 1001"])
 def test_a_ring_of_many_readers_ends_in_time(pm: ProcessManager, tmp_path: Path, kind: str, grace: float) -> None:
     """Whoever could wait for whom, finding that out takes no time that a kill would notice."""
     (tmp_path / "ring.py").write_text(RING)
-    pm.start(f"exec {sys.executable} ring.py", cwd=str(tmp_path))
+    pm.start(Spec(f"exec {sys.executable} ring.py", cwd=str(tmp_path)))
     printed(pm, "ready")
     assert timed_kill(pm, kind, grace) < grace + 2
 
@@ -72,6 +73,6 @@ def test_a_hoard_of_descriptors_ends_in_time(pm: ProcessManager, tmp_path: Path)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     require(hard > DESCRIPTORS + 100, f"a hard limit of more than {DESCRIPTORS} descriptors")
     (tmp_path / "hoard.py").write_text(HOARD)
-    pm.start(f"exec {sys.executable} hoard.py", cwd=str(tmp_path))
+    pm.start(Spec(f"exec {sys.executable} hoard.py", cwd=str(tmp_path)))
     printed(pm, "ready")
     assert timed_kill(pm, "SIGTERM", 1.0) < 1 + 2 + 1

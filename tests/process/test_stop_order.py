@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from app.runs.spec import Policy
+from app.runs.spec import Spec
 from app.service import manage
+from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
 from tests.kit.output import content, printed
 from tests.kit.places import PROGRAMS
@@ -41,7 +42,7 @@ def exit_codes(pm: ProcessManager, command: str, sleepers: int, kind: str, timeo
     codes = set()
     for _ in range(TRIES):
         vary_pids()
-        pm.start(command, cwd="/")
+        pm.start(Spec(command, cwd="/"))
         wait_until(lambda: sum(command_line(pid).strip() == "sleep 601" for pid in descendants()) == sleepers)
         answer = pm.kill(kind, timeout)
         assert answer["survivors"] == []
@@ -71,7 +72,7 @@ def test_no_next_step_runs_after_su(pm: ProcessManager, place: Path) -> None:
     """Nor after another user's shell, which su starts in a session of its own and which takes two seconds to end."""
     require(Path("/bin/su").exists(), "su")
     trace = place / "trace"
-    pm.start(f"su nobody -s /bin/sh -c 'sleep 601; echo x > {trace}.1'; echo x > {trace}", cwd="/")
+    pm.start(Spec(f"su nobody -s /bin/sh -c 'sleep 601; echo x > {trace}.1'; echo x > {trace}", cwd="/"))
     wait_until(lambda: any(command_line(pid).strip() == "sleep 601" for pid in descendants()))
     assert pm.kill()["exit_code"] == -signal.SIGTERM
     assert list(place.iterdir()) == []
@@ -242,7 +243,7 @@ while True:
 def test_a_daemon_serves_who_cleans_up(pm: ProcessManager, tmp_path: Path) -> None:
     """A program that needs a daemon of its own for its clean-up has it until the end; then the daemon ends, too."""
     (tmp_path / "program.py").write_text(DAEMON)
-    pm.start(f"{sys.executable} program.py; true", cwd=str(tmp_path))
+    pm.start(Spec(f"{sys.executable} program.py; true", cwd=str(tmp_path)))
     printed(pm, "ready")
     answer = pm.kill("SIGTERM", 10.0)
     assert "cleaned up" in content(pm)
@@ -256,7 +257,7 @@ bash -c 'trap "sleep .3; echo last; exit 0" TERM; echo hi; while :; do sleep .05
 @pytest.mark.parametrize("command", [NAMED, NAMED.replace("echo hi", "rm g; echo hi")])
 def test_the_reader_of_a_named_pipe_has_the_last_words(pm: ProcessManager, tmp_path: Path, command: str) -> None:
     """A FIFO of the file system is a pipe like any other, also when its name has been removed."""
-    pm.start(command, cwd=str(tmp_path))
+    pm.start(Spec(command, cwd=str(tmp_path)))
     printed(pm, "hi")
     answer = pm.kill("SIGTERM", 5.0)
     assert (answer["escalated"], answer["survivors"]) == (False, [])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.runs.spec import Policy
 from app.service import manage
+from app.supervisor.policy import Policy
 from tests.kit.leftovers import nothing_left_behind
 from tests.kit.requiring import require
 from tests.real.trying import Trial, tool_path

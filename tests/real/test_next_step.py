@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import pytest
 
-from app.runs.spec import Policy
+from app.runs.spec import Spec
 from app.service import manage
+from app.supervisor.policy import Policy
 from tests.kit.requiring import require
 from tests.real.conftest import shell_named
 
@@ -82,7 +83,7 @@ class Lane:
         mark = self._folder / "F"
         mark.unlink(missing_ok=True)
         self._use_up_pids()
-        self._pm.start(command, cwd=str(self._folder))
+        self._pm.start(Spec(command, cwd=str(self._folder)))
         time.sleep(BEFORE_THE_KILL)  # the moment that the promise speaks of, not a wait for something
         answer = self._pm.kill("SIGKILL" if kill == "SIGKILL" else "SIGTERM", GRACE[kill])
         return Seen(answer["exit_code"], mark.exists(), len(answer["survivors"]))

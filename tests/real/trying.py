@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+from app.runs.spec import Spec
 from app.supervisor.process import ProcessManager
 from tests.kit.output import content
 from tests.kit.places import PROGRAMS, ROOT
@@ -116,7 +117,7 @@ class Trial:
     def start(self, command: str, env: Mapping[str, str] = NOTHING) -> int:
         """Start the command and return its pid once every listener listens."""
         environment = {"PATH": tool_path(), **env}
-        pid: int = self.pm.start(command, cwd=str(self.folder), env=environment)["process_pid"]
+        pid: int = self.pm.start(Spec(command, cwd=str(self.folder), env=environment))["process_pid"]
         for listener in self.listeners:
             listener.ready()
         return pid

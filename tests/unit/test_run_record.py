@@ -66,7 +66,7 @@ def test_a_write_that_fails_leaves_the_record_as_it_was(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, old)
     found = read_record(path)
     assert found is not None
-    assert found.command == "echo привет"
+    assert found.spec.command == "echo привет"
 
 
 def test_a_record_that_outgrows_its_place_is_written_anew(tmp_path: Path) -> None:
