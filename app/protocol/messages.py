@@ -1,9 +1,10 @@
-"""What supervisor and shim say to each other: one JSON object per packet of a Unix `SOCK_SEQPACKET` socket.
+"""Runs in every process of ours: the messages between supervisor and shim, one JSON object per packet.
 
-The supervisor sends `Kill`; the shim sends `Started` or `Failed` once, then `State` whenever something changed and
-`Killed` in answer to each `Kill`. The listening end has an abstract name (unix(7)): it needs no path, so it survives
-the removal of the log directory and is gone with the shim. Everybody may connect to an abstract name, so both ends
-check the peer's user with `SO_PEERCRED`.
+The sockets are Unix sockets of type `SOCK_SEQPACKET`. A supervisor sends each `Operation` in a `Request`. The shim that
+starts a command sends `Started` or `Failed` first; on every connection it sends a `Handshake`, then a `State` whenever
+something changed, and a `Reply` to each request. The listening socket has an abstract name (unix(7)), which needs no
+path: it survives the removal of the log directory and disappears with the shim. Any user may connect to an abstract
+name, so both ends check the peer's user with `SO_PEERCRED`.
 """
 
 from typing import Literal
@@ -11,7 +12,10 @@ from typing import Literal
 import msgspec
 
 from app.linux.proc import Identity
-from app.runs.record import Cause, RunRecord, State
+from app.runs.record import OVERTAKING, Cause, RunRecord, State
+
+# Of the messages. A shim runs on when its service is upgraded: what the next one sends must be understood by it.
+VERSION = 2
 
 
 class Started(msgspec.Struct, tag="started"):
@@ -28,13 +32,26 @@ class Failed(msgspec.Struct, tag="failed"):
     errno: int
 
 
-class Kill(msgspec.Struct, tag="kill"):
+class Handshake(msgspec.Struct, tag="handshake"):
+    """Open a connection: the version that the shim speaks, and its run's state. The record on disk is current then."""
+
+    version: int
+    state: State
+
+
+class Kill(msgspec.Struct, tag="kill", frozen=True):
     """Ask for the end of the tree: `signal` first, SIGKILL after `timeout` seconds."""
 
-    id: int
     signal: Literal["SIGTERM", "SIGKILL"]
     timeout: float
     cause: Cause
+
+    def settle(self, result: "Result | None", state: State) -> "Killed":
+        """Return the result where a shim was killed that had this request: it ended what another no longer finds."""
+        if isinstance(result, Killed) and result.found:
+            return result
+        overtaken = state.killed_by in OVERTAKING and self.cause not in OVERTAKING
+        return Killed(found=True, escalated=state.escalated, overtaken=overtaken)
 
 
 class Killed(msgspec.Struct, tag="killed"):
@@ -44,12 +61,39 @@ class Killed(msgspec.Struct, tag="killed"):
     in and what was to follow must not. `refused` are the survivors that the system does not let us signal.
     """
 
-    id: int
     found: bool
     escalated: bool = False
     survivors: list[int] = []
     overtaken: bool = False
     refused: list[int] = []
+
+
+class Unsupported(msgspec.Struct, tag="unsupported"):
+    """Stand for an operation that the shim, of another version, does not know, and answer it."""
+
+
+Operation = Kill
+Result = Killed | Unsupported
+
+
+class Request(msgspec.Struct):
+    """Ask for an operation."""
+
+    id: int
+    op: Operation | Unsupported
+
+
+class Reply(msgspec.Struct, tag="reply"):
+    """Answer the request with this id."""
+
+    id: int
+    result: Result
+
+
+class KilledV1(Killed, tag="killed", kw_only=True):
+    """Be the answer to a `Kill` of a shim of version 1, where request and reply were no messages of their own."""
+
+    id: int
 
 
 class Crashed(msgspec.Struct, tag="crashed"):
@@ -72,16 +116,21 @@ class Takeover(msgspec.Struct, kw_only=True):
     has_pidfd: bool
 
 
-FromShim = Started | Failed | State | Killed | Crashed
+FromShim = Started | Failed | Handshake | State | Reply | KilledV1 | Crashed
 
 _encoder = msgspec.json.Encoder()
 _from_shim: msgspec.json.Decoder[FromShim] = msgspec.json.Decoder(FromShim)
-_from_supervisor = msgspec.json.Decoder(Kill)
+_from_supervisor = msgspec.json.Decoder(Request)
 
 
-def encode(message: FromShim | Kill) -> bytes:
+def encode(message: FromShim | Request) -> bytes:
     """Turn a message into one packet."""
     return _encoder.encode(message)
+
+
+def encode_v1(request: Request) -> bytes:
+    """Turn a request into a packet for a shim of version 1."""
+    return _encoder.encode({**msgspec.to_builtins(request.op), "id": request.id})
 
 
 def decode_from_shim(packet: bytes) -> FromShim:
@@ -89,6 +138,13 @@ def decode_from_shim(packet: bytes) -> FromShim:
     return _from_shim.decode(packet)
 
 
-def decode_from_supervisor(packet: bytes) -> Kill:
-    """Read a packet of the supervisor's; raises `msgspec.MsgspecError` for anything else."""
-    return _from_supervisor.decode(packet)
+def decode_from_supervisor(packet: bytes) -> Request:
+    """Read a packet of the supervisor's; raises `msgspec.MsgspecError` for what is no request.
+
+    A request for an operation that this version does not know is one for `Unsupported`.
+    """
+    try:
+        return _from_supervisor.decode(packet)
+    except msgspec.ValidationError:
+        fields = msgspec.json.decode(packet, type=dict[str, msgspec.Raw])
+        return Request(msgspec.json.decode(fields.get("id", b""), type=int), Unsupported())

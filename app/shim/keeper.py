@@ -6,12 +6,13 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from app.linux.proc import Identity, Member
 from app.log.clock import format_time
-from app.protocol.messages import Kill, Killed
+from app.protocol.messages import VERSION, Handshake, Kill, Killed, Reply, Request, Unsupported
 from app.runs.record import OVERTAKING, Intent, RecordFile, RunRecord, State, record_path
 from app.shim.adopted import AdoptedTree
 from app.shim.listener import Listener
@@ -45,13 +46,17 @@ class Keeper:
         self._writer = LogWriter(record.log_file, record.clock, mode=record.log_mode, max_bytes=record.log_max_bytes)
         self._output = OutputPipe(pipe, self._writer)
         self._stop: StopSequence | None = None
-        self._waiters: list[tuple[socket.socket, Kill]] = []
+        self._waiters: list[tuple[socket.socket, int, Kill]] = []
         self._incidents_reported_at = 0.0
         # A shim that takes over goes on from what the dead one had counted.
         self._counted_before = {
             kind: record.state.incidents.get(kind, 0) for kind in ("dropped_lines", "failed_writes")
         }
-        self._listener = Listener(listener, self._kill, self._handshake)
+        self._listener = Listener(listener, self._serve, self._handshake)
+        self._operations: dict[type, Callable[[socket.socket, int, Any], None]] = {
+            Kill: self._kill,
+            Unsupported: self._refuse,
+        }
         self._poller = select.poll()
         self._handlers: dict[int, Callable[[], object]] = {
             self._listener.fd: self._listener.serve,
@@ -67,11 +72,11 @@ class Keeper:
         """Serve the supervisor at the other end of this connection."""
         self._listener.add(connection)
 
-    def _handshake(self) -> tuple[State, int | None]:
+    def _handshake(self) -> tuple[Handshake, int | None]:
         """Return what a supervisor hears first; by then the record is whole, whatever somebody did to it."""
         self._name_members()
         self._write_record()
-        return self._state, self._output.fd
+        return Handshake(VERSION, self._state), self._output.fd
 
     def resume(self) -> None:
         """Go on where a dead shim stopped: tell what can't be had any more, and finish the ending that was begun."""
@@ -121,13 +126,13 @@ class Keeper:
         """Draw the conclusions of what has just happened, write them down and tell them."""
         now = time.monotonic()
         self._writer.flush_due(now)
-        answers = self._advance_stop(now)
+        replies = self._advance_stop(now)
         self._report_incidents(now)
         self._conclude()
         self._publish()
         # After the state: whoever gets the answer to a kill knows the outcome already.
-        for connection, answer in answers:
-            self._listener.send(connection, answer)
+        for connection, reply in replies:
+            self._listener.send(connection, reply)
 
     def _patience(self) -> float | None:
         """Return how many milliseconds the next poll may wait; None means until something happens."""
@@ -162,28 +167,34 @@ class Keeper:
             self._output.close()
             self._change(ended=True)
 
-    def _kill(self, connection: socket.socket, request: Kill) -> None:
+    def _serve(self, connection: socket.socket, request: Request) -> None:
+        self._operations[type(request.op)](connection, request.id, request.op)
+
+    def _refuse(self, connection: socket.socket, number: int, operation: Unsupported) -> None:
+        self._listener.send(connection, Reply(number, operation))
+
+    def _kill(self, connection: socket.socket, number: int, kill: Kill) -> None:
         self._reap()
         if self._tree.gone:
             self._settle()
-            self._listener.send(connection, Killed(request.id, found=False))
+            self._listener.send(connection, Reply(number, Killed(found=False)))
             return
-        self._waiters.append((connection, request))
-        if request.cause in OVERTAKING:
+        self._waiters.append((connection, number, kill))
+        if kill.cause in OVERTAKING:
             self._change(orders=self._state.orders + 1)
-        deadline = time.monotonic() + request.timeout
+        deadline = time.monotonic() + kill.timeout
         if self._stop is None:
-            self._begin_stop(request, deadline)
+            self._begin_stop(kill, deadline)
         else:
-            self._join_stop(self._stop, request, deadline)
+            self._join_stop(self._stop, kill, deadline)
 
-    def _begin_stop(self, request: Kill, deadline: float) -> None:
+    def _begin_stop(self, kill: Kill, deadline: float) -> None:
         left = deadline - time.monotonic()
         kill_at_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(left * 1e9)
-        self._record.intent = Intent(request.signal, kill_at_ns, request.cause)
-        self._attribute_end(request)
+        self._record.intent = Intent(kill.signal, kill_at_ns, kill.cause)
+        self._attribute_end(kill)
         self._stop = self._new_stop()
-        if request.signal == "SIGTERM":
+        if kill.signal == "SIGTERM":
             self._stop.terminate(deadline)
             return
         self._name_members()
@@ -202,55 +213,49 @@ class Keeper:
         """
         self._record.members = [member.identity for member in members]
         if self._record.intent is not None:
-            self._record.intent = msgspec.structs.replace(self._record.intent, told=told)
+            self._record.intent = replace(self._record.intent, told=told)
         self._changed = True
         self._publish()
 
-    def _join_stop(self, ending: StopSequence, request: Kill, deadline: float) -> None:
-        if request.cause in OVERTAKING:
-            self._attribute_end(request)
-        if request.signal == "SIGKILL":
-            ending.escalate()
+    def _join_stop(self, stop: StopSequence, kill: Kill, deadline: float) -> None:
+        if kill.cause in OVERTAKING:
+            self._attribute_end(kill)
+        if kill.signal == "SIGKILL":
+            stop.escalate()
         else:
-            ending.hasten(deadline)
+            stop.hasten(deadline)
 
-    def _attribute_end(self, request: Kill) -> None:
+    def _attribute_end(self, kill: Kill) -> None:
         """Remember whose doing the end is, unless the process ended before any signal of ours."""
         if self._state.stopped_at is None:
-            self._change(killed_by=request.cause)
+            self._change(killed_by=kill.cause)
         self._changed = True
 
-    def _advance_stop(self, now: float) -> list[tuple[socket.socket, Killed]]:
-        """Do what an ending under way needs; return the answers to be given when it is over."""
-        ending = self._stop
-        if ending is None or not (self._tree.gone or ending.advance(now)):
+    def _advance_stop(self, now: float) -> list[tuple[socket.socket, Reply]]:
+        """Do what a stop under way needs; return the replies to be sent when it is over."""
+        stop = self._stop
+        if stop is None or not (self._tree.gone or stop.advance(now)):
             return []
         if not self._tree.gone:
-            self._reap()  # an end that the last look has shown already may not have been told yet
+            self._reap()  # an end that the last look has shown already may not have been reported yet
         survivors = [] if self._tree.gone else self._survivors()
-        refused = {identity.pid for identity in ending.refused}.intersection(survivors)
-        overtaken = any(request.cause in OVERTAKING for _connection, request in self._waiters)
-        answers = [
+        refused = sorted({identity.pid for identity in stop.refused}.intersection(survivors))
+        killed = Killed(found=True, escalated=stop.escalated, survivors=survivors, refused=refused)
+        overtaken = any(kill.cause in OVERTAKING for _connection, _number, kill in self._waiters)
+        replies = [
             (
                 connection,
-                Killed(
-                    request.id,
-                    found=True,
-                    escalated=ending.escalated,
-                    survivors=survivors,
-                    overtaken=overtaken and request.cause not in OVERTAKING,
-                    refused=sorted(refused),
-                ),
+                Reply(number, replace(killed, overtaken=overtaken and kill.cause not in OVERTAKING)),
             )
-            for connection, request in self._waiters
+            for connection, number, kill in self._waiters
         ]
         self._waiters.clear()
         self._stop = None
         self._record.intent = None
-        self._change(escalated=ending.escalated)
+        self._change(escalated=stop.escalated)
         if self._process.pid in refused and self._state.stopped_at is None:
             self._change(killed_by=None)  # no signal of ours has reached it
-        return answers
+        return replies
 
     def _survivors(self) -> list[int]:
         """Return who outlived an ending; of those whom `/proc` does not show (hidepid, proc(5)) it can only be told."""
@@ -279,7 +284,7 @@ class Keeper:
         self._change(incidents=self._state.incidents | {kind: self._state.incidents.get(kind, 0) + 1})
 
     def _change(self, **fields: object) -> None:
-        self._state = msgspec.structs.replace(self._state, **fields)
+        self._state = replace(self._state, **fields)
         self._changed = True
 
     def _publish(self) -> None:

@@ -6,16 +6,16 @@ import socket
 
 from app.linux import sockets
 from app.protocol import messages
-from app.protocol.messages import Kill, Killed, Takeover
+from app.protocol.messages import Killed, Operation, Reply, Request, Result, Takeover
 from app.runs.record import State, decode_record, encode_record
 from app.shim.adopted import AdoptedTree
 from app.shim.keeper import Keeper
 
 
 def end_tree(
-    takeover: Takeover, listener: socket.socket, pipe: int | None, pidfd: int | None, request: Kill
-) -> tuple[State, Killed]:
-    """Keep the run as a shim would until this request is answered; return the state then and the answer.
+    takeover: Takeover, listener: socket.socket, pipe: int | None, pidfd: int | None, operation: Operation
+) -> tuple[State, Result]:
+    """Keep the run as a shim would until this operation is done; return the state then and the result.
 
     `listener` is served meanwhile and closed. Raises `OSError` where there are too few descriptors even for that.
     """
@@ -42,20 +42,20 @@ def end_tree(
             on_failure.pop_all()
         stack.callback(keeper.close)
         keeper.resume()
-        ours.send(messages.encode(request))
+        ours.send(messages.encode(Request(0, operation)))
         keeper.add_connection(theirs)
         return _keep_until_answered(keeper, ours)
 
 
-def _keep_until_answered(keeper: Keeper, ours: socket.socket) -> tuple[State, Killed]:
+def _keep_until_answered(keeper: Keeper, ours: socket.socket) -> tuple[State, Result]:
     ours.setblocking(False)
     for state in keeper.states():
         if (answer := _answer_on(ours)) is not None:
             return state, answer
-    return state, Killed(0, found=False)  # it was over before the request was heard
+    return state, Killed(found=False)  # it was over before the request was heard
 
 
-def _answer_on(connection: socket.socket) -> Killed | None:
+def _answer_on(connection: socket.socket) -> Result | None:
     """Return the answer if it has come; what else the keeper tells is passed over."""
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -65,6 +65,6 @@ def _answer_on(connection: socket.socket) -> Killed | None:
             if not packet:
                 return None
             message = messages.decode_from_shim(packet)
-            if isinstance(message, Killed):
-                return message
+            if isinstance(message, Reply):
+                return message.result
     return None

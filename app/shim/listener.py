@@ -9,7 +9,7 @@ import msgspec
 
 from app.linux import sockets
 from app.protocol import messages
-from app.protocol.messages import Kill, Killed
+from app.protocol.messages import Handshake, Reply, Request
 from app.runs.record import State
 
 # Some milliseconds' worth.
@@ -17,22 +17,22 @@ ACCEPTED_AT_ONCE = 512
 
 
 class Listener:
-    """Serve the supervisors that connect: greet them, hear their requests, tell them things.
+    """Serve the supervisors that connect: open with a handshake, take requests, send replies and states.
 
-    `on_kill` gets each request and the connection to answer on; `greet` tells what a new connection hears first, and
-    gives a descriptor to send along or None.
+    `on_request` gets each request and the connection to reply on; `handshake` returns what a new connection is sent
+    first, and a descriptor to send along or None.
     """
 
     def __init__(
         self,
         listener: socket.socket,
-        on_kill: Callable[[socket.socket, Kill], None],
-        greet: Callable[[], tuple[State, int | None]],
+        on_request: Callable[[socket.socket, Request], None],
+        handshake: Callable[[], tuple[Handshake, int | None]],
     ) -> None:
         listener.setblocking(False)
         self._listener = listener
-        self._on_kill = on_kill
-        self._handshake = greet
+        self._on_request = on_request
+        self._handshake = handshake
         self._connections: list[socket.socket] = []
         self._poller = select.epoll()
         self._poller.register(listener.fileno(), select.EPOLLIN)
@@ -47,12 +47,12 @@ class Listener:
         connection.setblocking(False)
         self._poller.register(connection.fileno(), select.EPOLLIN)
         self._connections.append(connection)
-        state, fd = self._handshake()
+        handshake, fd = self._handshake()
         if fd is None:
-            self.send(connection, state)
+            self.send(connection, handshake)
             return
         try:
-            sockets.send_with_fd(connection, messages.encode(state), fd)
+            sockets.send_with_fd(connection, messages.encode(handshake), fd)
         except OSError:
             self._drop(connection)
 
@@ -65,7 +65,7 @@ class Listener:
         if self._listener.fileno() in ready:
             self._accept()
 
-    def send(self, connection: socket.socket, message: State | Killed) -> None:
+    def send(self, connection: socket.socket, message: Handshake | State | Reply) -> None:
         """Send without waiting: a supervisor that does not read is dropped, and can connect again."""
         if connection not in self._connections:
             return
@@ -107,7 +107,7 @@ class Listener:
             self._drop(connection)
             return
         with contextlib.suppress(msgspec.MsgspecError):
-            self._on_kill(connection, messages.decode_from_supervisor(packet))
+            self._on_request(connection, messages.decode_from_supervisor(packet))
 
     def _drop(self, connection: socket.socket) -> None:
         if connection not in self._connections:

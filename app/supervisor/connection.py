@@ -8,14 +8,23 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal
 
 import msgspec
 
+from app.exceptions import InternalError
 from app.linux import sockets
 from app.protocol import messages
-from app.protocol.messages import Crashed, Kill, Killed
-from app.runs.record import Cause, State
+from app.protocol.messages import (
+    Crashed,
+    Handshake,
+    KilledV1,
+    Operation,
+    Reply,
+    Request,
+    Result,
+    Unsupported,
+)
+from app.runs.record import State
 
 # Beyond the grace: two seconds after SIGKILL, and what a loaded machine may need.
 ANSWER_MARGIN = 5.0
@@ -41,11 +50,11 @@ class ShimConnection:
         self._connection = connection
         self._changed = threading.Condition()
         self._state = state
-        self._answers: dict[int, Killed] = {}
+        self._results: dict[int, Result] = {}
         self._ids = itertools.count(1)
         self._reading = False
         self._lost = False
-        self._handshake_done = False
+        self._version: int | None = None  # not known before the handshake
         self._on_pipe = on_pipe
 
     @property
@@ -58,26 +67,32 @@ class ShimConnection:
         """Tell whether the connection has ended."""
         return self._lost
 
-    def kill(self, signal: Literal["SIGTERM", "SIGKILL"], timeout: float, cause: Cause) -> Killed:
-        """Ask the shim to end the tree and wait for its answer, `timeout` plus about two seconds at the most.
+    def request(self, operation: Operation) -> Result:
+        """Ask the shim for an operation and wait for its reply, its `timeout` plus a few seconds at the most.
 
-        Raises `ConnectionLostError` when the shim goes, or does not answer in time.
+        Raises `ConnectionLostError` when the shim ends or does not reply in time, `InternalError` when it is of a
+        version that does not know the operation.
         """
-        request = Kill(next(self._ids), signal, timeout, cause)
+        request = Request(next(self._ids), operation)
+        deadline = time.monotonic() + operation.timeout + ANSWER_MARGIN
+        if not self.wait_for_handshake(operation.timeout + ANSWER_MARGIN):
+            raise ConnectionLostError(asked=False)
         try:
-            self._connection.send(messages.encode(request))
+            self._connection.send(messages.encode_v1(request) if self._version == 1 else messages.encode(request))
         except OSError as error:
             raise ConnectionLostError(asked=False) from error
-        self._wait(lambda: request.id in self._answers, timeout + ANSWER_MARGIN)
+        self._wait(lambda: request.id in self._results, deadline - time.monotonic())
         with self._changed:
-            answer = self._answers.pop(request.id, None)
-        if answer is None:
+            result = self._results.pop(request.id, None)
+        if result is None:
             raise ConnectionLostError(asked=True)
-        return answer
+        if isinstance(result, Unsupported):
+            raise InternalError("The run's shim is of an older version and can't do that: restart the command.")
+        return result
 
     def wait_for_handshake(self, timeout: float) -> bool:
         """Wait until the shim has told its state, which it does first of all; False after `timeout` seconds."""
-        return self._wait(lambda: self._handshake_done, timeout)
+        return self._wait(lambda: self._version is not None, timeout)
 
     def follow(self, timeout: float | None) -> None:
         """Keep the state up to date until the connection ends, or for `timeout` seconds."""
@@ -145,11 +160,15 @@ class ShimConnection:
             logger.error("A shim crashed:\n%s", message.traceback)
             return
         with self._changed:
-            if isinstance(message, State):
+            if isinstance(message, Handshake):
+                self._version, self._state = message.version, message.state
+            elif isinstance(message, State):
+                self._version = self._version or 1  # a later version's first message is the handshake
                 self._state = message
-                self._handshake_done = True
-            elif isinstance(message, Killed):
-                self._answers[message.id] = message
+            elif isinstance(message, Reply):
+                self._results[message.id] = message.result
+            elif isinstance(message, KilledV1):
+                self._results[message.id] = message
             self._changed.notify_all()
 
 

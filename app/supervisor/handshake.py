@@ -14,6 +14,7 @@ from app.linux import sockets
 from app.linux.pidfd import send
 from app.linux.proc import read_member
 from app.protocol import messages
+from app.protocol.messages import Handshake
 from app.protocol.startup import NAME
 from app.runs.record import State
 
@@ -55,7 +56,7 @@ def await_handshake(connection: socket.socket, timeout: float) -> bool:
         packet, fds = sockets.receive(connection)
         for fd in fds:
             os.close(fd)
-        return isinstance(messages.decode_from_shim(packet), State)
+        return isinstance(messages.decode_from_shim(packet), Handshake | State)
     except TimeoutError:
         raise
     except (OSError, msgspec.MsgspecError):

@@ -6,7 +6,7 @@ It does so by the shim's code, which is not this package's to import: `app/servi
 import socket
 from typing import Protocol
 
-from app.protocol.messages import Kill, Killed, Takeover
+from app.protocol.messages import Operation, Result, Takeover
 from app.runs.record import State
 
 
@@ -17,6 +17,6 @@ class EndTree(Protocol):
     """
 
     def __call__(
-        self, takeover: Takeover, listener: socket.socket, pipe: int | None, pidfd: int | None, request: Kill
-    ) -> tuple[State, Killed]:
+        self, takeover: Takeover, listener: socket.socket, pipe: int | None, pidfd: int | None, operation: Operation
+    ) -> tuple[State, Result]:
         """Do it."""

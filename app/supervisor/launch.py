@@ -140,7 +140,7 @@ def _end_what_it_started(record: RunRecord, listener: socket.socket, end_tree: E
     takeover = Takeover(
         record=written, process=written.process, parents=[], not_ours=[], has_pipe=False, has_pidfd=False
     )
-    end_tree(takeover, listener.dup(), None, None, Kill(0, "SIGKILL", 0.0, "kill"))
+    end_tree(takeover, listener.dup(), None, None, Kill("SIGKILL", 0.0, "kill"))
     reap_orphans()
 
 

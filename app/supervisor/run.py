@@ -10,9 +10,9 @@ from app.exceptions import InternalError
 from app.linux.pidfd import open_pidfd
 from app.linux.proc import boot_id, descendants
 from app.log.clock import RunClock
-from app.protocol.messages import Kill, Killed
+from app.protocol.messages import Kill, Killed, Operation, Result
 from app.runs.members import find_members
-from app.runs.record import OVERTAKING, Cause, RunRecord, State, load_record, read_record, record_path
+from app.runs.record import Cause, RunRecord, State, load_record, read_record, record_path
 from app.supervisor.connection import ConnectionLostError
 from app.supervisor.last_resort import EndTree
 from app.supervisor.launch import Launched
@@ -75,43 +75,46 @@ class Run:
         not_ours = {os.getsid(0), record.shim.pid}
         return {member.pid for member in find_members(record.process, record.members, subreapers(), not_ours)}
 
-    def kill(self, signal: Literal["SIGTERM", "SIGKILL"], timeout: float, cause: Cause) -> Killed | None:
-        """End the tree; None when the run had ended before anyone could be asked to."""
-        deadline = time.monotonic() + timeout + RECOVERY_TIMEOUT
+    def request(self, operation: Operation) -> Result | None:
+        """Have the run's shim do this, and another where that one is killed meanwhile; None when the run had ended.
+
+        Blocks for the operation's `timeout` and what a takeover needs. Raises `InternalError` where no shim replies.
+        """
+        deadline = time.monotonic() + operation.timeout + RECOVERY_TIMEOUT
         asked = False
         while time.monotonic() < deadline:
             try:
                 connection = self._connection.usable_connection()
             except NoShimError:
-                ended = self._end_without_shim(Kill(0, signal, timeout, cause))
-                if ended is not None:
-                    return ended
+                result = self._do_without_shim(operation)
+                if result is not None:
+                    return result
                 continue
             if connection is None:
-                return self._answer_for_dead_shim(cause) if asked else None
+                return operation.settle(None, self.state) if asked else None
             self._connection.wake_shim()
             try:
-                answer = connection.kill(signal, timeout, cause)
+                result = connection.request(operation)
             except ConnectionLostError as lost:
                 asked = asked or lost.asked
             else:
-                return answer if answer.found or not asked else self._answer_for_dead_shim(cause)
+                return operation.settle(result, self.state) if asked else result
         raise InternalError(
             "The process could not be ended: its shim does not answer. Call again; the service's log says more."
         )
 
-    def _end_without_shim(self, request: Kill) -> Killed | None:
-        """End the tree where the machine gives no shim; None, a moment later, when it does not give enough for that."""
+    def kill(self, signal: Literal["SIGTERM", "SIGKILL"], timeout: float, cause: Cause) -> Killed | None:
+        """End the tree; None when the run had ended before a shim could be asked to."""
+        result = self.request(Kill(signal, timeout, cause))
+        return result if isinstance(result, Killed) else None
+
+    def _do_without_shim(self, operation: Operation) -> Result | None:
+        """Do it where the machine gives no shim; None, a moment later, when it does not give enough for that."""
         with contextlib.suppress(OSError):
-            if (killed := self._connection.end_without_shim(request)) is not None:
-                return killed
+            if (result := self._connection.do_without_shim(operation)) is not None:
+                return result
         time.sleep(RETRY_INTERVAL)  # no event tells that the machine has something to give again
         return None
-
-    def _answer_for_dead_shim(self, cause: Cause) -> Killed:
-        """Answer for a shim that was asked to end the tree, and died before it could say that this was done."""
-        overtaken = self.state.killed_by in OVERTAKING and cause not in OVERTAKING
-        return Killed(0, found=True, escalated=self.state.escalated, overtaken=overtaken)
 
     def wait_until_ended(self, timeout: float) -> bool:
         """Wait until nothing of the run's tree is alive; False after `timeout` seconds.

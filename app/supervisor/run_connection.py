@@ -12,7 +12,7 @@ from app.exceptions import InternalError
 from app.linux import sockets
 from app.linux.pidfd import open_pidfd
 from app.linux.proc import boot_id, read_member
-from app.protocol.messages import Kill, Killed, Takeover
+from app.protocol.messages import Operation, Result, Takeover
 from app.runs.record import RecordFile, RunRecord, State, load_record, record_path
 from app.supervisor.connection import ShimConnection
 from app.supervisor.handshake import connect, request_handshake, wake
@@ -114,8 +114,8 @@ class RunConnection:
             self._recover()
         return None if self._final is not None else self._connection
 
-    def end_without_shim(self, request: Kill) -> Killed | None:
-        """End the tree in this thread, where no shim can be had; None when another thread or worker is at it.
+    def do_without_shim(self, operation: Operation) -> Result | None:
+        """Do it in this thread, where no shim can be had; None when another thread or worker is at it.
 
         It does what a shim does, under the same name, so that further requests reach it as one. Raises `OSError`.
         """
@@ -135,12 +135,12 @@ class RunConnection:
                     return None
                 self._adopted = True
             logger.warning("Run %s: no shim can be had, so the service ends its tree itself.", self.record.run_id)
-            state, killed = self._end_tree(takeover, listener, pipe, pidfd, request)
+            state, result = self._end_tree(takeover, listener, pipe, pidfd, operation)
         with self._recovering:
             self.record.state = state
             if state.ended:
                 self._settle(state)
-        return killed
+        return result
 
     def reread(self) -> None:
         """Learn what the shim wrote down last; one killed early may not have got so far as the process's identity."""

@@ -16,6 +16,7 @@ import pytest
 from app.exceptions import NotFoundError
 from app.linux import sockets
 from app.linux.proc import boot_id
+from app.protocol.messages import VERSION, Handshake
 from app.runs.names import new_control_name
 from app.runs.record import RecordFile, State
 from app.service import manage
@@ -30,7 +31,7 @@ def deaf_shim(log_dir: Path) -> Iterator[None]:
     """Be the shim of the newest run in this directory, one that greets and does nothing else."""
     name, over = new_control_name(log_dir), threading.Event()
     record = make_record(started_ns=2**62, boot_id=boot_id(), control=name, log_file=str(log_dir / "deaf.log"))
-    board = Listener(sockets.listen(name), lambda _link, _request: None, lambda: (State(), None))
+    board = Listener(sockets.listen(name), lambda _link, _request: None, lambda: (Handshake(VERSION, State()), None))
     RecordFile(str(log_dir / "deaf.json")).write(record)
 
     def serve() -> None:

@@ -5,46 +5,51 @@ import threading
 
 from app.linux import sockets
 from app.protocol import messages
-from app.protocol.messages import Kill
+from app.protocol.messages import VERSION, Handshake, Kill, Request
 from app.runs.record import State
 from app.shim.listener import Listener
 from app.supervisor.handshake import await_handshake, connect
 
 
+def handshake() -> tuple[Handshake, None]:
+    """Return what a new connection is sent first."""
+    return Handshake(VERSION, State()), None
+
+
 def test_two_that_go_at_once_are_dropped_once_each() -> None:
     """A supervisor that hangs up while another's request is served does no harm to the shim."""
-    listener = sockets.listen("llm-shell-test-of-the-switchboard")
-    board: Listener
+    listener = sockets.listen("llm-shell-test-of-a-listener")
+    served: Listener
 
-    def on_kill(link: socket.socket, request: Kill) -> None:
+    def on_request(link: socket.socket, request: Request) -> None:
         del link, request
-        board.tell_all(State())
+        served.tell_all(State())
 
-    board = Listener(listener, on_kill, lambda: (State(), None))
+    served = Listener(listener, on_request, handshake)
     ends = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
     for _ours, theirs in ends:
-        board.add(theirs)
-    ends[0][0].send(messages.encode(Kill(1, "SIGTERM", 1.0, "kill")))
+        served.add(theirs)
+    ends[0][0].send(messages.encode(Request(1, Kill("SIGTERM", 1.0, "kill"))))
     ends[1][0].close()
-    board.serve()
+    served.serve()
     assert ends[0][1].fileno() != -1
     ends[0][0].close()
-    board.serve()
+    served.serve()
     assert [theirs.fileno() for _ours, theirs in ends] == [-1, -1]
-    board.close()
+    served.close()
 
 
 def test_all_that_wait_are_greeted_at_once() -> None:
     """One event is enough for everybody in the queue: a supervisor need not wait for as many as came before it."""
     listener = sockets.listen("llm-shell-test-of-a-queue")
-    board = Listener(listener, lambda _connection, _request: None, lambda: (State(), None))
+    served = Listener(listener, lambda _connection, _request: None, handshake)
     links = [connect("llm-shell-test-of-a-queue", 1.0) for _ in range(50)]
-    board.serve()
+    served.serve()
     for link in links:
         assert link is not None
         with link:
             assert await_handshake(link, 1.0)
-    board.close()
+    served.close()
 
 
 def test_a_full_queue_is_waited_for() -> None:
