@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from app.linux import sockets
+from app.protocol import messages
 from app.protocol.startup import NAME
+from app.runs.record import read_record
 from app.runs.spec import Spec
 from app.service import manage
 from app.supervisor import boot
+from app.supervisor.handshake import connect
 from app.supervisor.process import ProcessManager
 from tests.kit.output import printed
 from tests.kit.places import ROOT
@@ -76,3 +80,19 @@ def test_the_shim_shows_no_secret(pm: ProcessManager) -> None:
     assert b"s3cr3t" not in Path(f"/proc/{shim}/cmdline").read_bytes()
     assert b"s3cr3t" not in Path(f"/proc/{shim}/environ").read_bytes()
     pm.kill()
+
+
+def test_an_operation_of_a_later_version_is_replied_to(pm: ProcessManager) -> None:
+    """A shim that does not know an operation says so, and goes on; the caller is told what to do."""
+    pm.start("echo ready; exec sleep 100")
+    (record,) = [read_record(str(path)) for path in pm.logs.log_dir.glob("*.json")]
+    assert record is not None
+    connection = connect(record.control, 1.0)
+    assert connection is not None
+    with connection:
+        connection.send(b'{"id":7,"op":{"type":"resize","rows":40}}')
+        packets = [messages.decode_from_shim(sockets.receive(connection)[0]) for _ in range(2)]
+    assert isinstance(packets[0], messages.Handshake)
+    assert packets[0].version == messages.VERSION
+    assert packets[1] == messages.Reply(7, messages.Unsupported())
+    assert pm.kill()["exit_code"] == -15
