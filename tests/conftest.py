@@ -13,12 +13,17 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import settings as hypothesis_settings
 
 from app import create_app
 from app.config import PREFIX, Settings
 from tests.kit.leftovers import assert_none_left
 from tests.kit.processes import descendants
 from tests.kit.requiring import require
+
+# A wall clock's bound on each example would be one on the machine's load; what has to be quick says so itself.
+hypothesis_settings.register_profile("without-deadline", deadline=None)
+hypothesis_settings.load_profile("without-deadline")
 
 
 @pytest.fixture(autouse=True)

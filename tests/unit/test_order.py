@@ -302,7 +302,7 @@ def test_a_look_at_thousands_takes_no_second(ring: str) -> None:
     parents, writers, expected = RINGS[ring]
     table = Table(parents, {10, *MANY}, dict.fromkeys(MANY, 77), writers)
     members = table.members()
-    began = time.monotonic()
+    began = time.thread_time()
     decision = decide(members, Identity(PROCESS, 100 + PROCESS), NOTHING, table)
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 1
     assert [member.pid for member in decision.due] == expected
