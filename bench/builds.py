@@ -3,9 +3,12 @@
 import compileall
 import contextlib
 import io
+import shlex
 import subprocess
+import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import NamedTuple
 from bench.capture import TEXTS
 from bench.contestants import llm_shell
 from bench.latency import ready_shim, wait_for_shim
-from bench.service import ROOT, Service, serving, wait_until
+from bench.service import ROOT, Service, cpu_seconds, memory_kib, parent, serving, wait_until
 from bench.table import Row
 from bench.timing import timed, undisturbed
 
@@ -23,6 +26,8 @@ from bench.timing import timed, undisturbed
 SHELL = "/bin/sh"
 FLOODS = ("108-byte lines", "8-byte lines", "108-byte lines with colours, quotes, emoji")
 LOG_LINES = 1_000_000
+CODE = "import itertools, time\nfor n in itertools.count(): print(n, flush=True); time.sleep(0.005)"
+TICKING = shlex.join(["exec", sys.executable, "-c", CODE])
 
 
 class Case(NamedTuple):
@@ -33,6 +38,7 @@ class Case(NamedTuple):
     repeats: int
     live: str = ""
     lines: int = 0
+    unit: str = "ms"
 
 
 def measure(commit: str, rounds: int, scale: float) -> list[Row]:
@@ -58,6 +64,16 @@ def _cases(rounds: int, scale: float) -> Iterator[Case]:
     yield Case(
         "GET /logs?lines=100, p50 of 50", partial(_get, path="/logs?lines=100"), 20 * rounds, long_log, LOG_LINES
     )
+    yield Case(
+        "GET /logs?seconds=0.5 of a line each 5 ms, p50 of 50",
+        partial(_get, path="/logs?seconds=0.5"),
+        20 * rounds,
+        TICKING,
+        200,
+    )
+    yield Case("the whole of a log through /logs", partial(_get_whole, path="/logs"), 2 * rounds, long_log, LOG_LINES)
+    yield Case("CPU of the shim for a second of a line each 5 ms", _shim_cpu, 2 * rounds, TICKING, 200)
+    yield Case("memory of master, worker and shims at rest", _memory, 2, "exec sleep 1000", unit="MB")
     for name in FLOODS:
         text, count = TEXTS[name]
         yield Case(f"capture of {name}", partial(_flood, text=text, lines=int(count * scale)), 2 * rounds)
@@ -73,7 +89,8 @@ def _row(case: Case, builds: list[Service]) -> Row:
         for which in (0, 1) if number % 2 else (1, 0):
             readings[which].append(undisturbed(partial(case.measure, builds[which])))
     ours, theirs = map(median, readings)
-    shown = f"{ours * 1000:.2f} ms / {theirs * 1000:.2f} ms"
+    factor = 1000 if case.unit == "ms" else 1
+    shown = f"{ours * factor:.2f} {case.unit} / {theirs * factor:.2f} {case.unit}"
     return Row(case.name, "this build / the other", f"{ours / theirs:.2f}", shown)
 
 
@@ -98,6 +115,22 @@ def _kill(service: Service, command: str = "exec sleep 1000") -> float:
 
 def _get(service: Service, path: str) -> float:
     return median(timed(lambda: service.call("GET", path)) for _ in range(50))
+
+
+def _get_whole(service: Service, path: str) -> float:
+    return timed(lambda: service.call("GET", path))
+
+
+def _shim_cpu(service: Service) -> float:
+    shim = parent(service.status()["process_pid"])
+    before, began = cpu_seconds(shim), time.monotonic()
+    time.sleep(4)  # what is measured goes on meanwhile
+    return (cpu_seconds(shim) - before) / (time.monotonic() - began)
+
+
+def _memory(service: Service) -> float:
+    shims = parent(service.status()["process_pid"]), ready_shim(service)
+    return sum(memory_kib(pid, "VmRSS") for pid in (service.pid, service.worker, *shims)) / 1024
 
 
 def _flood(service: Service, text: str, lines: int) -> float:
