@@ -30,7 +30,7 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 WATCHER = """
 import signal, sys
-from app import terminal
+from app.server import terminal
 terminal.LOOK_INTERVAL = 0.05
 here = terminal.Terminal()
 here.keep_in_view()
