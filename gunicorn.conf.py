@@ -1,4 +1,4 @@
-"""gunicorn's configuration: one worker with threads, and the hooks that tie the service's life to the process's."""
+"""Runs in the master, at the start and at each reload: gunicorn's configuration, one worker with threads, and hooks."""
 
 import sys
 from pathlib import Path
@@ -12,24 +12,24 @@ from app.server.listening import bind_address
 settings = hooks.settings_for_gunicorn()
 
 bind = bind_address(settings)
-# A Unix socket is for its owner and group, 0660: whoever can connect may give orders. gunicorn uses this for the socket
-# alone, not for what the commands write.
+# Mode 0660 for a Unix socket, since connecting is enough to run commands. gunicorn applies this umask to the socket
+# alone, not to the files that commands write.
 umask = 0o117
-# What a proxy says is judged in one place, app/web/proxy.py; by default gunicorn believes any local program's headers.
+# app/web/proxy.py alone decides about a proxy's headers; by default gunicorn trusts those of any local program.
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
-# The supervisor's state is a singleton; threads of one worker share it.
+# The supervisor is a singleton that the threads of one worker share.
 workers = 1
-# gunicorn's own gthread, made to stand more; `-k gthread` means the same here.
+# A subclass of gunicorn's gthread; `-k gthread` means the same here.
 worker_class = "app.server.worker.ShellWorker"
 threads = settings.threads
-# Silent ones cost a descriptor and no thread; the worker takes no more than its limit of descriptors allows.
+# A silent one costs a descriptor and no thread; the worker lowers this to its limit of descriptors.
 worker_connections = 4096
-# Would end the one worker for nothing.
+# Any other number would only end the one worker.
 max_requests = 0
 # It would lie under the home directory, the same for every service of a user; nothing here needs it.
 control_socket_disable = True
-# The worker's heartbeat is a file: in memory it beats on a full disk too.
+# The worker's heartbeat is a file: in memory it works on a full disk too.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  a directory, gunicorn makes the name
 proc_name = "llm-shell"
 

@@ -1,4 +1,4 @@
-"""The WSGI entry point: `gunicorn wsgi:app`."""
+"""Runs in the worker: the WSGI entry point, `gunicorn wsgi:app`."""
 
 from app import create_app
 

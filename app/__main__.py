@@ -1,4 +1,4 @@
-"""`python -m app`: the same server as `gunicorn wsgi:app`, with its address on the command line."""
+"""Runs in the process that becomes the master: `python -m app`, gunicorn with the address on the command line."""
 
 from __future__ import annotations
 
@@ -18,29 +18,18 @@ def main() -> None:
     for name in ("host", "port"):
         if (value := getattr(arguments, name)) is not None:
             os.environ[PREFIX + name.upper()] = str(value)
-            # What the command line says goes before an address from elsewhere; empty is none, also against `.env`.
+            # The command line overrides BIND from the environment and `.env`; empty counts as not set.
             os.environ[PREFIX + "BIND"] = ""
-    # -P: no module is taken from the working directory, where the commands may write.
-    command = [
-        "-P",
-        "-m",
-        "gunicorn",
-        "--config",
-        str(ROOT / "gunicorn.conf.py"),
-        "--pythonpath",
-        str(ROOT),
-        "wsgi:app",
-    ]
-    # The operator's own interpreter, and nothing of a request's.
-    os.execv(sys.executable, [sys.executable, *command])  # noqa: S606
+    # -P: no module is imported from the working directory, where the commands may write.
+    options = ["--config", str(ROOT / "gunicorn.conf.py"), "--pythonpath", str(ROOT)]
+    # The operator's own interpreter, and nothing from a request.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "gunicorn", *options, "wsgi:app"])  # noqa: S606
 
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m app", description="Serve LLM Shell.")
     parser.add_argument("--host", help=f"address to listen on (default: {PREFIX}HOST or 127.0.0.1)")
-    parser.add_argument(
-        "--port", type=_port, help=f"port to listen on, 0: any free one (default: {PREFIX}PORT or 8000)"
-    )
+    parser.add_argument("--port", type=_port, help=f"port to listen on, 0 for any (default: {PREFIX}PORT or 8000)")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""The service's settings: read once from the environment and `.env`, every fault reported together."""
+"""Runs in the master and the worker: the settings, from the environment and `.env`, with all their faults at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 from dotenv.parser import parse_stream
 from environs import Env, EnvValidationError, ValidationError, validate
 
-from app.addresses import HOST_AND_PORT, HOST_NAME, is_exposed, is_host, is_ip_address, show
+from app.addresses import HOST_AND_PORT, HOST_NAME, is_exposed, is_host, parse_ip, show
 from app.runs.shells import default_shell
 from app.wording import nearest
 
@@ -27,7 +27,7 @@ MAX_PORT = 65535
 MIB = 1024 * 1024
 # unix(7): sun_path holds 108 bytes, the last of them NUL.
 MAX_SOCKET_PATH = 107
-# By marshmallow's names, whose own words for them say no more than that they are faults.
+# Keys of marshmallow's messages, which say no more than that the value is invalid.
 _NUMBER_FAULTS = ("invalid", "too_large", "special")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _EXPORT_LINE = """export LLM_SHELL_TOKEN="$(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')\""""
@@ -35,12 +35,12 @@ _EXPORT_LINE = """export LLM_SHELL_TOKEN="$(python3 -c 'import secrets; print(se
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the operator chose; the defaults are those of the documentation.
+    """The operator's settings; the defaults are those of the documentation.
 
     `log_dir` is absolute, `default_restart_timeout` is in seconds, `log_max_bytes` is per run, `log_keep` counts runs.
     `trusted_hosts` holds lower-case `name` or `name:port`, a name without a port standing for any port. `bind`, in
-    gunicorn's notation, is where to listen instead of `host` and `port`. `trusted_proxies` are the TCP peers whose
-    X-Forwarded headers count.
+    gunicorn's notation, is the address to listen on instead of `host` and `port`. `trusted_proxies` are the TCP peers
+    whose X-Forwarded headers count.
     """
 
     host: str = "127.0.0.1"
@@ -61,7 +61,7 @@ class Settings:
 
 
 class SettingsError(Exception):
-    """Tell every fault of the settings at once; the text is meant to be shown as it is."""
+    """Report every fault of the settings at once; the text is meant to be shown as it is."""
 
     def __init__(self, faults: list[str]) -> None:
         lines = "".join(f"\n  - {fault}" for fault in faults)
@@ -72,8 +72,8 @@ class SettingsError(Exception):
 def load_settings() -> Settings:
     """Read the settings from the environment and, for names not set there, from `.env` in the working directory.
 
-    Raises `SettingsError` with every fault. `os.environ` stays as it is, so that what `.env` holds does not reach the
-    processes started.
+    Raises `SettingsError` with every fault. `os.environ` stays as it is, so that no value of `.env` reaches a process
+    started.
     """
     file_names, faults = _inspect_env_file()
     env = Env(eager=False)
@@ -95,8 +95,8 @@ def load_settings() -> Settings:
 def require_token_for(addresses: Iterable[object], settings: Settings) -> None:
     """Refuse, by raising `SettingsError`, to serve a TCP address other than loopback without a token.
 
-    An address is what `socket.getsockname()` gives: a tuple for TCP, a string or bytes for a Unix socket, which is
-    protected by the file system's own permissions.
+    Addresses are as `socket.getsockname()` returns them: a tuple for TCP, a string or bytes for a Unix socket, which
+    the file system's permissions protect.
     """
     if settings.token is not None:
         return
@@ -111,7 +111,7 @@ def require_token_for(addresses: Iterable[object], settings: Settings) -> None:
 
 
 def _read_fields(env: Env) -> Settings:
-    """Build the settings; a field at fault holds None, and `env.seal()` raises before anyone sees it."""
+    """Build the settings; a faulty field holds None, and `env.seal()` raises before it is used."""
     defaults = Settings()
     return Settings(
         host=env.str("HOST", defaults.host, validate=_check_host),
@@ -155,7 +155,7 @@ def _choice(env: Env, name: str, default: str, choices: tuple[str, ...]) -> Any:
 
 def _list(env: Env, name: str, check: Callable[[str], None]) -> tuple[str, ...]:
     """Read entries between commas, in lower case."""
-    text: str | None = env.str(name, "", validate=check)  # None where it is at fault
+    text: str | None = env.str(name, "", validate=check)  # None where it is faulty
     return tuple(_entries(text or ""))
 
 
@@ -164,13 +164,13 @@ def _entries(text: str) -> Iterator[str]:
 
 
 def _check_host(host: str) -> None:
-    if is_ip_address(host) or HOST_NAME.fullmatch(host):
+    if parse_ip(host) is not None or HOST_NAME.fullmatch(host):
         return
     raise ValidationError(f"must be a host name or an IP address (IPv6 without brackets) and no port, not {host!r}.")
 
 
 def _check_bind(address: str) -> None:
-    if not address:  # as good as not set, so that a command line or a compose file can say so
+    if not address:  # counts as not set, so that a command line or a compose file can unset it
         return
     if address.startswith(UNIX):
         _check_socket_path(address.removeprefix(UNIX))
@@ -214,16 +214,18 @@ def _check_run_as(name: str) -> None:
     except KeyError:
         raise ValidationError(f"must be the name of a user of this machine, not {name!r}.") from None
     if user.pw_uid == 0:
-        raise ValidationError("must not be root: that would take away nothing. Leave it out, or name another user.")
+        raise ValidationError(
+            "must not be root, which has this service's own rights. Leave it out, or name another user."
+        )
     if os.geteuid() != 0:
-        raise ValidationError("takes a service that runs as root: only root may start commands as somebody else.")
+        raise ValidationError("takes a service that runs as root: only root may start commands as another user.")
 
 
 def _check_token(token: str) -> None:
-    """Refuse what can't travel in a header, and what can be guessed; the value itself is never shown."""
+    """Refuse a token that can't be sent in a header, or could be guessed; its value is never shown."""
     if len(token) < MIN_TOKEN_LENGTH:
         raise ValidationError(
-            f"must be at least {MIN_TOKEN_LENGTH} characters long: whoever guesses it runs commands here. "
+            f"must be at least {MIN_TOKEN_LENGTH} characters long, since a caller who guesses it can run commands. "
             f"To make one:\n      {_EXPORT_LINE}"
         )
     if not all("!" <= character <= "~" for character in token):
@@ -268,14 +270,14 @@ def _inspect_env_file() -> tuple[list[str], list[str]]:
 
 
 def _unknown_names(names: Iterable[str]) -> list[str]:
-    """Return a fault for each name meant for us that we don't know: a misspelt TOKEN must not go unnoticed."""
+    """Return a fault for each unknown name with our prefix: a misspelt TOKEN must not go unnoticed."""
     known = [PREFIX + name.upper() for name in Settings.__dataclass_fields__]
     unknown = sorted({name for name in names if name.upper().startswith(PREFIX)} - set(known))
     return [f"{name}: there is no such setting{_suggest(name, known)}" for name in unknown]
 
 
 def _suggest(name: str, known: list[str]) -> str:
-    # Compared without the prefix, which would make every name alike.
+    # Without the prefix, which would make all names similar.
     names = [candidate.removeprefix(PREFIX) for candidate in known]
     closest = nearest(name.upper().removeprefix(PREFIX), names)
     return f"; did you mean {PREFIX}{closest}?" if closest else f"; the settings are {', '.join(known)}."

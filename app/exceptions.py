@@ -1,12 +1,12 @@
-"""The faults a caller can meet, named by what went wrong and not by any HTTP status."""
+"""Runs in the master and the worker: the errors that a caller can get, named by their cause and not by HTTP status."""
 
 from collections.abc import Mapping, Sequence
 
 
 class LLMShellError(Exception):
-    """Carry one sentence that tells the caller what to do.
+    """Carry one sentence that says what the caller can do.
 
-    `extra` holds further machine-readable facts (pids, field names) that belong in the answer beside the sentence.
+    `extra` holds machine-readable facts (pids, field names) for the answer, beside the sentence.
     """
 
     def __init__(self, detail: str, **extra: object) -> None:
@@ -16,7 +16,7 @@ class LLMShellError(Exception):
 
 
 class BadRequestError(LLMShellError):
-    """Say that the request itself must change before it can succeed."""
+    """Report that the request itself must change before it can succeed."""
 
     def __init__(self, detail: str, errors: Mapping[str, Sequence[str]] | None = None, **extra: object) -> None:
         super().__init__(detail, **extra)
@@ -24,12 +24,12 @@ class BadRequestError(LLMShellError):
 
 
 class NotFoundError(LLMShellError):
-    """Say that what was asked for does not exist."""
+    """Report that the requested run or path does not exist."""
 
 
 class ConflictError(LLMShellError):
-    """Say that the request is sound but the present state forbids it."""
+    """Report that the request is valid but the current state forbids it."""
 
 
 class InternalError(LLMShellError):
-    """Say that the machine refused, in the system's own words."""
+    """Report that the system refused, with its own message."""

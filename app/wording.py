@@ -1,16 +1,16 @@
-"""How names and texts of a caller's, or an operator's, are told back to them."""
+"""Runs in the master and the worker: quote a caller's or operator's text in a message, and suggest a similar name."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-# A longer name is nobody's slip of the pen, and comparing takes time.
+# A longer name is no typing error, and comparing takes time.
 _LONGEST_NAME = 40
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the one of the `known` names that `name` looks like, in upper or lower case; None when none does."""
+    """Return the known name most similar to `name`, whatever their case; None when none is."""
     if len(name) > _LONGEST_NAME:
         return None
     by_lower = {candidate.lower(): candidate for candidate in known}
@@ -19,7 +19,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return a text of at most `limit` characters: one that is longer without its middle."""
+    """Return a text of at most `limit` characters, the middle of a longer one left out."""
     if len(text) <= limit:
         return text
     end = limit // 4

@@ -1,1 +1,1 @@
-"""Runs in gunicorn's master, and in the worker at its birth and in its main loop."""
+"""Runs in the master, and in the worker from its fork on: gunicorn, adapted to a service that must not end."""

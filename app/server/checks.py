@@ -1,4 +1,4 @@
-"""Runs in the master: what is refused at the start, and at a reload."""
+"""Runs in the master: refuse settings and options that the service can't run with, at the start and at a reload."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ ONE_WORKER = (
 
 
 def require_free_addresses(config: "Config", settings: Settings, deadline: float) -> None:
-    """Refuse an address that can't be had, naming the setting that it comes from."""
+    """Refuse an address that can't be listened on, naming the setting that it comes from."""
     setting = "LLM_SHELL_BIND" if settings.bind else "LLM_SHELL_PORT"
     if config.settings["bind"].get() != [bind_address(settings)]:
         setting = "--bind"
@@ -29,7 +29,7 @@ def require_free_addresses(config: "Config", settings: Settings, deadline: float
 
 
 def require_logs_out_of_reach(settings: Settings) -> None:
-    """Refuse a log directory where the commands' user could put links, which root would follow, or other records."""
+    """Refuse a log directory where the commands' user could put symbolic links, which root would follow, or records."""
     if settings.run_as is None:
         return
     found = changeable_by(look_up(settings.run_as)[0], [settings.log_dir])
@@ -45,23 +45,23 @@ def require_logs_out_of_reach(settings: Settings) -> None:
 
 
 def check_workers(config: "Config") -> None:
-    """End the program unless gunicorn is to run one worker of the right kind."""
+    """Exit unless gunicorn is configured for one worker of the right class."""
     asked = os.environ.get("WEB_CONCURRENCY", "").strip() or "1"
     if config.workers != 1 or asked != "1":
         wanted = config.workers if config.workers != 1 else asked
         refuse(f"{ONE_WORKER}: remove -w, --workers or WEB_CONCURRENCY (asked for {wanted}).")
     if config.worker_class_str not in {"gthread", f"{ShellWorker.__module__}.{ShellWorker.__qualname__}"}:
         refuse(f"{ONE_WORKER}: worker class gthread is needed, {config.worker_class_str} was asked for.")
-    if config.threads < 4:  # noqa: PLR2004  the least that LLM_SHELL_THREADS takes
+    if config.threads < 4:  # noqa: PLR2004  the minimum of LLM_SHELL_THREADS
         refuse(f"LLM Shell needs at least 4 threads, so that reads never wait: {config.threads} were asked for.")
     if config.preload_app:
         refuse("LLM Shell can't be preloaded, since its worker keeps the process: remove --preload.")
 
 
 def require_same_place(old: Settings, new: Settings) -> None:
-    """Refuse what a reload can't do: the directory is claimed, and requests wait at the address.
+    """Refuse what a reload can't change: the directory is claimed, and connections wait at the address.
 
-    gunicorn would close the old address first and end without `on_exit` where the new one can't be had.
+    gunicorn would close the old listener first, and exit without `on_exit` where the new address can't be bound.
     """
     faults = [
         f"LLM_SHELL_{name.upper()}: can't change while the service runs (it is {getattr(old, name)}): restart it."
@@ -73,5 +73,5 @@ def require_same_place(old: Settings, new: Settings) -> None:
 
 
 def refuse(text: str) -> NoReturn:
-    """End the program with this as the reason."""
+    """Exit with this text as the reason."""
     sys.exit(f"LLM Shell does not start: {text}" if not text.startswith("LLM Shell") else text)

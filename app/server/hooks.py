@@ -1,4 +1,4 @@
-"""How gunicorn's life is tied to the process's: what its hooks do, in the master and in the worker."""
+"""Runs in the master, `post_fork` in the worker: gunicorn's hooks, which stop the run when the service stops."""
 
 import logging
 import os
@@ -25,9 +25,9 @@ from app.server.checks import (
     require_logs_out_of_reach,
     require_same_place,
 )
-from app.server.master import Patience
+from app.server.exposure import exposures
+from app.server.master import RetryingMaster
 from app.server.terminal import Terminal
-from app.server.workplace import remarks
 from app.service import supervisor
 from app.supervisor.orphans import become_subreaper
 from app.supervisor.standby import await_unused
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
 
     from gunicorn.arbiter import Arbiter
 
-# Seconds that a dead worker's shim that stood by may take to notice, on a busy machine.
+# Seconds that the unused standby shim of a killed worker may take to see its end of file, on a busy machine.
 STANDBY_TIMEOUT = 2.0
 ROOT = Path(__file__).resolve().parents[2]
 _log = logging.getLogger("gunicorn.error")
 terminal = Terminal()
-# What gunicorn listens on, which its own options or systemd may have made other than the settings say.
+# The addresses that gunicorn listens on: its own options, or systemd, override the settings.
 _addresses: list[object] = []
-_patience: list[Patience] = []
+_masters: list[RetryingMaster] = []
 
 
 def settings_for_gunicorn() -> Settings:
-    """Return the settings to serve with; gunicorn executes its configuration at the start and again at HUP.
+    """Return the settings to serve with; gunicorn executes its configuration file at the start and again at HUP.
 
-    At the start a fault ends the program with its text. At HUP it must not, since the master would be gone without its
-    `on_exit`: the old settings stay.
+    At the start a fault exits with its text. At HUP it must not, since the master would exit without `on_exit`: the
+    old settings stay.
     """
     old = supervisor.settings
     try:
@@ -70,9 +70,9 @@ def settings_for_gunicorn() -> Settings:
 
 
 def _inherited_addresses() -> list[object]:
-    """Return where the sockets listen that systemd passes: gunicorn takes them instead of opening its own.
+    """Return the addresses of the sockets that systemd passes, which gunicorn uses instead of opening its own.
 
-    sd_listen_fds(3): they are the descriptors from 3 on, and meant for the process whose pid is told.
+    sd_listen_fds(3): they are the descriptors from 3 on, and meant for the process that LISTEN_PID names.
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
@@ -84,7 +84,7 @@ def _inherited_addresses() -> list[object]:
 
 
 def on_starting(server: "Arbiter") -> None:
-    """Refuse what can't work, with one line each; then claim the log directory."""
+    """Refuse settings that can't work, with one line each; then claim the log directory."""
     deadline = time.monotonic() + CLAIM_TIMEOUT
     settings = load_settings()
     _log_to_gunicorn()
@@ -101,17 +101,17 @@ def on_starting(server: "Arbiter") -> None:
     except (SettingsError, LLMShellError) as error:
         refuse(str(error))
     become_subreaper()
-    _patience.append(Patience(server))
-    for remark in remarks(settings, Path.cwd()):
-        _log.warning("%s", remark)
+    _masters.append(RetryingMaster(server))
+    for exposure in exposures(settings, Path.cwd()):
+        _log.warning("%s", exposure)
     if not ESCAPES_QUICKLY:
         _log.info("Without ssrjson a flood of output costs more processor time (requirements-quick.txt).")
 
 
 def post_fork(server: "Arbiter", worker: object) -> None:  # noqa: ARG001  gunicorn's signature
-    """Make the worker the one to whom the orphans of a killed shim come, and its imports the service's own.
+    """Make the worker a subreaper, to get the orphans of a killed shim, and keep the working directory off `sys.path`.
 
-    gunicorn puts the working directory first on the path, where a command may have left a `flask.py`.
+    gunicorn puts that directory first on the path, and a command may have left a `flask.py` there.
     """
     become_subreaper()
     here = supervisor.working_dir
@@ -120,21 +120,21 @@ def post_fork(server: "Arbiter", worker: object) -> None:  # noqa: ARG001  gunic
 
 
 def on_reload(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
-    """Let the next workers be ours, too."""
-    for patience in _patience:
-        patience.use_own_worker()
+    """Make the workers after a reload ours, too."""
+    for master in _masters:
+        master.use_own_worker()
 
 
 def when_ready(server: "Arbiter") -> None:
-    """Let SIGTERM to the master begin the end of the tree at once, before gunicorn waits for the worker's requests.
+    """Make SIGTERM to the master begin the stop at once, before gunicorn waits for the worker's requests.
 
-    A /restart may be among them, with ten minutes of grace to give: it is overtaken, and nothing is started. The end of
-    the terminal is such an order, too, while any other SIGHUP is one to reload.
+    A /restart with ten minutes of grace may be among them: it is overtaken, and nothing is started. A hang-up of the
+    terminal stops the service, too; any other SIGHUP is a reload.
     """
     queue_signal = server.signal
 
     def stop(number: int, frame: "FrameType | None") -> None:
-        signal.signal(signal.SIGTERM, queue_signal)  # once is enough
+        signal.signal(signal.SIGTERM, queue_signal)  # one stop is enough
         if os.getpid() == server.pid:  # not in a worker that has just been forked
             _begin_stop()
         queue_signal(number, frame)
@@ -152,17 +152,17 @@ def when_ready(server: "Arbiter") -> None:
 
 
 def _begin_stop() -> None:
-    """End the tree in the background; here, in the signal's handler, where no thread can be had for it."""
+    """Begin the stop in a thread; in this signal handler itself where no thread can be created."""
     try:
         threading.Thread(target=supervisor.begin_stop, name="begin-stop", daemon=True).start()
-    except RuntimeError:  # all that CPython tells of pthread_create(3)'s EAGAIN
+    except RuntimeError:  # CPython's only sign of EAGAIN from pthread_create(3)
         supervisor.begin_stop()
 
 
 def _guard_reload(server: "Arbiter") -> None:
-    """Refuse a reload while the directory is gone that gunicorn enters for it, and without which it would end.
+    """Refuse a reload while the directory that gunicorn enters for it is missing: the master would exit.
 
-    It asks for the name of the one it is in before that, which a removed one does not have any more (getcwd(2)).
+    It calls getcwd(2) first, which fails with ENOENT in a directory that was removed.
     """
     reload = server.handle_hup
 
@@ -179,7 +179,7 @@ def _guard_reload(server: "Arbiter") -> None:
 
 
 def _log_to_gunicorn() -> None:
-    """Let what the application logs appear in the service's one log, in the same form."""
+    """Send the application's log records to gunicorn's handlers, so that the service has one log in one format."""
     ours = logging.getLogger("app")
     ours.handlers = _log.handlers
     ours.setLevel(logging.INFO)
@@ -187,14 +187,14 @@ def _log_to_gunicorn() -> None:
 
 
 def nworkers_changed(server: "Arbiter", new: int, old: int | None) -> None:
-    """Keep to one worker when SIGTTIN asks for another; before `on_starting` there is nothing to keep to."""
+    """Undo SIGTTIN, which asks for another worker; before `on_starting` no number of workers is in force yet."""
     if supervisor.claimed and new != 1:
         _log.warning("%s: %d workers refused.", ONE_WORKER, new)
         server.num_workers = old if old == 1 else 1
 
 
 def pre_exec(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
-    """Refuse USR2: a second master could only wait for the first. Runs in the forked child."""
+    """Refuse USR2: a second master could only wait for the first. Runs in the child forked for it."""
     _log.warning(
         "USR2 refused: one service at a time uses a log directory. To upgrade, restart with LLM_SHELL_ON_SHUTDOWN=keep."
     )
@@ -202,13 +202,12 @@ def pre_exec(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
 
 
 def on_exit(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
-    """End what is left of the tree, in the master, after the worker has gone.
+    """Stop the run once the worker has exited, unless the master exits because of a fault of its own.
 
-    gunicorn calls it while it handles what ends it: a stop that somebody asked for, or a fault that it does not go on
-    with, for which no command may end.
+    gunicorn calls it while it handles the exception that ends it: `HaltServer` is a fault, for which no run may end.
     """
     if isinstance(sys.exc_info()[1], HaltServer):
-        _log.error("The master ends for a fault of its own: the command runs on, and the next service takes it over.")
+        _log.error("The master exits after an internal error: the command runs on, and the next service takes it over.")
         return
     if terminal.closed:
         _log.info("The terminal was closed that the service was started in.")

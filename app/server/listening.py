@@ -1,4 +1,4 @@
-"""Whether the service can listen where it is to, and what keeps it from that."""
+"""Runs in the master: find out whether the service can listen on its address, and which process holds it if not."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Row(NamedTuple):
 
 
 def bind_address(settings: Settings) -> str:
-    """Return gunicorn's notation for the address to listen on."""
+    """Return the address to listen on in gunicorn's notation."""
     if settings.bind is not None:
         return settings.bind
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -44,8 +44,8 @@ def bind_address(settings: Settings) -> str:
 def require_free(address: object, setting: str, *, reuse_port: bool, deadline: float) -> None:
     """Refuse an address that can't be listened on, by raising `ConflictError` with one line.
 
-    One that nobody is found to hold, as when a process that had it is just ending, is waited for until `deadline`.
-    gunicorn's own way with any of these is five tries, a second apart, and then the errno.
+    One in use by a process that can't be identified, as while its holder is exiting, is waited for until `deadline`.
+    gunicorn itself would try five times, a second apart, and then log the errno.
     """
     waited = False
     while True:
@@ -64,11 +64,11 @@ def require_free(address: object, setting: str, *, reuse_port: bool, deadline: f
         if not waited:
             logger.info("%s Waiting up to %.0f s for it.", words, deadline - time.monotonic())
             waited = True
-        time.sleep(_POLL_INTERVAL)  # no event tells that an address is free
+        time.sleep(_POLL_INTERVAL)  # the kernel reports no event when an address becomes free
 
 
 def _refusal_of_port(host: str, port: int, setting: str, *, reuse_port: bool) -> tuple[str, bool] | None:
-    """Return why this can't be listened on, and whether waiting is of no use; None when it can."""
+    """Return why this can't be listened on, and whether waiting is useless; None when it can."""
     failure = _try(host, port, reuse_port=reuse_port)
     if failure is None:
         return None
@@ -78,25 +78,25 @@ def _refusal_of_port(host: str, port: int, setting: str, *, reuse_port: bool) ->
         advice = " Ports below 1024 are root's." if number in {errno.EACCES, errno.EPERM} else ""
         return f"{setting}: can't listen on {place}: {words}.{advice}", True
     holder = _holder_of_port(port)
-    words = f"{setting}: {place} is taken by {holder or 'a process that does not show'}: end that, or choose another."
+    words = f"{setting}: {place} is taken by {holder or 'an unknown process'}: stop it, or choose another."
     return words, holder is not None
 
 
 def _try(host: str, port: int, *, reuse_port: bool) -> OSError | UnicodeError | None:
-    """Listen there for a moment, in gunicorn's way; return what keeps us from it."""
+    """Listen there for a moment, with gunicorn's socket options; return the error where that fails."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuse_port))
             probe.bind((host, port))
             probe.listen(1)
-    except (OSError, UnicodeError) as error:  # the latter for a name that DNS can't have
+    except (OSError, UnicodeError) as error:  # the latter from IDNA, for a name that DNS does not allow
         return error
     return None
 
 
 def _holder_of_port(port: int) -> str | None:
-    """Say who has this port; None when that does not show, as for a process that is ending or in a container."""
+    """Name the process that has this port; None when it can't be seen: it is exiting, or in a container."""
     rows = sorted(_rows_of(port), reverse=True)
     for row in rows:
         if (pid := _process_with(f"socket:[{row.inode}]")) is not None:
@@ -115,12 +115,12 @@ def _rows_of(port: int) -> Iterator[_Row]:
 
 
 def _process_with(target: str) -> int | None:
-    """Return the pid of the oldest process that we may see to have this open: a server, rather than its workers."""
+    """Return the pid of the oldest process visible to us that has this open: a server, rather than its workers."""
     found: list[tuple[int, int]] = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
-        with suppress(OSError):  # it ended, or is another user's
+        with suppress(OSError):  # it has exited, or is another user's
             links = (str(descriptor.readlink()) for descriptor in (entry / "fd").iterdir())
             if target in links and (member := read_member(int(entry.name))) is not None:
                 found.append((member.start_ticks, member.pid))
@@ -128,22 +128,22 @@ def _process_with(target: str) -> int | None:
 
 
 def _refusal_of_socket(path: str, setting: str) -> tuple[str, bool] | None:
-    """Return why a Unix socket can't be made there; gunicorn would remove the one that another service listens on."""
+    """Return why a Unix socket can't be bound there; gunicorn would remove one that another service listens on."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):  # none, or one that nobody listens on any more
+        except (FileNotFoundError, ConnectionRefusedError):  # no socket, or one without a listener
             return None
         except BlockingIOError:  # its queue is full (unix(7))
-            return f"{setting}: {path} is taken: end who listens there, or choose another.", True
+            return f"{setting}: {path} is taken: stop the process that listens there, or choose another.", True
         except OSError as error:
-            return f"{setting}: {path} is there, and can't be looked into: {error.strerror}.", True
+            return f"{setting}: {path} exists, and can't be connected to: {error.strerror}.", True
         credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, _uid, _gid = struct.unpack("3i", credentials)
-    # The listener is whoever called listen(2): a master that is gone leaves its worker a moment longer.
+    # The process that called listen(2): a master that is gone, while its worker still holds the socket for a moment.
     holder = _describe(pid) if pid and read_member(pid) is not None else None
-    words = f"{setting}: {path} is taken by {holder or 'a process that does not show'}: end that, or choose another."
+    words = f"{setting}: {path} is taken by {holder or 'an unknown process'}: stop it, or choose another."
     return words, holder is not None
 
 

@@ -1,4 +1,4 @@
-"""gunicorn's master made patient: what it can't do now it does later, and it never ends for it. Runs in the master."""
+"""Runs in the master: make gunicorn try again where it would exit because a worker or a reload failed."""
 
 import logging
 import os
@@ -13,59 +13,59 @@ if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
 
 _log = logging.getLogger("gunicorn.error")
-# So many workers at most in so many seconds: one that dies at its birth is replaced for ever, but not in a circle that
-# takes all there is. The master asks for a missing worker again at least once a second.
+# At most so many workers in so many seconds: one that fails at its start is replaced for ever, but not in a loop that
+# takes all processor time. The master asks for a missing worker again at least once a second.
 MOST_WORKERS = 5
 WORKERS_INTERVAL = 2.0
-# No exit code: gunicorn ends the service when a worker has one of these.
+# No process exits with this code: gunicorn exits when a worker's is WORKER_BOOT_ERROR or APP_LOAD_ERROR.
 _NEVER = -1
 
 
-class Patience:
-    """Stand between gunicorn's master and its two ways to make workers; made once, in `on_starting`."""
+class RetryingMaster:
+    """Wrap the arbiter's `spawn_worker` and `reload`, and retry what fails in them; made once, in `on_starting`."""
 
     def __init__(self, server: "Arbiter") -> None:
         self._server = server
         self._spawn = server.spawn_worker
         self._reload = server.reload
         self._spawned: deque[float] = deque(maxlen=MOST_WORKERS)
-        # gunicorn has no hook for any of these.
+        # gunicorn has no hook for these.
         server.spawn_worker = self.spawn_worker  # type: ignore[method-assign, assignment]
         server.reload = self.reload  # type: ignore[method-assign]
         server.WORKER_BOOT_ERROR = server.APP_LOAD_ERROR = _NEVER  # type: ignore[misc]
         self.use_own_worker()
 
     def use_own_worker(self) -> None:
-        """Take our worker where gunicorn's own, which it is, was asked for; at the start and at each reload."""
+        """Replace gunicorn's gthread worker class by its subclass of ours; at the start and at each reload."""
         if issubclass(ShellWorker, self._server.worker_class):
             self._server.worker_class = ShellWorker
 
     def spawn_worker(self) -> int | None:
-        """Make a worker that loses no signal; None when there can't be one now."""
+        """Fork a worker that loses no signal; return None when that can't be done now."""
         now = time.monotonic()
         if len(self._spawned) == MOST_WORKERS and now - self._spawned[0] < WORKERS_INTERVAL:
-            self._do_without()
+            self._keep_workers()
             return None
         self._spawned.append(now)
         umask = os.umask(0)
         os.umask(umask)
-        # Until it has handlers of its own it would take them with ours, and throw them away.
+        # Until the child has handlers of its own, the arbiter's, which it inherits, would take a signal and lose it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
         try:
             return self._spawn()
-        except (OSError, RuntimeError) as error:  # no process, or no file for the heartbeat
+        except (OSError, RuntimeError) as error:  # fork(2) failed, or the heartbeat's file
             if self._in_a_worker:
                 raise
             os.umask(umask)
             _log.error("No worker can be made: %s. The master tries again.", error)
-            self._do_without()
+            self._keep_workers()
             return None
         finally:
             if not self._in_a_worker:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def reload(self) -> None:
-        """Do what HUP asks for; where that fails, go on as before."""
+        """Reload; where that fails, go on with the old configuration."""
         server = self._server
         config = server.cfg
         try:
@@ -78,10 +78,10 @@ class Patience:
 
     @property
     def _in_a_worker(self) -> bool:
-        """Tell whether this is the child of a fork made here: what is raised there is its way to its end."""
+        """Tell whether this is the forked child, where exceptions, `SystemExit` among them, must propagate."""
         return os.getpid() != self._server.pid
 
-    def _do_without(self) -> None:
-        """Let a reload not wait for those that were to be replaced: they go on."""
+    def _keep_workers(self) -> None:
+        """Give the current workers the newest age, so that a reload does not wait for them to be replaced."""
         for worker in self._server.WORKERS.values():
             worker.age = self._server.worker_age

@@ -1,4 +1,4 @@
-"""What a user may change, read and enter, as the system itself sees it."""
+"""Runs in the master: ask the kernel which paths the commands' user may change, read and enter."""
 
 import ctypes
 import os
@@ -12,13 +12,13 @@ from app.linux.account import Account
 def changeable_by(account: Account, paths: Iterable[Path]) -> list[Path]:
     """Return what this user may write to or owns, of the paths and of all that leads to them; sorted.
 
-    Who owns a thing may give himself any right to it (chmod(2)).
+    An owner may grant itself any permission (chmod(2)).
     """
-    return _ask(account, sorted(_way_to(paths)), _may_change)
+    return _ask(account, sorted(_leading_to(paths)), _may_change)
 
 
 def readable_by(account: Account, paths: Iterable[Path]) -> list[Path]:
-    """Return which of these files and directories this user may read, by the way that the paths name."""
+    """Return which of these files and directories this user may read by these paths."""
     return _ask(account, sorted(paths), _may_read)
 
 
@@ -30,26 +30,26 @@ def usable_by(account: Account, paths: Iterable[Path]) -> list[Path]:
 def _ask(account: Account, paths: Sequence[Path], question: Callable[[Path], bool]) -> list[Path]:
     """Return the paths for which the answer is yes.
 
-    Asked in a child that has become that user, so that whatever decides, access lists included, has its say.
+    Asked in a child process that has become that user, so that the kernel decides, access control lists included.
     """
-    answer, told = os.pipe2(os.O_CLOEXEC)
+    answer, written = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
         try:
             account.become(ctypes.CDLL(None))
-            with open(told, "wb") as stream:  # noqa: PTH123  a descriptor
+            with open(written, "wb") as stream:  # noqa: PTH123  a descriptor
                 stream.write(bytes(question(path) for path in paths))
         finally:
             os._exit(0)
-    os.close(told)
+    os.close(written)
     with open(answer, "rb") as stream:  # noqa: PTH123  a descriptor
         rights = stream.read()
     os.waitpid(child, 0)
     return [path for path, right in zip(paths, rights, strict=False) if right]
 
 
-def _way_to(paths: Iterable[Path]) -> set[Path]:
-    """Return the paths, the directories above, and the same for all that symbolic links on the way lead to."""
+def _leading_to(paths: Iterable[Path]) -> set[Path]:
+    """Return the paths, the directories above, and the same for the targets of symbolic links among them."""
     ends = {path.absolute() for path in paths}
     way = set(ends)
     seen: set[Path] = set()
@@ -68,17 +68,17 @@ def _way_to(paths: Iterable[Path]) -> set[Path]:
 
 
 def _shields(directory: Path, entry: Path) -> bool:
-    """Tell whether what is another's is safe there although everybody may write, as in /tmp: sticky, and root's own."""
+    """Tell whether an entry can't be replaced by other users although all may write there: root's, sticky, as /tmp."""
     try:
         above = directory.stat()
-        entry.lstat()  # what is not there yet is whose who comes first
+        entry.lstat()  # a missing entry can be created by any user
     except OSError:
         return False
     return above.st_uid == 0 and bool(above.st_mode & stat.S_ISVTX)
 
 
 def _may_change(path: Path) -> bool:
-    """Tell whether this process's user has any power over what is there, or over a link in its place."""
+    """Tell whether this process's user may write to this or owns it, or the symbolic link in its place."""
     try:
         owners = {path.stat().st_uid, path.lstat().st_uid}
     except OSError:

@@ -1,4 +1,4 @@
-"""What answers while the application can't be loaded: a 500 to every request, and another try. Runs in the worker."""
+"""Runs in the worker: answer every request with a 500 while the application can't be loaded, and keep trying."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 RETRY_INTERVAL = 1.0
-# How long a request waits for what a try that is under way comes to.
+# How long a request waits for the result of an attempt that is under way.
 TRY_TIMEOUT = 5.0
 _log = logging.getLogger("gunicorn.error")
 
 
 class StandIn:
-    """Load the application as soon as that works; tell why it does not, to whom the paths in it may be told.
+    """Load the application as soon as that works; until then answer why it does not, to callers who may see paths.
 
-    `on_loaded` gets the application; it takes the place of this one.
+    `on_loaded` gets the application, which then replaces this one.
     """
 
     def __init__(self, load: Callable[[], Any], on_loaded: Callable[[Any], None]) -> None:
@@ -44,9 +44,9 @@ class StandIn:
         if time.monotonic() - self._tried_at < RETRY_INTERVAL or not self._trying.acquire(blocking=False):
             return None
         try:
-            importlib.invalidate_caches()  # they know by a directory's time of change what is in it
+            importlib.invalidate_caches()  # they compare directories' mtimes, which are coarse
             application: WSGIApplication = self._load()
-        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever keeps it from being loaded, it is told
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the reason, it is logged and answered
             self._note(error)
             return None
         else:
@@ -58,18 +58,18 @@ class StandIn:
             self._trying.release()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer as the application, if it can be loaded now, or with a 500."""
+        """Answer by the application, if it can be loaded now, or with a 500."""
         application = self.try_to_load() or self._await_other_try()
         if application is not None:
             return application(environ, start_response)
-        why = f": {self._words}" if _may_know(environ) else ", for a reason that its log tells"
-        detail = f"The service can't be brought up{why}. It tries again by itself; a command that runs goes on."
+        why = f": {self._words}" if _may_see_reason(environ) else "; its log has the reason"
+        detail = f"The service can't be brought up{why}. It tries again by itself; a running command goes on."
         headers, body = head_and_body(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
         start_response("500 Internal Server Error", list(headers.items()))
         return [body]
 
     def _await_other_try(self) -> WSGIApplication | None:
-        """Return what another thread's try comes to, where one is under way or has just succeeded."""
+        """Return the application that another thread has loaded, waiting for an attempt that is under way."""
         if self._trying.acquire(timeout=TRY_TIMEOUT):
             self._trying.release()
         return self._application
@@ -82,8 +82,8 @@ class StandIn:
         self._words = words
 
 
-def _may_know(environ: WSGIEnvironment) -> bool:
-    """Tell whether the caller has the token or, where there is none, is a program of this machine and no page."""
+def _may_see_reason(environ: WSGIEnvironment) -> bool:
+    """Tell whether the caller has the token or, where none is set, is a program of this machine and not a web page."""
     settings = supervisor.settings
     if settings is None:
         return False

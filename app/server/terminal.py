@@ -1,22 +1,22 @@
-"""The terminal that the service was started in, and its end."""
+"""Runs in the master: tell a hang-up of the terminal, which is a stop, from a SIGHUP that asks for a reload."""
 
 import atexit
 import signal
 from pathlib import Path
 from types import FrameType
 
-# Between two looks; a hang-up's signal comes within milliseconds, so one that comes two looks later is another matter.
+# Seconds between two checks; a hang-up's signal comes within milliseconds, so one two checks later is a reload.
 LOOK_INTERVAL = 5.0
 
 
 class Terminal:
-    """Tell a hang-up of the terminal from a SIGHUP that was sent for its own sake.
+    """Know whether the process has just lost its controlling terminal.
 
     When a terminal is closed the kernel takes it from every process of its session, and signals the session's leader,
     normally a shell, that passes the signal on to its jobs (tty_signal_session_leader(), drivers/tty/tty_jobctrl.c). So
-    it is a hang-up when a terminal was there a moment ago, and is no more. A service that goes on without its
-    terminal, since the shell was left by `exit`, had no signal then: later ones are orders to reload. Nor is it one
-    where whoever started the service had it ignored (nohup(1)).
+    a SIGHUP is a hang-up when there was a terminal a moment ago and is none now. A service that outlives its terminal
+    because the shell was left by `exit` got no signal then: later ones ask for a reload. So do all where SIGHUP was
+    ignored at the start (nohup(1)).
     """
 
     def __init__(self) -> None:
@@ -25,10 +25,10 @@ class Terminal:
         self.closed = False
 
     def keep_in_view(self) -> None:
-        """Look regularly, from now on, whether it is still there; in this process's main thread.
+        """Check regularly, from now on, whether it is still there; call this in the main thread.
 
         By a timer, which no forked child inherits (setitimer(2)) and which needs no thread. It is stopped before the
-        interpreter gives the handler up at its end: the signal would kill the process then.
+        interpreter removes the handler at exit: SIGALRM would kill the process then.
         """
         if self._there:
             atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)

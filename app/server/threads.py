@@ -1,4 +1,4 @@
-"""The threads that answer requests: all made at once, so that no request ever needs one more. Runs in the worker."""
+"""Runs in the worker: a pool whose threads are all created at the start, so that no request ever needs a new one."""
 
 import threading
 from collections import deque
@@ -18,38 +18,38 @@ class _Task(NamedTuple):
             return
         try:
             self.future.set_result(self.call(*self.arguments))
-        except BaseException as error:  # noqa: BLE001  the future hands on whatever it is, as concurrent.futures does
+        except BaseException as error:  # noqa: BLE001  the future raises it to the caller, as in concurrent.futures
             self.future.set_exception(error)
 
 
 class Threads:
-    """Run calls in up to `size` threads. As many as the system gives are made at once, and the rest with `fill`.
+    """Run calls in up to `size` threads. As many as the system allows are created at once, and the rest by `fill`.
 
-    Without any, a call is run by who asks for it: a slow service can still be told to end what eats its threads.
+    Without any, `submit` runs the call itself: a slow service can still take a /kill of the run that uses up the limit.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._changing = threading.Lock()
         self._threads: list[threading.Thread] = []
-        # The one that became idle last is the next to work: what it needs is still in the processor's caches.
+        # Last in, first out: what the thread needs is still in the processor's caches.
         self._idle: list[SimpleQueue[_Task | None]] = []
         self._waiting: deque[_Task] = deque()
         self._closed = False
         self.fill()
 
     def fill(self) -> None:
-        """Make the threads that are missing, as far as the system gives them."""
+        """Create the threads that are missing, as far as the system allows."""
         while len(self._threads) < self._size:
             thread = threading.Thread(target=self._work, name=f"request-{len(self._threads)}")
             try:
                 thread.start()
-            except RuntimeError:  # all that CPython tells of pthread_create(3)'s EAGAIN
+            except RuntimeError:  # CPython's only sign of EAGAIN from pthread_create(3)
                 return
             self._threads.append(thread)
 
     def submit(self, call: Callable[..., Any], *arguments: Any) -> "Future[Any]":
-        """Have a thread make this call; return what its result will be in."""
+        """Have a thread make this call; return the future of its result."""
         task = _Task(Future(), call, arguments)
         if not self._threads:
             task.run()
@@ -62,7 +62,7 @@ class Threads:
         return task.future
 
     def shutdown(self, wait: bool = True) -> None:
-        """Let every thread end once nothing waits for it; `wait` for that."""
+        """Let every thread exit once no call waits; `wait` until they have."""
         with self._changing:
             self._closed = True
             for orders in self._idle:
@@ -76,7 +76,7 @@ class Threads:
         orders: SimpleQueue[_Task | None] = SimpleQueue()
         while (task := self._next(orders)) is not None:
             task.run()
-            del task  # or the last request would be kept until the next one
+            del task  # or the last request would stay referenced until the next one
 
     def _next(self, orders: "SimpleQueue[_Task | None]") -> _Task | None:
         with self._changing:

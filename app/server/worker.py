@@ -1,4 +1,4 @@
-"""gunicorn's worker with threads, made to stand what a machine and its clients do to it. Runs in the worker."""
+"""Runs in the worker: gunicorn's threaded worker, made to survive slow clients and a lack of threads or descriptors."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from gunicorn.http.errors import UnsupportedTransferCoding
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.linux.descriptors import lift_limit
-from app.server.greeting import greet
+from app.server.announcement import announce
 from app.server.standin import StandIn
 from app.server.threads import Threads
 from app.web.heads import Heads
@@ -23,19 +23,19 @@ from app.web.lingering import UNWATCHABLE, Connection, Lingering
 from app.web.problems import whole_answer
 from app.web.unparsed import refusal_of
 
-# Those that a new worker must not lose: the master blocks them across the fork.
+# Signals that a new worker must not lose: the master blocks them across the fork.
 HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # Threads beyond those of the settings, for operations that wait (app/web/places.py).
 OPERATION_THREADS = 3
-# Connections taken at one event, and how long none is taken where there is no descriptor for it.
+# Connections accepted at one event, and seconds without accept(2) where there is no descriptor for one.
 ACCEPTED_AT_ONCE = 64
 PAUSE = 0.1
-# Descriptors that no connection gets: files, shims, and the worker's own.
+# Descriptors kept from connections: for files, shims, and the worker's own.
 RESERVED = 128
-# What a worker opens before it can serve.
+# Descriptors that a worker opens before it can serve.
 NEEDED = 16
 SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# What accept(2) says when nobody waits any more, and what it passes on of the network's: "treat them like EAGAIN".
+# accept(2) without a connection, and the network's pending errors that it passes on: "treat them like EAGAIN".
 GONE = frozenset({
     errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT,
     errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH, errno.EPERM,
@@ -43,10 +43,10 @@ GONE = frozenset({
 
 
 class ShellWorker(ThreadWorker):
-    """Serve as gunicorn's threaded worker does, and end for nothing but an order to.
+    """Serve as gunicorn's threaded worker does, and exit for no other reason than a signal to.
 
-    Threads are made at its birth. A request gets one when its head is there. What keeps the application from being
-    loaded is told in its place.
+    Threads are created at its start. A request gets one when all of it has been received. While the application can't
+    be loaded, `StandIn` answers.
     """
 
     tpool: Threads  # type: ignore[assignment]  # what gunicorn asks of an executor
@@ -54,7 +54,7 @@ class ShellWorker(ThreadWorker):
     _stand_in: StandIn | None = None
 
     def init_process(self) -> None:
-        """Come up, and serve until told to end."""
+        """Start, and serve until a signal ends it."""
         most = lift_limit()
         self.worker_connections = max(1, min(self.worker_connections, most - RESERVED))
         self._await_descriptors()
@@ -62,59 +62,59 @@ class ShellWorker(ThreadWorker):
             super().init_process()
         finally:
             if self.tpool is not None:
-                self.tpool.shutdown(wait=False)  # the interpreter's end waits for threads
+                self.tpool.shutdown(wait=False)  # the interpreter joins threads at its exit
 
     def get_thread_pool(self) -> Threads:  # type: ignore[override]  # as above
-        """Return the threads that answer."""
+        """Return the threads that answer requests."""
         return Threads(self.cfg.threads + OPERATION_THREADS)
 
     def init_signals(self) -> None:
-        """Take signals as a worker does, from now on, and those that came since the fork.
+        """Handle signals as gunicorn's worker does, those blocked since the fork included.
 
-        The hang-up of a terminal reaches its whole process group, and is the master's to act on.
+        A terminal's hang-up reaches the whole process group, and only the master acts on it.
         """
         super().init_signals()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  gunicorn's signature
-        """End at once at the master's quick stop (INT, QUIT): nothing is lost with it.
+        """Exit at once at the master's quick stop (INT, QUIT): nothing is lost with it.
 
-        gunicorn's own handler takes the thread pool's lock, which the very code that it interrupts may hold.
+        gunicorn's own handler takes the thread pool's lock, which the code that it interrupts may hold: a deadlock.
         """
         os._exit(0)
 
     def load_wsgi(self) -> None:
-        """Load the application, or have answered why it can't be."""
+        """Load the application, or have `StandIn` answer why it can't be."""
         self._stand_in = StandIn(self.app.wsgi, self._serve_application)
-        self.wsgi = self._stand_in  # type: ignore[assignment]  # the stubs write WSGI's types otherwise
+        self.wsgi = self._stand_in  # type: ignore[assignment]  # the stubs have other types for WSGI
         self._stand_in.try_to_load()
 
     def _serve_application(self, application: Any) -> None:
         self.wsgi = application
         self._stand_in = None
-        greet([listener.getsockname() for listener in self.sockets], "https" if self.cfg.is_ssl else "http")
+        announce([listener.getsockname() for listener in self.sockets], "https" if self.cfg.is_ssl else "http")
 
     def run(self) -> None:
-        """Serve."""
+        """Serve until the shutdown, and finish closing connections."""
         self._lingering = Lingering(self.poller)
-        self._heads = Heads(self.poller, super().enqueue_req, self._part_with, self._forget)
+        self._heads = Heads(self.poller, super().enqueue_req, self._close_gracefully, self._close)
         super().run()
         self._lingering.finish()
 
     def accept(self, listener: socket.socket) -> None:
-        """Take the connections that wait, in favour of which those that have waited longest for a head are dropped."""
+        """Accept waiting connections; at the limit, drop those that have waited longest for a request instead."""
         for taken in range(ACCEPTED_AT_ONCE):
             try:
                 client, address = listener.accept()
             except OSError as error:
-                # accept(2) wants a descriptor before it looks whether anybody waits: only at first somebody does.
+                # accept(2) allocates a descriptor before it looks for a connection: only at first is one sure to wait.
                 if not taken:
                     self._note_refusal(error)
                 return
             self.nr_conns += 1
             conn = Connection(self.cfg, client, address, listener.getsockname(), self._lingering)
-            if self.cfg.is_ssl:  # its head can't be read before the handshake
+            if self.cfg.is_ssl:  # its head can't be read before the TLS handshake
                 super().enqueue_req(conn)
             else:
                 self._heads.add(conn)
@@ -122,7 +122,7 @@ class ShellWorker(ThreadWorker):
                 return
 
     def set_accept_enabled(self, enabled: bool | None) -> None:
-        """Take connections or not; not for a moment after there was no descriptor for one."""
+        """Watch the listeners or not; not for a moment after there was no descriptor for a connection."""
         if enabled and time.monotonic() < self._accept_again_at:
             return
         try:
@@ -131,12 +131,12 @@ class ShellWorker(ThreadWorker):
             if error.errno not in UNWATCHABLE:
                 raise
             for listener in self.sockets:
-                with suppress(KeyError):  # those before the one that could not be watched are
+                with suppress(KeyError):  # only those before the failure are registered
                     self.poller.unregister(listener)
             self._accept_again_at = time.monotonic() + PAUSE
 
-    def enqueue_req(self, conn: Connection) -> None:  # type: ignore[override]  # it gets what `accept` made
-        """Wait for the rest of a request, the beginning of which came with the end of the last one's body."""
+    def enqueue_req(self, conn: Connection) -> None:  # type: ignore[override]  # it gets the objects that `accept` made
+        """Wait for the rest of a request whose beginning was received with the body of the last one."""
         if self.cfg.is_ssl or conn.parser is None:
             super().enqueue_req(conn)
         else:
@@ -146,7 +146,7 @@ class ShellWorker(ThreadWorker):
     def on_client_socket_readable(  # type: ignore[override]  # as above
         self, conn: Connection, client: socket.socket
     ) -> None:
-        """Wait for the rest of a further request on a connection."""
+        """Wait for the rest of a further request on a kept-alive connection."""
         if self.cfg.is_ssl:
             super().on_client_socket_readable(conn, client)
             return
@@ -155,41 +155,41 @@ class ShellWorker(ThreadWorker):
         self._heads.add(conn)
 
     def handle_request(self, req: Any, conn: Connection) -> bool:  # type: ignore[override]  # as above
-        """Answer; where the body is not here as a whole, nobody knows where a next request begins."""
+        """Answer; close after it where the body is incomplete, since the start of a next request is unknown then."""
         if not self.cfg.is_ssl:
-            req._expected_100_continue = False  # told when the body was waited for
+            req._expected_100_continue = False  # sent by `Heads` already
             if not conn.whole:
                 _refuse_other_codings(req.headers)
                 req.force_close()
         return bool(super().handle_request(req, conn))
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
-        """Leave out what the application did not read of a body, all of which is here: gunicorn leaves out 64 KiB."""
+        """Skip the rest of a body, all of it in memory, that the application did not read: gunicorn skips 64 KiB."""
         if keepalive and not self.cfg.is_ssl:
             conn.parser.mesg.body.read()  # type: ignore[union-attr]  # as above
         return bool(super()._keepalive_after(conn, keepalive))  # type: ignore[misc]  # not in the stubs yet
 
     def finish_request(self, conn: TConn, fs: Any) -> None:
-        """Wait for the next request of a connection, or part with it."""
+        """Wait for the next request of a connection, or close it."""
         self._heads.release(conn)
         super().finish_request(conn, fs)
-        # gunicorn closes what can't be watched, but keeps it among those that it watches.
+        # gunicorn closes a connection that can't be watched, but keeps it in its list.
         if self.keepalived_conns and self.keepalived_conns[-1] is conn and conn.sock.fileno() < 0:
             self.keepalived_conns.pop()
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
-        """Answer what gunicorn itself refuses as the application answers, and log it in one short line."""
+        """Answer what gunicorn itself refuses in the format of the application's errors, and log one short line."""
         refusal = refusal_of(exc)
         if refusal is None:
             super().handle_error(req, client, addr, exc)
             return
         caller = addr[0] if isinstance(addr, tuple) else "a Unix socket"
-        self.log.info("Refused what is no request, from %s: %s.", caller, type(exc).__name__)
+        self.log.info("Refused a malformed request from %s: %s.", caller, type(exc).__name__)
         with suppress(OSError):
             client.sendall(whole_answer(*refusal))
 
     def murder_pending(self) -> None:
-        """Do what is due; called at least once a second."""
+        """Expire connections, create missing threads, retry the load; called at least once a second."""
         super().murder_pending()
         self._heads.expire()
         self._lingering.expire()
@@ -201,16 +201,16 @@ class ShellWorker(ThreadWorker):
         super()._cap_keepalive(deadline)  # type: ignore[misc]  # not in the stubs yet
         self._heads.hasten(deadline)
 
-    def _part_with(self, conn: TConn) -> None:
+    def _close_gracefully(self, conn: TConn) -> None:
         self.nr_conns -= 1
         conn.close(graceful=True)
 
-    def _forget(self, conn: TConn) -> None:
+    def _close(self, conn: TConn) -> None:
         self.nr_conns -= 1
         conn.close()
 
     def _make_room(self) -> bool:
-        """Drop whoever holds a descriptor and waits; False when all that there are have requests under way."""
+        """Close a connection that only waits; False when all of them have requests under way."""
         if self._lingering.drop_oldest() or self._heads.drop_oldest():
             return True
         if not self.keepalived_conns:
@@ -220,7 +220,7 @@ class ShellWorker(ThreadWorker):
         return True
 
     def _note_refusal(self, error: OSError) -> None:
-        """Go on after a connection could not be taken."""
+        """Go on after a failed accept(2), unless it is a fault of the listener."""
         if error.errno in SCARCE:
             if not self._make_room():
                 self._accept_again_at = time.monotonic() + PAUSE
@@ -229,22 +229,22 @@ class ShellWorker(ThreadWorker):
             raise error
 
     def _await_descriptors(self) -> None:
-        """Wait until there are enough to come up with; meanwhile tell whoever calls, one at a time."""
-        told = False
+        """Wait until there are enough to start with; meanwhile answer callers with a 500, one a second."""
+        logged = False
         while not _can_open(NEEDED):
-            if not told:
+            if not logged:
                 self.log.error("Too few descriptors to bring up a worker (RLIMIT_NOFILE): it waits for more.")
-            told = True
+            logged = True
             self.notify()
             for listener in self.sockets:
                 _turn_away(listener)
-            # Blocked since the fork, so that they are waited for instead of a time (sigtimedwait(2)).
+            # They are blocked since the fork, so sigtimedwait(2) serves as a sleep that they end.
             if signal.sigtimedwait(HELD_SIGNALS, 1.0) is not None or not self.is_parent_alive():
                 sys.exit(0)
 
 
 def _refuse_other_codings(headers: list[tuple[str, str]]) -> None:
-    """Refuse a body that is compressed and chunked, which gunicorn hands on as if it were plain."""
+    """Refuse a body that is compressed and chunked, which gunicorn would pass on still compressed."""
     for name, value in headers:
         if name == "TRANSFER-ENCODING" and value.lower() != "chunked":
             raise UnsupportedTransferCoding(value)

@@ -54,12 +54,12 @@ def test_a_port_that_is_taken(serve: Services) -> None:
 
 
 def test_a_port_that_is_taken_without_a_listener(serve: Services) -> None:
-    """A port that is bound and not listened on is taken, too, though the system names no holder."""
+    """A port that is bound and not listened on is taken, too, though /proc names no holder."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         [line] = serve.refused(settings={"LLM_SHELL_PORT": str(holder.getsockname()[1])}).lines
     assert "LLM_SHELL_PORT" in line
-    assert "is taken by a process that does not show" in line
+    assert "is taken by an unknown process" in line
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the service says once it is up: where it listens, where its page is, and a call to begin with."""
+"""Runs in the worker: log once where the service listens, where its docs page is, and a first call to try."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from app.exceptions import LLMShellError
 from app.service import supervisor
 
 _log = logging.getLogger("gunicorn.error")
-# One byte that master and workers share (mmap(2)): a worker says it that comes up first, those after it do not.
-_said = mmap.mmap(-1, 1)
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where to connect to what listens on every address
+# One byte that master and workers share (mmap(2)), so that only the first worker to load the application logs.
+_announced = mmap.mmap(-1, 1)
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  wildcard address to one that a client can connect to
 _BODY = """-H 'Content-Type: application/json' -d '{"command": "echo hello"}'"""
 
 
-def greet(names: Sequence[object], scheme: str) -> None:
-    """Log three lines, once in a service's life; `names` are what getsockname(2) gives of its sockets.
+def announce(names: Sequence[object], scheme: str) -> None:
+    """Log three lines, once for all workers of a service; `names` are what getsockname(2) gives of its sockets.
 
-    The first call starts a command, or looks at the one that was found alive, beside which nothing starts.
+    The example starts a command, or asks for the status of a run that is still alive, since a start would be refused.
     """
-    if _said[0]:
+    if _announced[0]:
         return
-    _said[0] = 1
+    _announced[0] = 1
     shown = [show(name) if _is_path(name) else f"{scheme}://{show(name)}" for name in names]
-    curl, url = _way_to(names[0], scheme)
+    curl, url = _curl_and_url(names[0], scheme)
     over = f" (over {shown[0]})" if _is_path(names[0]) else ""
     token = f'-H "Authorization: Bearer ${PREFIX}TOKEN" ' if supervisor.settings and supervisor.settings.token else ""
     _log.info("LLM Shell is up, at %s", " and ".join(shown))
@@ -48,8 +48,8 @@ def _is_path(name: object) -> bool:
     return isinstance(name, str | bytes)
 
 
-def _way_to(name: object, scheme: str) -> tuple[str, str]:
-    """Return how curl reaches this, and the beginning of the URL."""
+def _curl_and_url(name: object, scheme: str) -> tuple[str, str]:
+    """Return the curl command that connects to this address, and the beginning of the URL."""
     match name:
         case (str(host), int(port), *_):
             return "curl ", f"{scheme}://{show((_ANY.get(host, host), port))}"

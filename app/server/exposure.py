@@ -1,4 +1,4 @@
-"""The directory that commands begin in, and the service's own files: what of them is worth a word at the start."""
+"""Runs in the master: warn at the start about files of the service that commands could read, serve or change."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _REMEDY = {
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def remarks(settings: Settings, directory: Path) -> Iterator[str]:
-    """Return, a line each, what commands find there, what their user can't reach, and what that user could change.
+def exposures(settings: Settings, directory: Path) -> Iterator[str]:
+    """Return warnings about service files in this working directory, and about what `RUN_AS` can't use or could change.
 
-    No refusals: a user's own directory is a natural place to start the service in.
+    Warnings, not refusals: a user's own directory is a natural place to start the service in.
     """
     if settings.run_as is None:
         yield from _exposed(settings, directory, None)
@@ -42,11 +42,11 @@ def remarks(settings: Settings, directory: Path) -> Iterator[str]:
 
 
 def _changeable(user: str, account: Account, directory: Path) -> Iterator[str]:
-    """Name what of the service, which runs as root, the commands' user could change.
+    """Name the service's files that the commands' user could change although the service runs as root.
 
-    Nothing is lost before a start or a reload reads what was put there.
+    Only a later start or reload reads them, so a warning is enough.
     """
-    code = [ROOT / "wsgi.py", ROOT / "gunicorn.conf.py", *(ROOT / "app").rglob("*")]  # compiled code among it
+    code = [ROOT / "wsgi.py", ROOT / "gunicorn.conf.py", *(ROOT / "app").rglob("*")]  # compiled code included
     paths = [directory, directory / ENV_FILE, Path(sys.executable), Path(SITE_PACKAGES), *code]
     if found := changeable_by(account, paths):
         named = ", ".join(str(path) for path in found if path.parent not in found)
@@ -58,7 +58,7 @@ def _changeable(user: str, account: Account, directory: Path) -> Iterator[str]:
 
 
 def _exposed(settings: Settings, directory: Path, account: Account | None) -> Iterator[str]:
-    """Name the settings file and the logs where they lie in the way of `python3 -m http.server`, tar or git add."""
+    """Name the settings file and the logs where `python3 -m http.server`, tar or git add would take them along."""
     own = {directory / ENV_FILE: str(ENV_FILE), settings.log_dir: "logs"}
     inside = [path for path in own if path.exists() and _is_below(path, directory)]
     if account is not None:
@@ -72,6 +72,6 @@ def _exposed(settings: Settings, directory: Path, account: Account | None) -> It
 
 
 def _is_below(path: Path, directory: Path) -> bool:
-    """Tell whether this can be reached by way of the directory: it lies there, or a link to it does."""
+    """Tell whether this can be reached through the directory: it lies there, or a symbolic link to it does."""
     named = Path(os.path.normpath(path))
     return named.is_relative_to(directory) or path.resolve().is_relative_to(directory.resolve())
