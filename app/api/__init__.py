@@ -1,4 +1,4 @@
-"""The HTTP room: the only code that knows requests, answers and status codes."""
+"""Runs in the worker: build the Flask application out of the calls, a module a subject."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from app.web.quick import QuickStatus
 
 
 def build_app(settings: Settings, supervisor: Supervisor) -> Flask:
-    """Build the Flask application with every route, check and error handler; it answers for what `supervisor` has."""
+    """Build the Flask application with every route, check and error handler, over this supervisor."""
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # see where bodies are read
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # see app/web/parsing.py
     app.extensions[SUPERVISOR] = supervisor
     app.json = QuickJSON(app)
     app.url_map.merge_slashes = False  # "/docs//x" is a 404 like any other wrong path, not a redirect

@@ -1,4 +1,4 @@
-"""What belongs to the application that a request came to, as each has its own."""
+"""Runs in the worker: find the supervisor of the application that handles the current request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API's description, and a page that renders it with files of this machine alone."""
+"""Runs in the worker: serve the OpenAPI document, and a page that renders it without network access."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-# The same in every installation; a browser can't send a token before it has the page.
+# Served without a token: the same in every installation, and a browser has no token before it has the page.
 PATHS = frozenset({"/openapi.json", "/docs", *(f"/docs/{name}" for name in _ASSETS)})
 
 blueprint = Blueprint("docs", __name__, description="The API's description of itself.")
@@ -47,7 +47,7 @@ def get_openapi() -> Response:
     Never needs a token.
     """
     refuse_parameters()
-    servers = [{"url": flask.request.script_root or "/"}]  # the prefix under which a proxy serves us
+    servers = [{"url": flask.request.script_root or "/"}]  # a proxy's prefix
     return flask.jsonify(current_api.spec.to_dict() | {"servers": servers})
 
 
@@ -73,7 +73,7 @@ def get_asset(name: str) -> Response:
 
 
 def _send(path: Path, media_type: str) -> Response:
-    """Answer with a file; a large one takes a place, since who reads it slowly holds a thread."""
+    """Answer with a file; a large one takes a place, since a slow client holds a thread."""
     with ExitStack() as resources:
         if path.stat().st_size > LONG_ANSWER_BYTES:
             resources.enter_context(long_answer())

@@ -1,4 +1,4 @@
-"""Answers as they come, for the API's description; tests/api/test_examples.py provokes each error and compares."""
+"""Runs in the worker: example answers for the OpenAPI document; tests/api/test_examples.py provokes each error."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def _invalid(field: str, message: str) -> Body:
     return _problem(HTTPStatus.BAD_REQUEST, f"{field}: {message}", errors={field: [message]})
 
 
-def _unknown(name: str, told: str) -> Body:
-    return _invalid(name, f"There is no such parameter{told}.")
+def _unknown(name: str, rest: str) -> Body:
+    return _invalid(name, f"There is no such parameter{rest}.")
 
 
 NO_DIRECTORY = "No such file or directory"
@@ -95,7 +95,7 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
         "too-many-operations": _problem(
             HTTPStatus.TOO_MANY_REQUESTS,
             "Two other operations are under way: wait for their answers, or call POST /kill?type=SIGKILL, which gets "
-            "through. GET /status tells how things are.",
+            "through. GET /status shows the state.",
         ),
         "too-many-long-answers": _problem(
             HTTPStatus.TOO_MANY_REQUESTS,
@@ -118,7 +118,7 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
 
 
 def _pick(*names: str) -> ByStatus:
-    """Return these errors and those that any call can meet, by their status."""
+    """Return these errors and those that any call can have, by their status."""
     picked: dict[int, dict[str, Body]] = {}
     for name in (*names, "foreign-host", "foreign-origin", "too-many-files"):
         picked.setdefault(ERRORS[name]["status"], {})[name] = ERRORS[name]
@@ -171,7 +171,7 @@ HEALTH = _pick("unknown-parameter-of-health")
 OPENAPI = _pick("foreign-site", "unknown-parameter-of-openapi")
 DOCS = _pick("foreign-site", "unknown-parameter-of-docs")
 
-# What "Try it out" is filled in with: it starts anywhere, prints something to read, and stays to be killed.
+# The body in "Try it out": it starts anywhere, prints a line to read, and runs until it is killed.
 TRY = MappingProxyType({"command": "echo ready; sleep 3600"})
 RUNNING: Body = MappingProxyType(
     {

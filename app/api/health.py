@@ -1,4 +1,4 @@
-"""The call that tells that the service is up."""
+"""Runs in the worker: the call that shows that the service is up."""
 
 from __future__ import annotations
 

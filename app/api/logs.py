@@ -1,4 +1,4 @@
-"""The call that reads a run's output, with bounded memory and a bounded number of threads."""
+"""Runs in the worker: the call that reads a run's output."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ class LogsQuery(RequestSchema):
             "with `lines`."
         },
     )
-    run_id = Text(
-        metadata={"description": "The run to read, by its `run_id`. Default: the current run."},
-    )
+    run_id = Text(metadata={"description": "The run to read, by its `run_id`. Default: the current run."})
 
     @validates_schema
     def check_one_limit(self, data: Mapping[str, Any], **_: object) -> None:

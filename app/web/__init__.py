@@ -1,1 +1,1 @@
-"""Runs in the worker: how requests are read and answers made, whatever they are about."""
+"""Runs in the worker: read requests and make answers, whatever the call."""

@@ -1,4 +1,4 @@
-"""How answers are put into JSON: as the supervisor gives them, without a copy on the way."""
+"""Runs in the worker: encode answers as JSON without copying the supervisor's objects."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from marshmallow import Schema
 
 
 class AnswerSchema(Schema):
-    """Describe an answer that is JSON-ready already.
+    """Describe an answer that can be encoded as it is.
 
-    The supervisor builds the contract's objects itself; to copy them field by field would be a third of what a /status
-    costs. That they are as described is what tests/api and the contract test check.
+    The supervisor builds the contract's objects itself; copying them field by field would be a third of the cost of a
+    /status. tests/api and the contract test check that they match the description.
     """
 
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:  # noqa: ARG002  marshmallow's signature
@@ -23,7 +23,7 @@ class AnswerSchema(Schema):
 
 
 class QuickJSON(DefaultJSONProvider):
-    """Be Flask's JSON, with answers encoded many times as fast and in the order of the contract."""
+    """Encode Flask's answers many times as fast as its default, and in the order of the contract."""
 
     sort_keys = False
 
@@ -33,5 +33,5 @@ class QuickJSON(DefaultJSONProvider):
 
 
 def encode(answer: object) -> bytes:
-    """Return an answer's body, a newline at its end for whoever reads it in a terminal."""
+    """Return an answer's body, with a newline at its end for readers in a terminal."""
     return msgspec.json.encode(answer) + b"\n"

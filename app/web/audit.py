@@ -1,4 +1,4 @@
-"""One line in the service's log for each call that changes the process: from where, what, and how it went."""
+"""Runs in the worker: log one line for each /start, /kill and /restart: the peer, the request and its outcome."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from app.web.redaction import HIDDEN, escape, make_holds, make_show
 logger = logging.getLogger(__name__)
 AUDITED: Mapping[str, str] = {"process.start": "start", "process.kill": "kill", "process.restart": "restart"}
 MAX_LINE = 2000  # bytes
-# Characters of each text: enough to recognise a command by, of which the whole stands in the run record, for its owner
-# alone. Where they take too many bytes to write, less is shown.
+# Characters of each text: enough to recognise a command, which the run record has whole, readable by its owner alone.
+# Where the line would be too long, fewer.
 SHOWN_TEXT = (200, 50, 10)
 SHOWN_ENTRIES = 10
 OUTCOME = ("run_id", "process_pid", "status", "exit_code", "escalated", "survivors")
@@ -27,8 +27,8 @@ OUTCOME = ("run_id", "process_pid", "status", "exit_code", "escalated", "survivo
 def register(app: Flask, settings: Settings) -> None:
     """Log every start, kill and restart, refused ones included.
 
-    The environment's values never appear, nor does the service's token, should somebody put it into a command. Of a
-    caller who was refused nothing is read, and nothing told but where from.
+    The environment's values never appear, nor does the service's token, even inside a command. The request of a caller
+    who was refused is not read; the line has its address alone.
     """
     show, holds = make_show(settings.token), make_holds(settings.token)
 
@@ -36,7 +36,7 @@ def register(app: Flask, settings: Settings) -> None:
         call = AUDITED.get(request.endpoint or "")
         if call is not None and request.method == "POST":
             facts = _describe(call, response)
-            # What a refusal quotes of a caller's text was cut: of a token at the cut a part would be left.
+            # A refusal quotes shortened texts: of a token at the cut, a part would remain unrecognised.
             if "detail" in facts and any(map(holds, _sent())):
                 facts["detail"] = HIDDEN
             logger.info("%s", _write(facts, show))
@@ -55,7 +55,7 @@ def _write(facts: dict[str, Any], show: Callable[[str, int], str]) -> str:
 
 
 def _bound(value: Any, show: Callable[[str, int], str], limit: int) -> Any:
-    """Return a JSON value with all its texts shown and its lists cut."""
+    """Return a JSON value with its texts redacted and its lists shortened."""
     match value:
         case str():
             return show(value, limit)
@@ -63,22 +63,22 @@ def _bound(value: Any, show: Callable[[str, int], str], limit: int) -> Any:
             return {show(name, limit): _bound(inner, show, limit) for name, inner in value.items()}
         case Sequence():
             rest = len(value) - SHOWN_ENTRIES
-            told = [_bound(inner, show, limit) for inner in value[:SHOWN_ENTRIES]]
-            return [*told, f"and {rest} more"] if rest > 0 else told
+            shown = [_bound(inner, show, limit) for inner in value[:SHOWN_ENTRIES]]
+            return [*shown, f"and {rest} more"] if rest > 0 else shown
         case _:
             return value
 
 
 def _describe(call: str, response: Response) -> dict[str, Any]:
     answer = response.get_json(silent=True)
-    told = OUTCOME if response.status_code < HTTPStatus.BAD_REQUEST else ("detail",)
-    outcome = {name: answer[name] for name in told if name in answer} if isinstance(answer, dict) else {}
+    names = OUTCOME if response.status_code < HTTPStatus.BAD_REQUEST else ("detail",)
+    outcome = {name: answer[name] for name in names if name in answer} if isinstance(answer, dict) else {}
     facts = {"audit": call, "from": request.remote_addr, "answer": response.status_code}
-    return facts | _asked(call) | outcome | facts  # a parameter may have any name, and hides none of these
+    return facts | _asked(call) | outcome | facts  # a parameter may have one of these names, and must not hide it
 
 
 def _sent() -> Iterator[str]:
-    """Yield each text that the caller sent and that was read."""
+    """Yield each text of the request that was read."""
     if g.get("accepted"):
         yield from _texts([g.get("body", {}), *request.args.items(multi=True)])
 
@@ -95,7 +95,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _asked(call: str) -> dict[str, Any]:
-    """Return what was asked for, as far as it was read."""
+    """Return the request's parameters, as far as they were read."""
     if not g.get("accepted"):
         return {}
     if call != "start":

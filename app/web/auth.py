@@ -1,4 +1,4 @@
-"""Who may call: the token's holder, or without a token this machine's own programs and no page in a browser."""
+"""Runs in the worker: admit callers with the token or, where none is set, local programs but no browser's page."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 HEALTH_PATH = "/health"
 SHOWN_HOST = 100  # characters
-# What a browser says of a request that a page of this service makes, or its user by hand (W3C Fetch Metadata); programs
-# say nothing, and no page can change the header.
+# Sec-Fetch-Site of a request that a page of this service or the user makes (W3C Fetch Metadata); programs send none,
+# and no page can change the header.
 _OWN_SITES = frozenset({"same-origin", "none"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def protect(app: Flask, settings: Settings, open_paths: Collection[str]) -> Callable[[WSGIEnvironment], None]:
-    """Check every request to `app`, known path or not, before anything else looks at it; return the check.
+    """Check every request to `app`, whether its path exists or not, before any other code reads it; return the check.
 
     `/health` and `open_paths` need no token.
     """
@@ -61,17 +61,17 @@ def protect(app: Flask, settings: Settings, open_paths: Collection[str]) -> Call
 
 
 def _limit_stall(environ: WSGIEnvironment) -> None:
-    """Bound how long the writing of an answer may hold a thread: a timeout ends it, and the connection.
+    """Bound how long writing an answer may hold a thread: a timeout ends it, and the connection.
 
-    gunicorn's threaded worker hands the socket out and makes it blocking again before each request. Python counts the
-    time for all of a sendall(). What takes longer needs a place (app/web/places.py).
+    gunicorn's threaded worker passes the socket in `environ` and makes it blocking again before each request. Python's
+    timeout covers a whole sendall(). An answer that takes longer needs a place (app/web/places.py).
     """
     if (connection := environ.get("gunicorn.socket")) is not None:
         connection.settimeout(ANSWER_TIMEOUT)
 
 
 def _check_host(environ: WSGIEnvironment, trusted_hosts: tuple[str, ...]) -> None:
-    """Refuse a name that someone else's DNS may have pointed at us (DNS rebinding)."""
+    """Refuse a host name that a hostile DNS server may resolve to this machine (DNS rebinding)."""
     host = environ.get("HTTP_HOST", "").lower()
     name = split_port(host)
     if name is None:
@@ -84,7 +84,7 @@ def _check_host(environ: WSGIEnvironment, trusted_hosts: tuple[str, ...]) -> Non
 
 
 def _check_origin(environ: WSGIEnvironment) -> None:
-    """Refuse pages of other origins; a page that the started process serves on another port is one of those."""
+    """Refuse pages of other origins, such as one that the started process serves on another port."""
     origin = environ.get("HTTP_ORIGIN")
     if origin is None:
         return

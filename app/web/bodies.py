@@ -1,6 +1,6 @@
-"""How far a request's body has come. Runs in the worker's main loop, and decides there when a thread gets the request.
+"""Runs in the worker's main loop: find out whether a request's body is complete, so that a thread can get the request.
 
-What the request means is the parser's to say: whatever looks odd here is left to it at once.
+Only gunicorn's parser refuses requests: whatever looks irregular here is passed to it at once.
 """
 
 import re
@@ -8,10 +8,10 @@ from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 MAX_BODY_BYTES = 1024 * 1024
-# Of a chunked body with its framing. Chunks of a few bytes each are mostly framing, and take time rather than room.
+# Of a chunked body with its framing: chunks of a few bytes are mostly framing, and cost time rather than memory.
 MAX_CHUNKED_BYTES = 2 * MAX_BODY_BYTES
 CUT_SHORT = "The body did not come as announced: it is cut short, or not well-formed in its chunks."
-# As gunicorn bounds the line of a chunk (gunicorn.http.body), a little more, so that its own refusal is the one told.
+# gunicorn's limit to a chunk's line (gunicorn.http.body) and a little more, so that gunicorn refuses it itself.
 _MAX_LINE = 8192 + 2
 _FIELD = re.compile(
     rb"\r\n(content-length|transfer-encoding|expect)[ \t]*:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE
@@ -22,52 +22,48 @@ _CONTINUE = b"100-continue"
 
 
 class Came(Enum):
-    """What has come of a body."""
+    """How much of a body has been received."""
 
     PART = auto()
     WHOLE = auto()
-    ODD = auto()  # nothing more is to be awaited, and where it ends is not for sure
+    ODD = auto()  # not to be waited for, since its end is uncertain
 
 
 class Body(Protocol):
     """A body that follows a head in the same bytes."""
 
     def look(self, data: bytearray) -> Came:
-        """Tell how far it has come; the bytes are those of the last time and more."""
+        """Tell how much was received; `data` begins with the bytes of the last call."""
 
     def cut_short(self, data: bytearray) -> str:
-        """Say that it ended too early."""
+        """Return the refusal of a body that ended too early."""
 
 
-class Announced(NamedTuple):
-    """A body whose length is known."""
+class _Announced(NamedTuple):
+    """A body of known length."""
 
     start: int
     length: int
 
     def look(self, data: bytearray) -> Came:
-        """Tell how far it has come."""
         return Came.WHOLE if len(data) >= self.start + self.length else Came.PART
 
     def cut_short(self, data: bytearray) -> str:
-        """Say that it ended too early."""
         return f"The body ended after {len(data) - self.start} of the {self.length} bytes announced."
 
 
-class Odd:
-    """A body that nobody waits for."""
+class _Odd:
+    """A body whose end is uncertain, so that it is not waited for."""
 
-    def look(self, data: bytearray) -> Came:  # noqa: ARG002  as every body has it
-        """Tell that nothing more is awaited."""
+    def look(self, data: bytearray) -> Came:  # noqa: ARG002  the protocol's signature
         return Came.ODD
 
     def cut_short(self, data: bytearray) -> str:  # noqa: ARG002  as above
-        """Say that it ended too early."""
         return CUT_SHORT
 
 
-class Chunked:
-    """A body in chunks (RFC 9112, 7.1), of which every line is looked at once it is there."""
+class _Chunked:
+    """A body in chunks (RFC 9112, 7.1), of which each line is parsed once, when it is complete."""
 
     def __init__(self, start: int) -> None:
         self._at = start
@@ -75,7 +71,7 @@ class Chunked:
         self._payload = 0
 
     def look(self, data: bytearray) -> Came:
-        """Tell how far it has come; one that is too long is odd once so much of it is there that it can be told."""
+        # One that is too long is odd as soon as that is certain.
         if len(data) - self._start > MAX_CHUNKED_BYTES:
             return Came.ODD
         while (end := data.find(b"\r\n", self._at, self._at + _MAX_LINE)) >= 0:
@@ -95,7 +91,6 @@ class Chunked:
         return Came.PART if len(data) - self._at < _MAX_LINE else Came.ODD
 
     def cut_short(self, data: bytearray) -> str:  # noqa: ARG002  as above
-        """Say that it ended too early."""
         return CUT_SHORT
 
     def _end(self, data: bytearray, line: bytearray, begin: int) -> Came:
@@ -107,39 +102,39 @@ class Chunked:
 
 
 def _size_of(line: bytearray) -> int | None:
-    """Return a chunk's size, whatever extension follows it; None for what is none, or far too much."""
+    """Return a chunk's size, without its extension; None for a malformed one, or one far too large."""
     size, _, _extension = line.partition(b";")
     size = size.rstrip(b" \t")
     return int(size, 16) if _SIZE.fullmatch(size) else None
 
 
 class Awaited(NamedTuple):
-    """What follows a head."""
+    """The body that follows a head."""
 
     body: Body
     on_request: bool  # whether the client waits for 100 Continue before it sends the body
 
 
 def body_after(data: bytearray, end: int) -> Awaited | None:
-    """Return what follows the head that ends there, or None when no body does."""
-    # The head's last line ends where the empty one begins.
+    """Return the body that follows the head that ends there, or None when there is none."""
+    # The last field's CRLF is the first half of the head's end.
     fields = [(name.lower(), value.lower()) for name, value in _FIELD.findall(data, 0, end - 2)]
     if not fields:
         return None
     found = dict(fields)
     if len(found) < len(fields):
-        return Awaited(Odd(), on_request=False)
+        return Awaited(_Odd(), on_request=False)
     expected = found.pop(b"expect", None)
     on_request = expected == _CONTINUE and data[: data.find(b"\r\n")].endswith(b" HTTP/1.1")
-    body = _body(found, end) if expected in {None, _CONTINUE} else Odd()
+    body = _body(found, end) if expected in {None, _CONTINUE} else _Odd()
     return Awaited(body, on_request) if body is not None else None
 
 
 def _body(fields: dict[bytes, bytes], start: int) -> Body | None:
     match fields:
         case {b"content-length": length, **others} if not others and _LENGTH.fullmatch(length):
-            return Announced(start, int(length)) if int(length) <= MAX_BODY_BYTES else Odd()
+            return _Announced(start, int(length)) if int(length) <= MAX_BODY_BYTES else _Odd()
         case {b"transfer-encoding": b"chunked", **others} if not others:
-            return Chunked(start)
+            return _Chunked(start)
         case _:
-            return Odd() if fields else None
+            return _Odd() if fields else None

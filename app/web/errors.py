@@ -1,4 +1,4 @@
-"""Every error leaves as `application/problem+json` (RFC 9457), whoever raised it."""
+"""Runs in the worker: answer every error as `application/problem+json` (RFC 9457), wherever it was raised."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ STATUS_OF: Mapping[type[LLMShellError], HTTPStatus] = {
 
 
 def register(app: Flask) -> None:
-    """Make `app` answer domain errors, routing errors and failures of its own in the one shape."""
+    """Make `app` answer domain errors, routing errors and internal errors in one format."""
     app.register_error_handler(LLMShellError, _answer_domain_error)
     app.register_error_handler(HTTPException, answer_http_exception)
     app.register_error_handler(OSError, _answer_refusal)
 
 
 def answer_http_exception(error: HTTPException) -> Response:
-    """Answer what Werkzeug raised, keeping headers such as `Allow` and `WWW-Authenticate`.
+    """Answer Werkzeug's exception, keeping headers such as `Allow` and `WWW-Authenticate`.
 
-    A failure of the service's own arrives here as a 500 that Flask has made; its traceback goes to the log alone.
+    An internal error arrives here as a 500 that Flask has made; its traceback goes to the log alone.
     """
     response = _problem(HTTPStatus(error.code or 500), _explain(error), {})
     for name, value in error.get_headers():
@@ -52,7 +52,7 @@ def _answer_domain_error(error: LLMShellError) -> Response:
 
 
 def _answer_refusal(error: OSError) -> Response:
-    """Answer, in the system's words, what no code expected of it: no descriptor left, a disk that can't be read."""
+    """Answer a system error that no code expected with its own message: no descriptor left, an unreadable disk."""
     current_app.logger.error("The system refused: %s", request.path, exc_info=error)
     words = os.strerror(error.errno) if error.errno else str(error)
     return _problem(
@@ -64,7 +64,7 @@ def _answer_refusal(error: OSError) -> Response:
 
 def _problem(status: HTTPStatus, detail: str, extra: dict[str, object]) -> Response:
     members = problem(status, detail)
-    response = jsonify(members | extra | members)  # the standard's members first, and never overridden
+    response = jsonify(members | extra | members)  # the standard members first, and never overridden
     response.status_code = status
     response.mimetype = PROBLEM_TYPE
     return response
@@ -99,22 +99,22 @@ def _explain_unknown(path: str) -> str:
 
 
 def _path() -> str:
-    """Return the path as it was asked for; `request.path` has lost all slashes at its beginning but one."""
+    """Return the requested path; in `request.path` leading slashes are merged into one."""
     return str(request.environ["PATH_INFO"].encode("latin-1").decode(errors="replace"))
 
 
 class ProblemSchema(AnswerSchema):
-    """An error, as RFC 9457 has it; members beyond these tell more, such as the pids in the way."""
+    """An error by RFC 9457; further members have details, such as the pids that prevent a start."""
 
     class Meta:
-        """Document that further members may come."""
+        """Document that there may be further members."""
 
         unknown = INCLUDE
 
     type = fields.String(required=True, metadata={"example": "about:blank"})
     title = fields.String(required=True, metadata={"description": "The status in words."})
     status = fields.Integer(required=True, metadata={"description": "The HTTP status."})
-    detail = fields.String(required=True, metadata={"description": "One sentence that tells what to do."})
+    detail = fields.String(required=True, metadata={"description": "One sentence that says what to do."})
     errors = fields.Dict(
         keys=fields.String(),
         values=fields.List(fields.String()),

@@ -1,4 +1,4 @@
-"""The kinds of values that a request may hold, each with words of its own for what it is not."""
+"""Runs in the worker: the field types of requests, each with messages that say what a valid value is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DECIMAL = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 class Worded:
-    """Word what any field may lack; to come before marshmallow's class, whose own words tell nobody what to do."""
+    """Replace marshmallow's messages, which do not say what to do; must come before marshmallow's class."""
 
     default_error_messages: Messages = {  # noqa: RUF012 (as in marshmallow)
         "required": "Must be given.",
@@ -28,7 +28,7 @@ class Worded:
 
 
 class Text(Worded, fields.String):
-    """Take a string only."""
+    """Accept a string only."""
 
     default_error_messages: Messages = {  # noqa: RUF012 (as in marshmallow)
         "invalid": "Must be one string.",
@@ -37,7 +37,7 @@ class Text(Worded, fields.String):
 
 
 class WholeNumber(Worded, fields.Integer):
-    """Take plain digits only; Python's own `int` also takes `1_000`, ` 7 ` and digits of other scripts."""
+    """Accept plain digits only; Python's own `int` also takes `1_000`, ` 7 ` and digits of other scripts."""
 
     default_error_messages: Messages = dict.fromkeys(
         ("invalid", "too_large"), "Must be a whole number, 0 or more, in digits."
@@ -50,7 +50,7 @@ class WholeNumber(Worded, fields.Integer):
 
 
 class Number(Worded, fields.Float):
-    """Take a plain finite decimal number only."""
+    """Accept a plain finite decimal number only."""
 
     default_error_messages: Messages = dict.fromkeys(
         ("invalid", "too_large", "special"), "Must be a number, such as 2 or 0.5."
@@ -63,7 +63,7 @@ class Number(Worded, fields.Float):
 
 
 class StrictBoolean(Worded, fields.Boolean):
-    """Take JSON's true and false only, not `"yes"` or 1."""
+    """Accept JSON's true and false only, not `"yes"` or 1."""
 
     default_error_messages: Messages = {"invalid": "Must be true or false, without quotes."}  # noqa: RUF012 (as in marshmallow)
 
@@ -74,10 +74,10 @@ class StrictBoolean(Worded, fields.Boolean):
 
 
 class Variables(Worded, fields.Dict):
-    """Take an environment, whose variables are counted before each of them is looked at."""
+    """Accept an environment, whose variables are counted before any is validated."""
 
     default_error_messages: Messages = {  # noqa: RUF012 (as in marshmallow)
-        "invalid": 'Must be an object of strings, such as {{"PORT": "3000"}}.',  # a pattern, as all these are
+        "invalid": 'Must be an object of strings, such as {{"PORT": "3000"}}.',  # all these are format strings
         "many": f"Must hold at most {MAX_VARIABLES} variables; put more into a file that the command reads.",
     }
 
@@ -88,7 +88,7 @@ class Variables(Worded, fields.Dict):
 
 
 def check_text(text: str) -> None:
-    """Refuse what no argument, path or environment of a Linux process can hold."""
+    """Refuse a text that no argument, path or environment variable on Linux can hold."""
     if "\0" in text:
         raise ValidationError("Must not contain a NUL character.")
     try:
@@ -98,6 +98,6 @@ def check_text(text: str) -> None:
 
 
 class RequestSchema(Schema):
-    """Word the faults that any request can have."""
+    """Replace marshmallow's messages for whole requests."""
 
     error_messages = {"unknown": NO_SUCH_FIELD, "type": "Must be an object."}  # noqa: RUF012  marshmallow declares it so; a ClassVar can't override

@@ -1,7 +1,4 @@
-"""Connections that hold no thread: those whose next request has not come as a whole yet.
-
-Runs in the worker's main loop, which never waits for a single client.
-"""
+"""Runs in the worker's main loop: receive requests without a thread or a blocking call, until each is complete."""
 
 import math
 import socket
@@ -23,15 +20,15 @@ from app.web.bodies import Body, Came, body_after
 from app.web.lingering import UNWATCHABLE, Connection
 from app.web.problems import whole_answer
 
-# Seconds from a connection's beginning, or the first byte of a further request, to the end of that request's head, and
+# Seconds from a connection's start, or the first byte of a further request, to the end of that request's head, and
 # from there to the end of its body.
 HEAD_TIMEOUT = 10.0
 BODY_TIMEOUT = 10.0
-# Of one head: what nginx takes by default (large_client_header_buffers); usual ones have less than a kilobyte.
+# Of one head: nginx's default (large_client_header_buffers); most have less than a kilobyte.
 MAX_HEAD = 32 * 1024
-# Of all requests that have come in part, and of the bodies that threads have, or soon get.
+# Of all requests received in part, and of the bodies that threads have or wait for.
 MAX_HELD = 32 * 1024 * 1024
-# Who asks on with more than this of earlier answers not taken is not answered any more.
+# A client that sends further requests with more than this of earlier answers unread is disconnected.
 MAX_UNTAKEN = 64 * 1024
 _PIECE = 8192
 _PIECE_OF_BODY = 64 * 1024
@@ -42,17 +39,17 @@ _HANDSHAKE = b"\x16"
 
 @dataclass(slots=True)
 class _Incoming:
-    """What has come of a request; of which kind its body is, once its head is there."""
+    """The bytes received of a request, and the kind of its body once its head is complete."""
 
     data: bytearray = field(default_factory=bytearray)
     body: Body | None = None
 
 
 class Heads:
-    """Gather requests, heads and bodies, many at a time.
+    """Receive requests, heads and bodies, from many connections at a time.
 
-    `on_complete` gets each connection whose request is there, and is read from its parser without waiting; `on_refused`
-    each that was answered already, `on_gone` each that is given up. The oldest is given up when there is too much.
+    `on_complete` gets each connection whose request is complete, to be read from its parser without blocking;
+    `on_refused` each that was answered already, `on_gone` each that is dropped. Above `MAX_HELD` the oldest is refused.
     """
 
     def __init__(
@@ -67,16 +64,16 @@ class Heads:
         self._on_refused = on_refused
         self._on_gone = on_gone
         self._polled: set[Connection] = set()
-        # In the order of their deadlines, which are as far away for each, of its head or of its body.
+        # In the order of their deadlines, since each has the same timeout, for its head as for its body.
         self._incoming: dict[Connection, _Incoming] = {}
         self._handed_on: dict[TConn, int] = {}
         self._bytes = 0
         self._latest = math.inf
 
     def add(self, conn: Connection, begun: bytes = b"") -> None:
-        """Wait for a request, of which this much has come before; one that is there already is complete at once.
+        """Wait for a request that begins with these bytes; `on_complete` is called at once where it is complete.
 
-        The socket must not block.
+        The socket must be non-blocking.
         """
         conn.timeout = min(time.monotonic() + HEAD_TIMEOUT, self._latest)
         self._incoming[conn] = _Incoming()
@@ -88,33 +85,30 @@ class Heads:
             self._watch(conn)
 
     def release(self, conn: TConn) -> None:
-        """Know that a request that was complete has been answered."""
+        """Stop counting the body of a request that has been answered."""
         self._bytes -= self._handed_on.pop(conn, 0)
 
     def drop_oldest(self) -> bool:
-        """Give up the one that has waited longest; False when none waits."""
+        """Drop the connection that has waited longest; False when none waits."""
         conn = next(iter(self._incoming), None)
         if conn is None:
             return False
-        self._give_up(conn)
+        self._drop(conn)
         return True
 
     def expire(self) -> None:
-        """Give up those whose time is over; who has begun a request is told."""
+        """Drop connections past their deadline, with a 408 where a request has begun."""
         now = time.monotonic()
         while (conn := next(iter(self._incoming), None)) is not None and (conn.timeout or 0.0) <= now:
             incoming = self._incoming[conn]
-            if incoming.body is not None:
-                words = f"Send the whole body of a request within {BODY_TIMEOUT:.0f} s."
-                self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, words)
-            elif incoming.data:
-                words = f"Send the head of a request within {HEAD_TIMEOUT:.0f} s."
-                self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, words)
-            else:
-                self._give_up(conn)
+            if not incoming.data:
+                self._drop(conn)
+                continue
+            part, seconds = ("head", HEAD_TIMEOUT) if incoming.body is None else ("whole body", BODY_TIMEOUT)
+            self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, f"Send the {part} of a request within {seconds:.0f} s.")
 
     def hasten(self, deadline: float) -> None:
-        """Let nobody wait longer than until then."""
+        """Let no connection wait beyond this deadline."""
         self._latest = deadline
         for conn in self._incoming:
             conn.timeout = min(conn.timeout or deadline, deadline)
@@ -125,12 +119,12 @@ class Heads:
         except OSError as error:
             if error.errno not in UNWATCHABLE:
                 raise
-            self._give_up(conn)
+            self._drop(conn)
         else:
             self._polled.add(conn)
 
     def _on_readable(self, conn: Connection, _client: socket.socket) -> None:
-        if conn in self._incoming:  # an event of the same poll may have given it up
+        if conn in self._incoming:  # an earlier event of the same poll may have dropped it
             self._read(conn)
 
     def _read(self, conn: Connection) -> None:
@@ -141,14 +135,14 @@ class Heads:
         except BlockingIOError:
             return
         except OSError:
-            self._give_up(conn)
+            self._drop(conn)
             return
         if data:
             self._take(conn, data)
         elif body is not None:
             self._refuse(conn, HTTPStatus.BAD_REQUEST, body.cut_short(incoming.data))
         else:
-            self._give_up(conn)
+            self._drop(conn)
 
     def _take(self, conn: Connection, data: bytes) -> None:
         incoming = self._incoming[conn]
@@ -184,7 +178,7 @@ class Heads:
         conn.timeout = min(time.monotonic() + BODY_TIMEOUT, self._latest)
         self._incoming[conn] = self._incoming.pop(conn)
         if awaited.on_request:
-            with suppress(OSError):  # no room, or gone: it will be seen when nothing more comes
+            with suppress(OSError):  # buffer full, or client gone: the deadline ends it
                 conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _look(self, conn: Connection, body: Body) -> None:
@@ -201,14 +195,14 @@ class Heads:
             self._handed_on[conn] = len(incoming.data)
             self._bytes += len(incoming.data)
         conn.whole = came is Came.WHOLE
-        # From nothing else than what was gathered: no thread waits for what a client sends.
+        # The parser has no socket to read, only these bytes: no thread waits for a client to send.
         conn.parser = conn.parser or get_parser(conn.cfg, (), conn.client)
-        conn.parser.unreader.unread(bytes(incoming.data))  # type: ignore[union-attr]  # no HTTP/2, of which nothing is set
+        conn.parser.unreader.unread(bytes(incoming.data))  # type: ignore[union-attr]  # HTTP/2 is off
         conn.data_ready = True
         self._on_complete(conn)
 
     def _make_room(self) -> None:
-        """Refuse the oldest of those that hold something, as long as there is too much."""
+        """Refuse the oldest connections with data until the total is below the limit."""
         while self._bytes > MAX_HELD:
             conn = next((conn for conn, incoming in self._incoming.items() if incoming.data), None)
             if conn is None:
@@ -217,13 +211,13 @@ class Heads:
             self._refuse(conn, HTTPStatus.SERVICE_UNAVAILABLE, words)
 
     def _refuse(self, conn: Connection, status: HTTPStatus, detail: str) -> None:
-        """Answer in the main loop, which waits for nobody: a client with no room for so little gets nothing."""
+        """Answer without blocking the main loop: a client whose buffer has no room for that gets nothing."""
         self._remove(conn)
         with suppress(OSError):
             conn.sock.send(whole_answer(status, detail))
         self._on_refused(conn)
 
-    def _give_up(self, conn: Connection) -> None:
+    def _drop(self, conn: Connection) -> None:
         self._remove(conn)
         self._on_gone(conn)
 
@@ -237,7 +231,7 @@ class Heads:
 
 
 def _untaken(connection: socket.socket) -> int:
-    """Return how many bytes of answers the client's side has not taken yet (SIOCOUTQ, tcp(7))."""
+    """Return how many bytes of answers the client has not acknowledged yet (SIOCOUTQ, tcp(7))."""
     with suppress(OSError):
         return int(struct.unpack("i", ioctl(connection, TIOCOUTQ, b"\0" * 4))[0])
     return 0

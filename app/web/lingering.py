@@ -1,7 +1,4 @@
-"""Connections, and how they are closed: a client is listened to for a moment after its answer.
-
-Runs in the worker's main loop, which never waits for a single client.
-"""
+"""Runs in the worker's main loop: close connections without losing their answers, and without a blocking call."""
 
 import errno
 import socket
@@ -14,26 +11,26 @@ from gunicorn.config import Config
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn
 
-# A shorter answer is taken by the kernel whole, so that no client can hold a thread by reading slowly. Linux grants
-# this much to whoever asks (net.core.wmem_max is 208 KiB unless set otherwise), twice over for its own bookkeeping
-# (socket(7)); unasked it may give as little as 16 KiB (tcp(7), tcp_wmem).
+# A shorter answer fits into the socket's send buffer, so that no client can hold a thread by reading slowly. Linux
+# grants SO_SNDBUF up to net.core.wmem_max (208 KiB by default), doubled for its own bookkeeping (socket(7)); without
+# it the buffer may be as small as 16 KiB (tcp(7), tcp_wmem).
 LONG_ANSWER_BYTES = 192 * 1024
-# Seconds for one that is not, or for a refusal.
+# Seconds for writing a longer one, or a refusal.
 ANSWER_TIMEOUT = 10.0
-# Seconds, bytes and connections: how long a client is listened to after its answer, so that what it still sends does
-# not take the answer with it (RFC 9112, 9.6).
+# Seconds, bytes and connections: how long a client's data is read and discarded after its answer, since closing with
+# unread data sends a reset, which may destroy the answer (RFC 9112, 9.6).
 LINGER_TIMEOUT = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
 MAX_LINGERING = 256
-# What epoll_ctl(2) says when this user watches too much, or the kernel has no memory.
+# epoll_ctl(2) at the user's limit of watches, or without kernel memory.
 UNWATCHABLE = frozenset({errno.ENOSPC, errno.ENOMEM})
 _PIECE = 64 * 1024
 
 
 class Connection(TConn):
-    """Be gunicorn's connection, but never wait for a client in the main loop."""
+    """Extend gunicorn's connection: closing it never blocks the main loop."""
 
-    # Whether the request at hand came with its whole body, so that the next one begins where it ends.
+    # Whether the current request's whole body was received, so that the next one begins where it ends.
     whole = True
 
     def __init__(self, cfg: Config, client: socket.socket, address: Any, server: Any, lingering: "Lingering") -> None:
@@ -42,12 +39,12 @@ class Connection(TConn):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONG_ANSWER_BYTES)
 
     def init(self) -> None:
-        """Bound what is written before the application bounds it; called before each request."""
+        """Bound writes that precede the application's own timeout. Runs in a request's thread, before each request."""
         super().init()
         self.sock.settimeout(ANSWER_TIMEOUT)
 
     def close(self, graceful: bool = False) -> None:
-        """Close it, with `graceful` once the client has had its answer."""
+        """Close it, with `graceful` once the client has read its answer."""
         if graceful and not self.cfg.is_ssl:
             self._lingering.add(self.sock)
         else:
@@ -55,18 +52,18 @@ class Connection(TConn):
 
 
 class Lingering:
-    """Listen for a moment to clients that were answered, before their connections are closed for good."""
+    """Read and discard data of answered clients for a moment before their connections are closed."""
 
     def __init__(self, poller: BaseSelector) -> None:
         self._poller = poller
         self._left: dict[socket.socket, tuple[float, int]] = {}
 
     def add(self, connection: socket.socket) -> None:
-        """Say that nothing more comes, and close the connection when the client does, or after two seconds."""
+        """Shut down writing, and close the connection when the client does, or after two seconds."""
         try:
             connection.setblocking(False)
             connection.shutdown(socket.SHUT_WR)
-        except OSError:  # the client was quicker
+        except OSError:  # the client has closed it already
             connection.close()
             return
         if len(self._left) >= MAX_LINGERING:
@@ -81,7 +78,7 @@ class Lingering:
         self._left[connection] = (time.monotonic() + LINGER_TIMEOUT, LINGER_BYTES)
 
     def drop_oldest(self) -> bool:
-        """Close the one that has been listened to longest; False when there is none."""
+        """Close the connection that lingers longest; False when there is none."""
         connection = next(iter(self._left), None)
         if connection is None:
             return False
@@ -89,13 +86,13 @@ class Lingering:
         return True
 
     def expire(self) -> None:
-        """Close those whose time is over."""
+        """Close connections past their deadline."""
         now = time.monotonic()
         while (connection := next(iter(self._left), None)) is not None and self._left[connection][0] <= now:
             self._close(connection)
 
     def finish(self) -> None:
-        """Wait until all are closed, two seconds at the most; after that no event is looked at any more."""
+        """Block until all are closed, two seconds at most, once the main loop has ended."""
         deadline = time.monotonic() + LINGER_TIMEOUT
         while self._left:
             connection, _bound = self._left.popitem()

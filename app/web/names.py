@@ -1,4 +1,4 @@
-"""What a caller is told whose call holds a name that it does not take."""
+"""Runs in the worker: word the refusal of an unknown field or parameter, with the name that may be meant."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from app.wording import nearest
 
-# What callers, models above all, say instead: a name to what it may stand for, of which a call takes one at most.
+# Names that callers, mostly models, use instead, with those that they may mean; a call takes one of these at most.
 MEANT: Mapping[str, tuple[str, ...]] = {
     "cmd": ("command",),
     "count": ("lines",),
@@ -38,7 +38,7 @@ MEANT: Mapping[str, tuple[str, ...]] = {
 
 
 def no_such(kind: str, name: str, path: str, taken: Sequence[str]) -> str:
-    """Say that `path` takes no parameter or field of this name, which one may be meant, and which there are."""
+    """Return the message that `path` takes no such parameter or field, a likely name, and all that it takes."""
     meant = _meant(name, taken)
     question = f"; did you mean {meant}?" if meant else "."
     return f"There is no such {kind}{question} {path} takes {', '.join(taken)}."

@@ -1,4 +1,4 @@
-"""The API's description of itself: title, security, and the errors that each call documents."""
+"""Runs in the worker: the frame of the OpenAPI document: title, security, and each call's errors."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ View = TypeVar("View", bound=Callable[..., object])
 
 
 class ShellApi(Api):
-    """Be flask-smorest's Api with this service's error shape and security scheme."""
+    """Extend flask-smorest's Api with this service's error format and security scheme."""
 
     ERROR_SCHEMA = ProblemSchema
     DEFAULT_ERROR_RESPONSE_NAME = None
 
     def __init__(self, app: Flask, *, needs_token: bool) -> None:
-        """Describe a bearer token in the document when the service asks for one."""
+        """Describe a bearer token in the document when the service needs one."""
         super().__init__(app, spec_kwargs=_describe(needs_token=needs_token))
 
     def _register_responses(self) -> None:
@@ -56,12 +56,12 @@ class ShellApi(Api):
         """Leave out flask-smorest's pagination, of which this API has none."""
 
     def handle_http_exception(self, error: HTTPException) -> Response:
-        """Answer in the service's shape where flask-smorest would in its own."""
+        """Answer in the service's error format instead of flask-smorest's."""
         return answer_http_exception(error)
 
 
 def fails_with(errors: ByStatus) -> Callable[[View], View]:
-    """Document the errors that a call can answer with, an example of each."""
+    """Document the errors that a call can answer with, each by an example."""
     responses = {status: _failure(HTTPStatus(status), bodies) for status, bodies in sorted(errors.items())}
     return cast("Callable[[View], View]", Blueprint.doc(responses=responses))
 

@@ -1,4 +1,4 @@
-"""How requests are read: strictly, and every fault is a 400 that names its field."""
+"""Runs in the worker: parse requests strictly, and answer every fault with a 400 that names its field."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from app.wording import shorten
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-NO_SUCH_FIELD = "There is no such field."  # what is told instead depends on the call
+NO_SUCH_FIELD = "There is no such field."  # replaced by the message of `no_such`
 GIVEN_TWICE = "Give it only once."
 EXAMPLE = '{"command": "ls -l"}'
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -36,13 +36,13 @@ SHOWN_FAULTS = 3
 MOST_FAULTS = 20
 SHOWN_NAME = 100  # characters
 SHOWN_TEXT = 400
-# What Python's reader says to programmers of Python; its other words tell what is wrong.
+# Messages of Python's json module that a caller would not understand; its others are clear.
 _NOT_JSON = {
     "Expecting value": "a value is missing or is none of JSON's, such as a string in double quotes",
     "Extra data": "something follows the object",
     "Unexpected UTF-8 BOM (decode using utf-8-sig)": "it begins with a byte order mark: leave that out",
 }
-# A string, whole or not, or what separates two values. Possessive, so that no text takes more than one pass.
+# A string, terminated or not, or a comma. Possessive, so that no text takes more than one pass.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|,', re.DOTALL)
 
 
@@ -53,9 +53,9 @@ class StrictParser(FlaskParser):
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": RAISE, "query": RAISE}  # noqa: RUF012 (declared so in webargs)
 
     def load_json(self, req: Request, schema: Schema) -> Any:
-        """Return the body's JSON object; no body at all reads as an empty one, so that the missing fields get named.
+        """Return the body's JSON object; no body reads as an empty one, so that the refusal names the missing fields.
 
-        What stands in the query string instead is refused first, or it would be told as missing.
+        Fields in the query string are refused first, or they would be reported as missing.
         """
         if names := _query_names():
             text = f"{req.path} takes nothing in its query string; give {_listed(schema)} in a JSON body."
@@ -80,7 +80,7 @@ class StrictParser(FlaskParser):
         return value
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:  # noqa: ARG002 (webargs' signature)
-        """Return the query's parameters; one given twice is a fault, since nobody can tell which of the two counts."""
+        """Return the query's parameters; one given twice is a fault, since which one counts would be arbitrary."""
         _query_names()
         repeated = [name for name, values in req.args.lists() if len(values) > 1]
         if repeated:
@@ -88,29 +88,29 @@ class StrictParser(FlaskParser):
         return req.args.to_dict()
 
     def handle_error(self, error: ValidationError, req: Request, schema: Schema, **_: object) -> NoReturn:
-        """Hand a schema's verdict on as the domain's own error."""
+        """Raise a schema's faults as the domain's own error."""
         by_location = cast("dict[str, Any]", error.messages)  # webargs puts the location around them
         faults: dict[str, list[str]] = {}
         for location, messages in by_location.items():
             kind = "parameter" if location == "query" else "field"
             for field, texts in _flatten(messages):
                 unknown = NO_SUCH_FIELD in texts
-                told = [no_such(kind, field, req.path, _names(schema))] if unknown else texts
-                faults.setdefault(field, []).extend(told)
+                worded = [no_such(kind, field, req.path, _names(schema))] if unknown else texts
+                faults.setdefault(field, []).extend(worded)
         raise invalid(faults) from error
 
 
 class Blueprint(SmorestBlueprint):
-    """Be flask-smorest's blueprint with the strict parser.
+    """Extend flask-smorest's blueprint with the strict parser.
 
-    Give `arguments` an instance of a schema: webargs makes a new one for every request out of a class.
+    Pass `arguments` an instance of a schema: of a class, webargs makes an instance for every request.
     """
 
     ARGUMENTS_PARSER = StrictParser()
 
 
 def refuse_odd_requests() -> None:
-    """Refuse what Werkzeug lets through: a path with slashes before it, and a body where none has a meaning."""
+    """Refuse what Werkzeug accepts: a path with several leading slashes, and a body where none has a meaning."""
     environ = request.environ
     if environ["PATH_INFO"].startswith("//"):
         raise NotFound
@@ -121,15 +121,15 @@ def refuse_odd_requests() -> None:
 
 
 def refuse_parameters() -> None:
-    """Refuse a query string where there is nothing to ask, without a schema's cost for what is polled all the time."""
+    """Refuse a query string where a call takes none, without a schema's cost on calls that are polled."""
     if request.query_string and (names := _query_names()):
         raise invalid({name: [f"There is no such parameter. {request.path} takes none."] for name in names})
 
 
 def refuse_body(schema: Schema, example: str) -> None:
-    """Refuse a body where all parameters are in the query: `{"type": "SIGKILL"}` there must not pass for the default.
+    """Refuse a body where all parameters are in the query: `{"type": "SIGKILL"}` must not be ignored.
 
-    An empty JSON object says nothing that could be missed, and some clients send one with every POST.
+    An empty JSON object loses nothing, and some clients send one with every POST.
     """
     if _read_body(request).strip() not in {b"", b"{}"}:
         raise BadRequestError(
@@ -139,14 +139,14 @@ def refuse_body(schema: Schema, example: str) -> None:
 
 
 def invalid(faults: Mapping[str, list[str]]) -> BadRequestError:
-    """Return the refusal of a request for these faults, of which it tells some and counts the others."""
-    told = {shorten(name, SHOWN_NAME): _shown(texts) for name, texts in islice(faults.items(), MOST_FAULTS)}
-    sentences = [f"{name}: {' '.join(texts)}" for name, texts in islice(told.items(), SHOWN_FAULTS)]
+    """Return the refusal of a request for these faults, of which it lists some and counts the others."""
+    listed = {shorten(name, SHOWN_NAME): _shown(texts) for name, texts in islice(faults.items(), MOST_FAULTS)}
+    sentences = [f"{name}: {' '.join(texts)}" for name, texts in islice(listed.items(), SHOWN_FAULTS)]
     if (more := len(faults) - SHOWN_FAULTS) > 0:
         sentences.append(
             f"And {more} more" + (", some of them under errors." if len(faults) > MOST_FAULTS else " under errors.")
         )
-    return BadRequestError(" ".join(sentences), errors=told)
+    return BadRequestError(" ".join(sentences), errors=listed)
 
 
 def _shown(texts: list[str]) -> list[str]:
@@ -162,16 +162,16 @@ def _listed(schema: Schema) -> str:
 
 
 def _query_names() -> list[str]:
-    """Return the names in the query string, which are counted before they are taken apart."""
+    """Return the names in the query string, which are counted before they are parsed."""
     if request.query_string.count(b"&") >= MAX_NAMES:
         raise BadRequestError(f"The query string holds more than {MAX_NAMES} parameters, far more than any call takes.")
     return list(request.args)
 
 
 def _refuse_too_much(body: bytes) -> None:
-    """Refuse JSON of so many values that to read it would take much time and memory; most is seen at once to be none.
+    """Refuse JSON with so many values that parsing it would take much time and memory; few commas prove the contrary.
 
-    Without commas there are no more values than the reader's limit to nesting allows.
+    Without commas there are no more values than the parser's nesting limit allows.
     """
     if body.count(b",") * 3 <= MAX_TOKENS:
         return
@@ -188,7 +188,7 @@ def has_body(environ: WSGIEnvironment) -> bool:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; a name given twice is a fault, as in a query string, and not the last one's victory."""
+    """Return a JSON object; a name given twice is a fault, as in a query string: Python would take the last."""
     found = dict(pairs)
     if len(found) < len(pairs):
         counts = Counter(name for name, _value in pairs)
@@ -199,8 +199,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _read_body(req: Request) -> bytes:
     """Return the body, or raise 413.
 
-    Werkzeug refuses an announced length over its limit by itself, but cuts a chunked body off there without a word. Its
-    limit is therefore one byte more than ours, so that a body that is too long can be told.
+    Werkzeug refuses an announced length above its limit, but truncates a chunked body there silently. Its limit is
+    therefore one byte more than ours, so that a body that is too long is detected.
     """
     try:
         body = req.get_data()
@@ -208,7 +208,7 @@ def _read_body(req: Request) -> bytes:
         raise BadRequestError(CUT_SHORT) from error
     if len(body) > MAX_BODY_BYTES:
         raise RequestEntityTooLarge
-    if len(body) < (req.content_length or 0):  # Werkzeug takes the server's word for where a body ends
+    if len(body) < (req.content_length or 0):  # Werkzeug relies on the server for the body's end
         raise BadRequestError(f"The body ended after {len(body)} of the {req.content_length} bytes announced.")
     return body
 
@@ -219,7 +219,7 @@ def _explain(error: Exception) -> str:
             return f"{_NOT_JSON.get(error.msg, error.msg)}, at line {error.lineno}, column {error.colno}"
         case UnicodeDecodeError():
             return f"byte {error.start + 1} is not UTF-8"
-        case _:  # past the limits of Python's reader
+        case _:  # a limit of Python's json module
             return "it nests too deeply, or holds a number that is too long"
 
 
@@ -229,6 +229,6 @@ def _flatten(messages: Any, path: str = "") -> Iterator[tuple[str, list[str]]]:
         yield path or "_schema", [str(text) for text in messages]
         return
     for name, inner in messages.items():
-        # A dict field tells the faults of a key and of its value under these two names.
+        # A dict field has the faults of a key and of its value under these two names.
         inside_dict_field = path and name in {"key", "value"} and isinstance(inner, list)
         yield from _flatten(inner, path if inside_dict_field else f"{path}.{name}" if path else str(name))

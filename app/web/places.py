@@ -1,17 +1,17 @@
-"""Places for what waits, operations and long answers: a look at the process, and SIGKILL, always have a thread."""
+"""Runs in the worker: limit operations and long answers, so that reads and SIGKILL always have a thread."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from threading import BoundedSemaphore
 
 from flask import Flask, current_app, request
 from werkzeug.exceptions import TooManyRequests
 
-# One that works and one that joins it or is told that it must wait.
+# One that is under way, and one that joins it or is refused.
 OPERATIONS = 2
-# Seconds for one piece of a long answer to get through: a client that has stopped gives up its place.
+# Seconds for one piece of a long answer to be sent: a client that stops reading loses its place.
 LONG_ANSWER_SECONDS = 30.0
 _KEY = "places-for-operations"
 
@@ -24,34 +24,23 @@ class _Places:
 
 
 def register(app: Flask, threads: int) -> None:
-    """Give the application its places; the worker has as many threads beyond those of the settings."""
+    """Give the application its places; for those of operations, the worker has threads beyond the settings'."""
     app.extensions[_KEY] = _Places(threads)
 
 
-@contextmanager
-def operation() -> Iterator[None]:
+def operation() -> AbstractContextManager[None]:
     """Take one of the places of /start, /kill and /restart, or raise a 429 before anything is done."""
-    with _taken(_places().usual):
-        yield
+    return _taken(_places().usual)
 
 
-@contextmanager
-def last_resort() -> Iterator[None]:
-    """Take a place as any operation does or, where there is none, the one that is kept for SIGKILL."""
-    places = _places()
-    if places.usual.acquire(blocking=False):
-        try:
-            yield
-        finally:
-            places.usual.release()
-    else:
-        with _taken(places.last):
-            yield
+def last_resort() -> AbstractContextManager[None]:
+    """Take a place as any operation does or, where there is none, the one reserved for SIGKILL."""
+    return _taken(_places().usual, _places().last)
 
 
 @contextmanager
 def long_answer() -> Iterator[None]:
-    """Take a place to send more than the kernel takes at once, or raise a 429; hold it until all is sent."""
+    """Take a place to send more than the send buffer holds, or raise a 429; hold it until all is sent."""
     places = _places().long_answers
     if not places.acquire(blocking=False):
         raise TooManyRequests(
@@ -72,11 +61,12 @@ def _places() -> _Places:
 
 
 @contextmanager
-def _taken(place: BoundedSemaphore) -> Iterator[None]:
-    if not place.acquire(blocking=False):
+def _taken(*places: BoundedSemaphore) -> Iterator[None]:
+    place = next((place for place in places if place.acquire(blocking=False)), None)
+    if place is None:
         raise TooManyRequests(
             "Two other operations are under way: wait for their answers, or call POST /kill?type=SIGKILL, which gets "
-            "through. GET /status tells how things are.",
+            "through. GET /status shows the state.",
             retry_after=1,
         )
     try:

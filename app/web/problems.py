@@ -1,4 +1,4 @@
-"""The one shape of an error (RFC 9457) and what goes with every answer; runs in the worker, with or without Flask."""
+"""Runs in the worker: the format of an error (RFC 9457) and the headers of every answer, with or without Flask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from app.wording import shorten
 
 PROBLEM_TYPE = "application/problem+json"
-MAX_DETAIL = 2000  # characters: whatever a caller's text was worked into
+MAX_DETAIL = 2000  # characters, whatever text of a caller it quotes
 POLICY = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}  # /docs has one of its own
 HEADERS = {
     "Cache-Control": "no-store",
@@ -31,7 +31,7 @@ def problem(status: HTTPStatus, detail: str) -> dict[str, object]:
 
 
 def head_and_body(status: HTTPStatus, detail: str) -> tuple[dict[str, str], bytes]:
-    """Return an error as headers and body, for an answer that no code of the application's makes."""
+    """Return an error as headers and body, for an answer made outside of the application."""
     body = msgspec.json.encode(problem(status, detail)) + b"\n"
     return ANSWER_HEADERS | {"Content-Type": PROBLEM_TYPE, "Content-Length": str(len(body))}, body
 
@@ -45,5 +45,5 @@ def whole_answer(status: HTTPStatus, detail: str) -> bytes:
 
 
 def printable(text: str) -> str:
-    """Show lone surrogates as escapes: as they are, strict JSON readers would refuse the whole answer."""
+    """Escape lone surrogates, for which strict JSON parsers would refuse the whole answer."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,14 +1,14 @@
-"""What a reverse proxy says of a request: believed from the proxy, ignored from anybody else."""
+"""Runs in the worker: apply X-Forwarded headers of trusted proxies, and ignore those of any other peer."""
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from app.addresses import parse_ip
 from app.config import Network
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class TrustedProxies:
     """Take the caller's address, scheme and path prefix from the X-Forwarded headers of trusted peers.
 
-    Those are whoever connects over a Unix socket, since its permissions say who may, and the TCP peers of `networks`.
-    The Host is not among them: a proxy passes on the one that it was called by.
+    Trusted are all peers of a Unix socket, whose permissions decide about them, and the TCP peers in `networks`.
+    X-Forwarded-Host is not used: a proxy passes on the Host that it received.
     """
 
     def __init__(self, app: WSGIApplication, networks: Iterable[Network]) -> None:
@@ -28,7 +28,7 @@ class TrustedProxies:
         self._networks = tuple(networks)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request as the proxy describes it, or as it is."""
+        """Answer a request with the proxy's headers applied, or as it is."""
         app = self._behind_proxy if self._is_trusted(environ) else self._direct
         return app(environ, start_response)
 
@@ -36,10 +36,7 @@ class TrustedProxies:
         connection = environ.get("gunicorn.socket")
         if connection is not None and connection.family == socket.AF_UNIX:
             return True
-        try:
-            address = ipaddress.ip_address(environ.get("REMOTE_ADDR", ""))
-        except ValueError:
-            return False
-        # A socket for both families shows IPv4 peers as ::ffff:a.b.c.d.
+        address = parse_ip(environ.get("REMOTE_ADDR", ""))
+        # A socket for both families has IPv4 peers as ::ffff:a.b.c.d.
         address = getattr(address, "ipv4_mapped", None) or address
-        return any(address in network for network in self._networks)
+        return address is not None and any(address in network for network in self._networks)

@@ -1,4 +1,4 @@
-"""The short way to the answer that agents poll for: GET /status past Flask, while there is nothing to object to."""
+"""Runs in the worker: answer a plain GET /status, which agents poll, without Flask's overhead."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class QuickStatus:
-    """Answer a plain GET /status itself, and leave to the application every other request, and this one's failures.
+    """Answer a plain GET /status itself, and leave every other request, and every failure, to the application.
 
-    Nothing is decided here: the caller is checked by what checks all callers, and the answer is the route's own.
+    The check of the caller and the answer are the same as the route's.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class QuickStatus:
         try:
             self._check_caller(environ)
             body = encode(self._get_status())
-        except Exception:  # noqa: BLE001  whatever it is, the application meets it too, and has the words for it
+        except Exception:  # noqa: BLE001  the application meets the same error, and answers it
             return self._app(environ, start_response)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *self._headers]
         start_response("200 OK", headers)
@@ -44,7 +44,7 @@ class QuickStatus:
 
 
 def _is_plain_status(environ: WSGIEnvironment) -> bool:
-    """Tell whether this is GET /status without parameters, a body or the wish to go over to another protocol."""
+    """Tell whether this is GET /status without parameters, a body or an upgrade to another protocol."""
     return (
         environ["PATH_INFO"] == "/status"
         and environ["REQUEST_METHOD"] == "GET"

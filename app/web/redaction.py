@@ -1,4 +1,4 @@
-"""What of a caller's texts may stand in the service's log: not its token in any form, and no more than a few words."""
+"""Runs in the worker: redact callers' texts for the log: the token in any form, control characters, and length."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 from itertools import groupby
 
 HIDDEN = "***"
-# Of one character of the token: percent-encoded twice and escaped for JSON twice, it takes no more than this.
+# Characters of one character of the token, percent-encoded twice and escaped for JSON twice.
 _LONGEST_FORM = 36
 
 
 def make_show(token: str | None) -> Callable[[str, int], str]:
-    """Return a function that gives the beginning of a text, of so many characters at most, without the token.
+    """Return a function that returns the beginning of a text, of so many characters at most, without the token.
 
-    The token goes before the text is cut, or what is left of it at the cut could not be told any more.
+    The token is removed before the text is cut, since a part of it left at the cut could not be recognised.
     """
     pattern = re.compile(_forms(token)) if token else None
     reach = _LONGEST_FORM * len(token or "")
@@ -36,15 +36,15 @@ def make_show(token: str | None) -> Callable[[str, int], str]:
 
 
 def make_holds(token: str | None) -> Callable[[str], bool]:
-    """Return a function that tells whether the token stands in a text, in any form."""
+    """Return a function that tells whether a text holds the token, in any form."""
     pattern = re.compile(_forms(token)) if token else None
     return lambda text: pattern is not None and pattern.search(text) is not None
 
 
 def escape(text: str) -> str:
-    """Return JSON text in which all that a terminal would obey, or not show, is escaped.
+    """Escape all that a terminal would interpret, or not show, in JSON text.
 
-    Bidi marks, for instance, and surrogates: JSON's own rules leave all but U+0000 to U+001F as they are.
+    That includes bidi marks and surrogates: JSON itself escapes only U+0000 to U+001F.
     """
     return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in text)
 

@@ -1,4 +1,4 @@
-"""Runs in the worker: an answer as long as a log, with bounded memory and a bounded number of threads."""
+"""Runs in the worker: answer with a log of any length, in bounded memory and a bounded number of threads."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from flask import Response, request
 from app.reading.page import LogPage
 from app.web.places import long_answer
 
-# One piece must get through within the time that the reader of a long answer has, so this decides how slow an honest
-# one may be: 64 KiB in 30 s.
+# Each piece must be sent within `LONG_ANSWER_SECONDS`, so this is the slowest client that is still served: 64 KiB in
+# 30 s.
 PIECE_BYTES = 64 * 1024
 
 
@@ -28,7 +28,7 @@ def answer_short(page: LogPage) -> Response:
 def answer_long(page: LogPage) -> Response:
     """Stream the page while holding one of the few places for long answers.
 
-    The server closes the answer once it is sent or the client went away; that frees the place and the files.
+    gunicorn closes the answer once it is sent or the client has disconnected; that frees the place and the files.
     """
     with ExitStack() as resources:
         resources.enter_context(page)
@@ -44,7 +44,7 @@ def _stream(page: LogPage, connection: socket.socket | None) -> Iterator[bytes]:
             yield from _slice(chunk)
     except GeneratorExit:
         # Closed before its end: the client is gone or has stopped reading. gunicorn's main thread would wait two more
-        # seconds for it to hang up, and accept nobody in that time.
+        # seconds for it to close, and accept no connection meanwhile.
         if connection is not None:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

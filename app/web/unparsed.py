@@ -1,4 +1,4 @@
-"""What a caller is told whose request gunicorn could not read. Runs in the worker."""
+"""Runs in the worker: word the answer to a request that gunicorn could not parse."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _OTHERS: Mapping[type[ParseException], tuple[HTTPStatus, str]] = {
         HTTPStatus.NOT_IMPLEMENTED,
         "This service reads no other transfer coding than chunked: send the body plain.",
     ),
-    ForbiddenProxyRequest: (HTTPStatus.FORBIDDEN, "The PROXY protocol is not spoken here."),
+    ForbiddenProxyRequest: (HTTPStatus.FORBIDDEN, "This service does not accept the PROXY protocol."),
 }
 
 
 def refusal_of(error: BaseException) -> tuple[HTTPStatus, str] | None:
-    """Return status and detail of the answer to what gunicorn raised, or None when that is no fault of the caller's."""
+    """Return status and detail of the answer to gunicorn's exception, or None when the caller did not cause it."""
     if not isinstance(error, ParseException) or isinstance(error, _NOT_THE_CALLERS):
         return None
     known = _OTHERS.get(type(error))
