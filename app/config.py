@@ -218,7 +218,7 @@ def _check_run_as(name: str) -> None:
             "must not be root, which has this service's own rights. Leave it out, or name another user."
         )
     if os.geteuid() != 0:
-        raise ValidationError("takes a service that runs as root: only root may start commands as another user.")
+        raise ValidationError("needs a service that runs as root: only root may start commands as another user.")
 
 
 def _check_token(token: str) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gunicorn.config import Config
 
 ONE_WORKER = (
-    "LLM Shell runs exactly one worker, since the state of its process lives in it; requests share its threads instead "
+    "LLM Shell runs exactly one worker, since it holds the state of the process; requests share its threads instead "
     "(LLM_SHELL_THREADS)"
 )
 

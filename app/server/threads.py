@@ -65,24 +65,24 @@ class Threads:
         """Let every thread exit once no call waits; `wait` until they have."""
         with self._changing:
             self._closed = True
-            for orders in self._idle:
-                orders.put(None)
+            for tasks in self._idle:
+                tasks.put(None)
             self._idle.clear()
         if wait:
             for thread in self._threads:
                 thread.join()
 
     def _work(self) -> None:
-        orders: SimpleQueue[_Task | None] = SimpleQueue()
-        while (task := self._next(orders)) is not None:
+        tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        while (task := self._next(tasks)) is not None:
             task.run()
             del task  # or the last request would stay referenced until the next one
 
-    def _next(self, orders: "SimpleQueue[_Task | None]") -> _Task | None:
+    def _next(self, tasks: "SimpleQueue[_Task | None]") -> _Task | None:
         with self._changing:
             if self._waiting:
                 return self._waiting.popleft()
             if self._closed:
                 return None
-            self._idle.append(orders)
-        return orders.get()
+            self._idle.append(tasks)
+        return tasks.get()

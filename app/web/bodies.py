@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 MAX_BODY_BYTES = 1024 * 1024
 # Of a chunked body with its framing: chunks of a few bytes are mostly framing, and cost time rather than memory.
 MAX_CHUNKED_BYTES = 2 * MAX_BODY_BYTES
-CUT_SHORT = "The body did not come as announced: it is cut short, or not well-formed in its chunks."
+CUT_SHORT = "The body is cut short, or its chunks are not well-formed."
 # gunicorn's limit to a chunk's line (gunicorn.http.body) and a little more, so that gunicorn refuses it itself.
 _MAX_LINE = 8192 + 2
 _FIELD = re.compile(

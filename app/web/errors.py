@@ -83,7 +83,7 @@ def _explain(error: HTTPException) -> str:
         case 413:
             return "The body is too large; send at most 1 MiB."
         case 500:
-            return "The service failed to answer this request; what went wrong is in its log."
+            return "The service failed to answer this request; its log has the reason."
         case _:
             return error.description or "The request cannot be answered."
 

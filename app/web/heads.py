@@ -231,7 +231,7 @@ class Heads:
 
 
 def _untaken(connection: socket.socket) -> int:
-    """Return how many bytes of answers the client has not acknowledged yet (SIOCOUTQ, tcp(7))."""
+    """Return how many bytes of answers the client has not received yet (SIOCOUTQ, tcp(7))."""
     with suppress(OSError):
         return int(struct.unpack("i", ioctl(connection, TIOCOUTQ, b"\0" * 4))[0])
     return 0

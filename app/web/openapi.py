@@ -28,7 +28,7 @@ A typical round: `POST /start` with `{"command": "npm run dev"}`, then `GET /log
 as you like, and `POST /kill` in the end. The command keeps running between your calls. Its stdin is empty, and its
 output goes to a log file, from which `GET /logs` reads.
 
-Every error is an `application/problem+json` object whose `detail` tells what to do.
+Every error is an `application/problem+json` object whose `detail` says what to do.
 """.strip()
 
 View = TypeVar("View", bound=Callable[..., object])

@@ -52,7 +52,7 @@ def _stream(page: LogPage, connection: socket.socket | None) -> Iterator[bytes]:
 
 
 def _encode(page: LogPage) -> Iterator[bytes]:
-    """Yield the answer; `lines_returned` comes last because it is known only once the content has passed."""
+    """Yield the answer; `lines_returned` comes last because it is known only after the content."""
     head: dict[str, Any] = {"log_file": page.log_file, "total_lines": page.total_lines}
     if page.truncated:
         head |= {"truncated": True, "first_seq": page.first_seq}
