@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,11 @@ def test_imports_keep_to_the_table(path: Path) -> None:
 def test_every_package_has_its_row() -> None:
     """The table names what is there, all of it and nothing else."""
     assert {package_of_file(path) for path in modules()} == set(MAY_IMPORT)
+
+
+def test_the_design_has_the_same_table() -> None:
+    """docs/design.md tells of each package what this table allows it."""
+    text = (ROOT / "docs" / "design.md").read_text().partition("| may import |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(\w+)(?:\.py)?` \|[^|]*\|[^|]*\| ?([^|]*?) ?\|$", text, re.MULTILINE)
+    told = {name: {part.strip() for part in allowed.split(",") if part.strip()} for name, allowed in rows}
+    assert told == MAY_IMPORT
