@@ -1,1 +1,1 @@
-"""What Linux says and offers, for every process of ours: no other package of this application is needed here."""
+"""Runs in every process of ours: system calls and `/proc`; imports no other package of this application."""

@@ -1,10 +1,7 @@
-"""The user that commands run as, when that is not the service's own; the service's and the shim's half of it."""
+"""Runs in every process of ours: the user that commands run as, where that is not the service's own."""
 
 import os
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ctypes import CDLL
+from ctypes import CDLL
 
 PR_SET_NO_NEW_PRIVS = 38
 # keyctl(2), which the C library has no function for: its numbers in asm/unistd.h.
@@ -13,9 +10,9 @@ _KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
 class Account:
-    """Hold what it takes to become a user: ids, groups and the variables of a login.
+    """Hold the user id, group id and supplementary groups of a user.
 
-    Not a NamedTuple: the shim reads one before the spawn, and `typing` costs more than that.
+    Not a NamedTuple: the shim reads one before the spawn, and to import `typing` takes longer than that.
     """
 
     def __init__(self, uid: int, gid: int, groups: list[int]) -> None:
@@ -24,24 +21,24 @@ class Account:
         self.groups = groups
 
     def pack(self) -> str:
-        """Write it as one field of a record or a request."""
+        """Return it as one field of a record or a request."""
         return " ".join(str(number) for number in (self.uid, self.gid, *self.groups))
 
     @classmethod
     def unpack(cls, field: bytes) -> "Account | None":
-        """Read a request's field; None when it is empty."""
+        """Parse what `pack` returned; None when it is empty."""
         if not field:
             return None
         uid, gid, *groups = map(int, field.split())
         return cls(uid, gid, groups)
 
-    def become(self, libc: "CDLL") -> None:
-        """Take this user's identity, with no way back; raises `OSError`.
+    def become(self, libc: CDLL) -> None:
+        """Change this process to this user, irreversibly; raises `OSError`.
 
         setresuid(2) away from root clears every capability (capabilities(7)); no_new_privs makes setuid programs, sudo
-        among them, run without their privilege (prctl(2)). A new session keyring takes the place of the service's, the
-        keys in which are within reach of who inherits that (session-keyring(7)). A sandbox that forbids keyctl(2), as
-        Docker's does, forbids the command to use them as well.
+        among them, run without their privilege (prctl(2)). A new session keyring replaces the service's, whose keys
+        any process that inherits it can use (session-keyring(7)). A sandbox that forbids keyctl(2), as Docker's does,
+        forbids it to the command as well.
         """
         if (number := _KEYCTL.get(os.uname().machine)) is not None:
             libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None)
@@ -52,9 +49,7 @@ class Account:
 
 
 def execute(arguments: list[str]) -> None:
-    """Become the user whose packed account comes first, and then the program that follows it; raises `OSError`."""
-    from ctypes import CDLL  # noqa: PLC0415  the shim, which pays for each import, has its own
-
+    """Become the user whose packed account is the first argument, then execute the others; raises `OSError`."""
     field, *command = arguments
     account = Account.unpack(field.encode())
     if account is not None:
@@ -63,8 +58,8 @@ def execute(arguments: list[str]) -> None:
 
 
 def look_up(name: str) -> tuple[Account, dict[bytes, bytes]]:
-    """Return a user's account and the variables that a login would set; raises `KeyError` for an unknown name."""
-    import pwd  # noqa: PLC0415  the service's half: the shim does not need it
+    """Return a user's account and the variables that a login sets; raises `KeyError` for an unknown name."""
+    import pwd  # noqa: PLC0415  the shim does not need it
 
     user = pwd.getpwnam(name)
     variables = {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name, "SHELL": user.pw_shell}

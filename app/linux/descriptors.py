@@ -1,14 +1,14 @@
-"""How many descriptors the service may open, and how many its commands: what the operator's limit was."""
+"""Runs in the worker, and in the master at its stop: the limits on descriptors of the service and of its commands."""
 
 import resource
 
-# Enough for every connection that waits, and no cause for anything that goes through all possible descriptors.
+# Enough for every connection that waits, and not too many for a library that loops over all possible descriptors.
 MOST = 65_536
 _lifted: list[int] = []
 
 
 def lift_limit() -> int:
-    """Raise this process's soft limit as far as it may and as far as is of use; return what it is now."""
+    """Raise this process's soft limit to the hard limit, or to `MOST` where that is less; return the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -19,5 +19,5 @@ def lift_limit() -> int:
 
 
 def limit_of_commands() -> int:
-    """Return the soft limit that commands are to have: this process's, before it was raised."""
+    """Return the soft limit of commands: this process's, from before it was raised."""
     return _lifted[0] if _lifted else resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -1,23 +1,24 @@
-"""Calls of the C library that Python does not offer."""
+"""Runs in every process of ours: calls of the C library that Python does not offer."""
 
 import ctypes
 import os
 
 # Options of mallopt(3), and a size above every buffer that a read of output passes through.
 _M_TRIM_THRESHOLD = -1
-
-
 _M_MMAP_THRESHOLD = -3
-
-
 _LARGEST_BUFFER = 4 * 1024 * 1024
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def keep_buffers() -> None:
     """Let the allocator reuse the buffers of one read for the next.
 
-    Left alone, glibc gives them back to the system each time and pays for every page again (mallopt(3)). Other C
-    libraries have no such option, and need none to be right.
+    By default glibc returns them to the system each time and faults in every page again (mallopt(3)). Other C
+    libraries have no such option, and are correct without it.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -25,27 +26,12 @@ def keep_buffers() -> None:
         mallopt(_M_TRIM_THRESHOLD, _LARGEST_BUFFER)
 
 
-_AT_FDCWD = -100
-
-
-_RENAME_EXCHANGE = 2
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
 def exchange(left: str, right: str) -> bool:
-    """Swap two names in one step; False where the kernel, the file system or a missing name does not allow it."""
+    """Swap two names atomically; False where the kernel, the file system or a missing name does not allow it."""
     names = os.fsencode(left), os.fsencode(right)
     return bool(_libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
 
 
-PR_SET_NAME = 15
-
-
-PR_SET_CHILD_SUBREAPER = 36
-
-
 def prctl(option: int, argument: int | bytes) -> None:
-    """Change what this process is to the kernel (prctl(2)); an option that it does not know changes nothing."""
+    """Set an attribute of this process (prctl(2)); an option that the kernel does not know changes nothing."""
     ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Handles on exactly one process each, and signals that never reach a stranger."""
+"""Runs in every process of ours: open a pidfd of exactly one process, and signal it without hitting another."""
 
 import contextlib
 import os
@@ -9,9 +9,9 @@ from app.linux.proc import Identity, find_member
 
 
 def open_pidfd(identity: Identity) -> int | None:
-    """Open a handle on exactly this process; None when it is gone, or can't be had. A zombie still counts as there.
+    """Open a pidfd of exactly this process; None when it was reaped, or no pidfd can be had. A zombie still has one.
 
-    The start time is compared after the open: from then on the descriptor, unlike the pid, can't come to mean another
+    The start time is compared after the open: from then on the descriptor, unlike the pid, can't refer to another
     process (pidfd_open(2)).
     """
     try:
@@ -21,7 +21,7 @@ def open_pidfd(identity: Identity) -> int | None:
 
 
 def find_pidfd(identity: Identity) -> int | None:
-    """Do the same, and raise `OSError` where the process may be there and there is no descriptor for it."""
+    """Do the same, but raise `OSError` where the process may exist and no descriptor can be had for it."""
     try:
         pidfd = os.pidfd_open(identity.pid)
     except ProcessLookupError:
@@ -51,7 +51,7 @@ def send(identity: Identity, *signals: int) -> bool:
 
 
 def may_signal(identity: Identity) -> bool:
-    """Tell whether the system lets us signal this process; one that is gone would not be in the way (kill(2))."""
+    """Tell whether the kernel lets us signal this process (kill(2)); True for one that is gone."""
     pidfd = open_pidfd(identity)
     if pidfd is None:
         return True

@@ -1,4 +1,4 @@
-"""Start a program by posix_spawn(3), with all of its signals at their defaults."""
+"""Runs in every process of ours: start a program by posix_spawn(3), with all of its signals at their defaults."""
 
 import ctypes
 import os
@@ -8,38 +8,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _libc = ctypes.CDLL(None)
-# Those belong to glibc, whose sigaction(3) refuses them; musl has a third, 34. A shim has them at their defaults from
-# its start on, and passes that on where it forks.
+# glibc's own, which its sigaction(3) refuses; musl has a third, 34. A shim starts with them at their defaults, and a
+# fork inherits that.
 RESERVED = (32, 33)
-
-
 LIBRARY_SIGNALS = (*RESERVED, 34)
-
-
 # spawn.h, the same in glibc and musl.
 _SETSIGDEF = 0x04
-
-
 _SETSIGMASK = 0x08
-
-
 SETSID = 0x80
-
-
-# sigset_t is 1,024 bits in words of that size; the other two types of spawn.h are smaller than this.
+# sigset_t is 1,024 bits in words of that size; the other two types of spawn.h are smaller than `_Opaque`.
 _BITS = 8 * ctypes.sizeof(ctypes.c_ulong)
-
-
 _SignalSet = ctypes.c_ulong * (1024 // _BITS)
-
-
 _Opaque = ctypes.c_ulong * 256
 
 
 def attributes(
     defaults: "Iterable[int]", blocked: "Iterable[int]" = (), flags: int = 0
 ) -> "ctypes.Array[ctypes.c_ulong]":
-    """Return what `posix_spawn` is to change about a child: signals at their defaults, signals blocked, flags.
+    """Return the attributes of a child for `posix_spawn`: signals at their defaults, signals blocked, flags.
 
     The defaults are why this is not `os.posix_spawn`: the child of posix_spawn(3) ignores the C library's own signals
     unless the set of defaults holds them (__spawni_child(), sysdeps/unix/sysv/linux/spawni.c), and sigaddset(3), by
@@ -60,10 +46,8 @@ def _signal_set(numbers: "Iterable[int]") -> "ctypes.Array[ctypes.c_ulong]":
     return words
 
 
-# Looked up now, not when somebody waits for a start.
+# Looked up at the import, not while a caller waits for a start.
 _init, _destroy = _libc.posix_spawn_file_actions_init, _libc.posix_spawn_file_actions_destroy
-
-
 _place, _spawn = _libc.posix_spawn_file_actions_adddup2, _libc.posix_spawn
 
 
@@ -75,7 +59,7 @@ def posix_spawn(
 ) -> int:
     """Start a program and return its pid; raises `OSError`.
 
-    Of `places` each names a descriptor and the number that it gets.
+    Each of `places` is a descriptor and the number that it gets in the child.
     """
     actions, pid = _Opaque(), ctypes.c_int()
     _init(actions)

@@ -1,16 +1,16 @@
-"""What Linux says about a process tree, and how to signal its members without ever hitting a stranger."""
+"""Runs in every process of ours: processes and trees of them, as `/proc` shows them."""
 
 import os
 from functools import cache
 from typing import NamedTuple
 
 DEAD_STATES = frozenset("ZXx")
-# A machine on which processes end all the time never shows a listing in which none has vanished.
+# Where processes end all the time, each listing has some that are gone before they are read.
 MAX_LOOKS = 5
 
 
 class Identity(NamedTuple):
-    """Name one process for as long as the machine is up.
+    """Identify one process until the next boot.
 
     A pid alone is reused; together with the start time (field 22 of `/proc/PID/stat`, clock ticks since boot, proc(5))
     it is not.
@@ -21,7 +21,7 @@ class Identity(NamedTuple):
 
 
 class Member(NamedTuple):
-    """Hold one line of `/proc/PID/stat`, as far as trees go."""
+    """Hold those fields of `/proc/PID/stat` that a tree is read from."""
 
     pid: int
     ppid: int
@@ -40,14 +40,14 @@ class Member(NamedTuple):
     def alive(self) -> bool:
         """Tell whether it still runs; a zombie only waits to be reaped.
 
-        That is, unless only its first thread has ended: it reads as a zombie from then on, and the others run
+        Except where only its first thread has ended: it reads as a zombie then, while the others run
         (delay_group_leader(), kernel/exit.c).
         """
         return self.state not in DEAD_STATES or self.threads > 1
 
 
 def read_member(pid: int) -> Member | None:
-    """Read one process from `/proc`; None when there is no such process, or no descriptor to read it by."""
+    """Read one process from `/proc`; None when there is no such process, or no descriptor is free to read it."""
     try:
         return find_member(pid)
     except OSError:
@@ -55,7 +55,7 @@ def read_member(pid: int) -> Member | None:
 
 
 def find_member(pid: int) -> Member | None:
-    """Read one process from `/proc`; None when there is no such process. Raises `OSError` for want of a descriptor."""
+    """Do the same, but raise `OSError` when no descriptor is free."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -73,10 +73,10 @@ def find_member(pid: int) -> Member | None:
 
 
 def snapshot() -> dict[int, Member]:
-    """Read every process of the machine; raises `OSError` rather than leave out what it has no descriptor to read by.
+    """Read every process of the machine; raises `OSError`, rather than leave one out, when no descriptor is free.
 
-    A process that vanishes between the listing and its reading may have left a child that the listing did not have yet,
-    so then the listing is made again.
+    A process that vanishes between listing and reading may have left a child that the listing did not have yet, so then
+    `/proc` is listed again.
     """
     table: dict[int, Member] = {}
     for _ in range(MAX_LOOKS):
@@ -93,10 +93,10 @@ def snapshot() -> dict[int, Member]:
 
 
 def descendants(roots: set[int]) -> list[Member]:
-    """Return the live processes below `roots`, the roots themselves not among them.
+    """Return the live processes below `roots`, without the roots.
 
-    One look at `/proc` is not atomic: a process whose parent died between the two reads has no parent in the table, so
-    it is read again, now that the kernel has given it a new one.
+    One look at `/proc` is not atomic: a process whose parent ended between the two reads has no parent in the table, so
+    it is read again, now that the kernel has reparented it.
     """
     table = snapshot()
     for member in list(table.values()):
@@ -115,11 +115,6 @@ def descendants(roots: set[int]) -> list[Member]:
                 below.add(pid)
                 queue.append(pid)
     return [table[pid] for pid in below - roots if table[pid].alive]
-
-
-def session_members(session: int) -> list[Member]:
-    """Return the live processes of one session (setsid(2)), wherever their parents are."""
-    return [member for member in snapshot().values() if member.session == session and member.alive]
 
 
 def command_line(pid: int) -> str:
@@ -143,7 +138,7 @@ def command_line(pid: int) -> str:
 def user_of(pid: int) -> str:
     """Return the name, or else the number, of the user whose rights a process has; "?" when it has gone.
 
-    Not the owner of `/proc/PID`: that is root for a process that others may not look into (proc(5)).
+    Not the owner of `/proc/PID`: that is root for a process that is not dumpable (proc(5)).
     """
     import pwd  # noqa: PLC0415  no shim needs it
 
@@ -160,6 +155,6 @@ def user_of(pid: int) -> str:
 
 @cache
 def boot_id() -> str:
-    """Return the kernel's name for this boot (random(4)): start times of another boot mean nothing."""
+    """Return the kernel's id of this boot (random(4)): start times from another boot mean nothing."""
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()

@@ -1,4 +1,4 @@
-"""Unix sockets of packets with abstract names: listen, know the peer, send and receive descriptors."""
+"""Runs in every process of ours: packet sockets with abstract names, their peers' credentials, passed descriptors."""
 
 import array
 import contextlib
@@ -7,15 +7,13 @@ import socket
 import struct
 
 PACKET_SIZE = 64 * 1024
-
-
 _CREDENTIALS = struct.Struct("3i")
 
 
 def listen(name: str) -> socket.socket:
-    """Open the listening end under an abstract name; raises `OSError` when somebody has it.
+    """Listen on an abstract name; raises `OSError` when it is in use.
 
-    The shim that it is passed to makes room there for more connections.
+    The shim that gets the listener raises its backlog.
     """
     with contextlib.ExitStack() as on_failure:
         listener = on_failure.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
@@ -25,44 +23,44 @@ def listen(name: str) -> socket.socket:
     return listener
 
 
-def peer_is_ours(link: socket.socket) -> bool:
+def peer_is_ours(connection: socket.socket) -> bool:
     """Tell whether the other end belongs to our user or to root."""
-    return _credentials(link)[1] in (0, os.geteuid())
+    return _credentials(connection)[1] in (0, os.geteuid())
 
 
-def peer_pid(link: socket.socket) -> int:
-    """Return the pid of the other end: of who connected, or of who called listen(2) last; 0 for one out of sight."""
-    return _credentials(link)[0]
+def peer_pid(connection: socket.socket) -> int:
+    """Return the pid of the other end, which connected, or called listen(2) last; 0 for another pid namespace's."""
+    return _credentials(connection)[0]
 
 
-def _credentials(link: socket.socket) -> tuple[int, int, int]:
+def _credentials(connection: socket.socket) -> tuple[int, int, int]:
     """Return pid, user and group of the other end (SO_PEERCRED, unix(7))."""
-    raw = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(raw)
     return pid, uid, gid
 
 
-def send_with_fd(link: socket.socket, packet: bytes, fd: int) -> None:
+def send_with_fd(connection: socket.socket, packet: bytes, fd: int) -> None:
     """Send a packet and a duplicate of `fd` (SCM_RIGHTS, unix(7))."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
-    link.sendmsg([packet], rights, socket.MSG_NOSIGNAL)
+    connection.sendmsg([packet], rights, socket.MSG_NOSIGNAL)
 
 
-def _receive(link: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
-    packet, ancillary, _flags, _address = link.recvmsg(PACKET_SIZE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+def _receive(connection: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+    packet, ancillary, _flags, _address = connection.recvmsg(PACKET_SIZE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
     return packet, ancillary
 
 
-def receive(link: socket.socket) -> tuple[bytes, list[int]]:
+def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
     """Wait for one packet and the descriptors that came with it; `b""` at the end of the connection.
 
-    A peer that closed without reading everything is reported first, once, though packets of its own still wait here
+    A peer that closed with packets unread is reported first, once, though its own packets are still queued here
     (unix_release_sock(), net/unix/af_unix.c; sock_error() in __skb_try_recv_datagram(), net/core/datagram.c).
     """
     try:
-        packet, ancillary = _receive(link)
+        packet, ancillary = _receive(connection)
     except ConnectionResetError:
-        packet, ancillary = _receive(link)
+        packet, ancillary = _receive(connection)
     fds = array.array("i")
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
