@@ -1,1 +1,1 @@
-"""The log half of the house: one format, one writer, one reader."""
+"""Runs in every process of ours: the log's format, its times, and a snapshot of a log."""

@@ -1,4 +1,4 @@
-"""The time of a run: wall clock at its start plus time elapsed since, so that a stepped clock can't disturb a log."""
+"""Runs in every process of ours: a run's time: the wall clock at its start plus what elapsed, even when that is set."""
 
 import time
 
@@ -8,13 +8,10 @@ _NS = 1_000_000_000
 class RunClock:
     """Tell the time of one run, the same in every process that serves it.
 
-    Not a dataclass: `dataclasses` imports `inspect`, and the shim starts for every run.
+    Not a dataclass: `dataclasses` imports `inspect`, which would delay every shim's start.
     """
 
     __slots__ = ("boottime_ns", "started_ns")
-
-    started_ns: int
-    boottime_ns: int
 
     def __init__(self, started_ns: int, boottime_ns: int) -> None:
         self.started_ns = started_ns
@@ -32,20 +29,6 @@ class RunClock:
         """
         return self.started_ns + time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self.boottime_ns
 
-    def __eq__(self, other: object) -> bool:
-        """Compare by what was read at the start."""
-        if not isinstance(other, RunClock):
-            return NotImplemented
-        return (self.started_ns, self.boottime_ns) == (other.started_ns, other.boottime_ns)
-
-    def __hash__(self) -> int:
-        """Hash by what was read at the start."""
-        return hash((self.started_ns, self.boottime_ns))
-
-    def __repr__(self) -> str:
-        """Show both readings."""
-        return f"RunClock(started_ns={self.started_ns}, boottime_ns={self.boottime_ns})"
-
 
 def format_time(ns: int) -> str:
     """Return nanoseconds since the epoch as RFC 3339 in UTC with microseconds: `2026-11-22T06:08:00.123456Z`."""
@@ -55,15 +38,10 @@ def format_time(ns: int) -> str:
 
 def parse_time(text: str) -> int:
     """Return the nanoseconds since the epoch of an RFC 3339 time; raise ValueError for anything else."""
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415  only a takeover parses; the shim's start must not pay
+    from datetime import UTC, datetime, timedelta  # noqa: PLC0415  only a takeover parses; a shim's start must not wait
 
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
         msg = f"{text!r} has no time zone: write it in UTC with a final Z"
         raise ValueError(msg)
     return (at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1) * 1000
-
-
-def wall_now() -> str:
-    """Return the wall clock's time, formatted."""
-    return format_time(time.time_ns())

@@ -1,4 +1,4 @@
-"""Text as a JSON string, escaped by the quickest encoder that is at hand and known."""
+"""Runs in every process of ours: text as a JSON string, escaped by the fastest known encoder that is installed."""
 
 import os
 from collections.abc import Callable
@@ -7,9 +7,9 @@ _PIECE = 8 * 1024  # characters
 
 
 def _quick_encoder() -> Callable[[str], str] | None:
-    """Return ssrjson's encoder, if it is there and the one that was looked into (see requirements-quick.txt)."""
+    """Return ssrjson's encoder, if the version that was reviewed is installed (see requirements-quick.txt)."""
     try:
-        import ssrjson  # noqa: PLC0415  not to be had on every system
+        import ssrjson  # noqa: PLC0415  not available for every system
     except ImportError:
         return None
     known = ssrjson.__version__ == "0.0.24" and os.uname().machine == "x86_64"
@@ -17,7 +17,7 @@ def _quick_encoder() -> Callable[[str], str] | None:
 
 
 def _usual_encoder() -> Callable[[str], str]:
-    from json.encoder import encode_basestring  # noqa: PLC0415  two dozen modules that most shims do without
+    from json.encoder import encode_basestring  # noqa: PLC0415  imports two dozen modules that most shims don't need
 
     return encode_basestring
 
@@ -30,8 +30,8 @@ ESCAPES_QUICKLY = _to_json.__module__ == "ssrjson"
 
 def encode_text(text: str) -> bytes:
     """Return the inside of a JSON string: escaped, without its quotes."""
-    # In pieces, whose buffers the allocator keeps: ssrjson asks for six times the length, and what is larger than
-    # 128 KiB would be mapped anew for each call, page by page.
+    # In pieces: ssrjson allocates six times the length, and the allocator would map what is larger than 128 KiB anew
+    # for each call, page by page.
     return b"".join([_encode_piece(text[start : start + _PIECE]) for start in range(0, len(text), _PIECE)])
 
 
@@ -43,7 +43,7 @@ def _encode_piece(text: str) -> bytes:
 def quote(text: bytes) -> bytes:
     """Return UTF-8 as a JSON string.
 
-    Only ASCII is ever escaped in it, so the bytes pass as Latin-1, a character each: as text, four bytes a character
-    from the first emoji on, they would have to become UTF-8 again.
+    Only ASCII is ever escaped in it, so the bytes pass as Latin-1, a character each: decoded as UTF-8 they would take
+    four bytes a character as soon as one is an emoji, and have to be encoded again.
     """
     return _to_json(text.decode("latin-1")).encode("latin-1")

@@ -1,4 +1,4 @@
-"""The log format: one JSON record a line. The one place that knows it."""
+"""Runs in every process of ours: the log's format, one JSON record a line, which no other module knows."""
 
 from codecs import utf_8_decode
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ LINE_LIMIT = 64 * 1024
 """Bytes of output that one record holds at most; a longer line is written in pieces."""
 
 RECORD_LIMIT = 1024 * 1024
-"""Bytes that one record can take on disk, with room to spare: a byte of output is escaped to six at most."""
+"""Bytes that one record takes on disk at most, with a margin: a byte of output is escaped to six at most."""
 
 
 class Record(Struct, omit_defaults=True, gc=False):
@@ -30,17 +30,17 @@ class Record(Struct, omit_defaults=True, gc=False):
     partial: bool = False
 
 
-_BLOCK = 64 * 1024  # of output: with what becomes of it, it fits the processor's cache
-# What takes the place of a newline: not escaped in JSON, and part of no record's frame.
-# The last is a noncharacter (U+FDD0), for binary output, which holds each byte there is.
+_BLOCK = 64 * 1024  # of output: with its records it fits the processor's cache
+# Placeholders for a newline: not escaped in JSON, and part of no record's frame.
+# The last is a noncharacter (U+FDD0), for binary output, which holds every byte.
 _STAND_INS = (b"\x7f", b"~", b"`", b"^", b"|", b"$", "\ufdd0".encode())
-_MOST = 1000  # records made at once: those of empty lines take sixty times the room of the lines
+_MOST = 1000  # records made at once: those of empty lines take sixty times as much memory as the lines
 _SHARING = 10_000  # records whose heads share all but the last four digits of `seq`
 _encoder = Encoder()
 _decoder = Decoder(Record)
 _UNREADABLE = (DecodeError, UnicodeDecodeError, RecursionError)
-# How the record of a whole line begins and ends, as written here. Neither can stand inside of one, where each quote of
-# the text has a backslash before it, and a newline is escaped.
+# How the record of a whole line begins and ends, as written here. Neither occurs inside one, where each quote of the
+# text has a backslash before it, and a newline is escaped.
 _HEAD, _TAIL = b'{"seq":', b'"}\n'
 
 
@@ -50,10 +50,10 @@ def show(output: bytes) -> str:
 
 
 def _in_utf8(output: bytes) -> bytes:
-    r"""Return output as it is, but bytes that are not UTF-8 as `\xNN`.
+    r"""Return output unchanged, but bytes that are not UTF-8 as `\xNN`.
 
     This is `backslashreplace`, which calls back for every bad byte; the two handlers used in its place are inlined in
-    CPython's codecs and bring binary output from 3 to 15 MB/s. Output that spells `\udc` itself must go the slow way.
+    CPython's codecs and raise binary output from 3 to 15 MB/s. Output that contains `\udc` itself takes the slow path.
     """
     if output.isascii():
         return output
@@ -76,8 +76,8 @@ def whole_characters(output: bytes) -> int:
 def encode_lines(first_seq: int, timestamp: str, output: bytes, start: int, end: int) -> Iterator[tuple[bytes, int]]:
     """Yield the records of the lines in `output[start:end]`, which ends with a newline, in counted blocks.
 
-    This is where the time of a flood goes, so no Python runs for each line: only the numbers of the first ten thousand
-    are made one by one, and binary output that holds every stand-in is escaped so.
+    A flood of output takes its time here, so no Python runs for each line: only the numbers of the first ten thousand
+    are formatted one by one, and binary output that holds every placeholder is escaped line by line.
     """
     seq = first_seq
     while start < end:
@@ -94,9 +94,9 @@ def _end_of_block(output: bytes, start: int, wanted: int) -> int:
 
 
 def _encode_block(seq: int, timestamp: bytes, lines: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield the records of lines, of which the last lacks its newline, and how many they are.
+    """Yield the records of lines, of which the last lacks its newline, and their number.
 
-    The lines are escaped as one string. Where one ended, the end of a record and the head of the next are put in; ten
+    The lines are escaped as one string. Where one ended, the end of a record and the head of the next are inserted; ten
     thousand heads share all but the last four digits of `seq`, which the `%` of bytes fills in. Of lines 19999 to
     20001, `a`, `b` and `c`, `~` standing for a newline, this makes first
 
@@ -127,20 +127,20 @@ def _encode_block(seq: int, timestamp: bytes, lines: bytes) -> Iterator[tuple[by
 
 @cache
 def _digits() -> tuple[bytes, ...]:
-    """Return the digits of `seq` that heads do not share: half a megabyte, which only a log of so many lines needs."""
+    """Return all values of the last four digits of `seq`: half a megabyte, which only a log of so many lines needs."""
     return tuple(b"%04d" % number for number in range(_SHARING))
 
 
 def _numbers(seq: int, count: int) -> tuple[bytes, ...]:
-    """Return the whole numbers of lines, for heads that share no digit."""
+    """Return the numbers of lines in full, for heads that share no digit."""
     return tuple(b"%d" % number for number in range(seq, seq + count))
 
 
 def _quote_lines(lines: bytes) -> tuple[bytes, bytes]:
-    """Return lines as one JSON string, and what stands in it where a newline stood.
+    """Return lines as one JSON string, and the placeholder in it for a newline.
 
-    Escaped, a newline could not be told from a backslash and an n: before that, a character takes its place that the
-    lines do not hold. In lines that hold each of those it is NUL, which no JSON holds as it is.
+    An escaped newline could not be told from a backslash and an n, so a character that the lines do not contain
+    replaces it first. For lines that contain all of those it is NUL, which JSON never contains unescaped.
     """
     stand_in = next((character for character in _STAND_INS if character not in lines), None)
     if stand_in is None:
@@ -156,7 +156,7 @@ def encode(record: Record) -> bytes:
 def decode(raw: bytes) -> Record | None:
     """Return the record on one line of a log, or None where the line holds none.
 
-    NUL bytes before it are skipped: a file system may leave them where the machine lost power.
+    NUL bytes before it are skipped: a file system may leave them after a loss of power.
     """
     try:
         return _decoder.decode(raw.lstrip(b"\0"))
@@ -165,7 +165,7 @@ def decode(raw: bytes) -> Record | None:
 
 
 def decode_block(raw: bytes) -> list[Record]:
-    """Return the records on many lines of a log, skipping what is none."""
+    """Return the records on many lines of a log, skipping lines that hold none."""
     try:
         return _decoder.decode_lines(raw)
     except _UNREADABLE:
@@ -173,14 +173,14 @@ def decode_block(raw: bytes) -> list[Record]:
 
 
 def count_whole_lines(raw: bytes) -> tuple[int, int] | None:
-    """Return the first `seq` of a block and how many lines it has, or None where only decoding it can tell.
+    """Return a block's first `seq` and its number of lines, or None where only decoding it can tell.
 
-    Several times as fast as that. It tells only of lines in the writer's own form, none in pieces, where `seq` goes on
-    from record to record: a torn record is an end that is missing, and a lost line a number.
+    Several times as fast as decoding. It counts only lines in the writer's own form, none in pieces, whose `seq` is
+    contiguous: a torn record lacks its end, and a lost line its number.
     """
     if not (raw.startswith(_HEAD) and raw.endswith(_TAIL)):
         return None
-    if b"\\" in raw and b"\\" + _TAIL in raw:  # text that ends in a backslash, or a record torn behind a quote
+    if b"\\" in raw and b"\\" + _TAIL in raw:  # text that ends in a backslash, or a record torn after a quote
         return None
     count = raw.count(_TAIL + _HEAD) + 1
     first, last = decode(raw[: raw.index(b"\n")]), decode(raw[raw.rfind(b"\n", 0, -1) + 1 :])

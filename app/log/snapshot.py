@@ -1,4 +1,4 @@
-"""A log's bytes as they are at one moment, over both of its segments, and how to find a record among them."""
+"""Runs in every process of ours: a log's bytes at one moment, over both of its segments, and the records in them."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ PROBE = 8 * 1024
 
 
 def older_segment(path: str) -> str:
-    """Return the path of the segment that a capped log was last rotated to: `run.log` has `run.1.log`."""
+    """Return the path that a capped log is rotated to: `run.1.log` for `run.log`."""
     stem, extension = os.path.splitext(path)
     return f"{stem}.1{extension}"
 
@@ -37,8 +37,8 @@ class Snapshot:
     def open(cls, path: str) -> "Snapshot":
         """Open the log's segments as they belong together; raise FileNotFoundError when there is no log.
 
-        The writer gives a log its second name before it puts a fresh one in its place, so a log that still has its
-        name after the older segment was opened is that segment's successor.
+        The writer links a log to its second name before it renames a fresh one into its place, so a log that still has
+        its name after the older segment was opened is the one that follows that segment.
         """
         while True:
             with ExitStack() as files:
@@ -53,7 +53,7 @@ class Snapshot:
                 return snapshot
 
     def close(self) -> None:
-        """Give the file descriptors back; harmless when done already."""
+        """Close the files; harmless when they are closed already."""
         for _, _, file in self._segments:
             file.close()
 
@@ -66,7 +66,7 @@ class Snapshot:
         self.close()
 
     def read(self, start: int, end: int) -> bytes:
-        """Return the bytes from `start` to `end`; fewer when a stranger truncated the log meanwhile."""
+        """Return the bytes from `start` to `end`; fewer when another program truncated the log meanwhile."""
         data = b""
         for first, last, file in self._segments:
             lower, upper = max(start, first), min(end, last)
@@ -126,7 +126,7 @@ class Snapshot:
 
 
 def _open_regular(path: str) -> FileIO:
-    """Open a log; what somebody put in its place must not hold the reader up, nor show another file: it is no log."""
+    """Open a log, which is a regular file: a FIFO in its place must not block the reader, nor a link show another."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError as error:

@@ -1,1 +1,1 @@
-"""Runs in the worker: a log as it is read."""
+"""Runs in the worker: read logs, by lines or seconds, at the cost of what is returned."""

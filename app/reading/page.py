@@ -1,4 +1,4 @@
-"""One answer from a log: which records it spans, and their text in pieces as it is asked for."""
+"""Runs in the worker: one page of a log: which records it spans, and their text, a piece at a time."""
 
 from collections.abc import Generator
 from typing import Self
@@ -10,13 +10,13 @@ from app.reading.search import record_from, start_of_last
 
 
 class LogPage:
-    """Give the last lines of a log, as the log was when its snapshot was opened.
+    """Read the last lines of a log, as the log was when its snapshot was opened.
 
     Close it, exhaust `chunks()`, or use it in a `with` statement. Not for two threads at once.
     """
 
     def __init__(self, log_file: str, snapshot: Snapshot, start: int | None, *, reaches_back: bool, lines: int) -> None:
-        """Take over the snapshot, from the offset `start` on; None: the last `lines` lines, counted when they are read.
+        """Own the snapshot and read it from the offset `start` on; None: its last `lines` lines, counted when read.
 
         `reaches_back` says that lines before `start` were asked for as well.
         """
@@ -36,14 +36,14 @@ class LogPage:
 
     @property
     def truncated(self) -> bool:
-        """Tell whether lines were asked for that are no longer kept; counts the lines where that was not done yet."""
+        """Tell whether lines were asked for that are no longer kept; counts the lines first if necessary."""
         self._find_beginning()
         return self._truncated
 
     def chunks(self) -> Generator[bytes]:
         r"""Yield the inside of the JSON string `content`: escaped UTF-8, lines joined with the two characters \n.
 
-        `lines_returned` is exact once this is exhausted. The page is closed then, or when a begun iterator is.
+        `lines_returned` is exact once this is exhausted. That closes the page, as closing a begun iterator does.
         """
         with self:
             yield from map(encode_text, self.texts())
@@ -76,7 +76,7 @@ class LogPage:
         )
 
     def close(self) -> None:
-        """Give the file descriptors back; harmless when done already."""
+        """Close the snapshot; harmless when it is closed already."""
         self._snapshot.close()
 
     def __enter__(self) -> Self:
@@ -89,8 +89,8 @@ class LogPage:
 
 
 def _lines_of(records: list[Record]) -> list[str]:
-    """Return the text of each line, put together where it was written in pieces."""
-    if not any([record.part for record in records]):  # noqa: C419  a list is made faster than a generator is asked
+    """Return the text of each line, joined where it was written in pieces."""
+    if not any([record.part for record in records]):  # noqa: C419  a list is faster than a generator here
         return [record.line for record in records]
     lines: list[str] = []
     seq = 0

@@ -1,6 +1,4 @@
-"""The service's half of the log: make a run's log file, and read any run's."""
-
-from typing import Any
+"""Runs in the worker: open a page of any run's log."""
 
 from app.exceptions import BadRequestError, NotFoundError
 from app.log.clock import RunClock
@@ -11,7 +9,7 @@ from app.runs.directory import LogDirectory
 
 
 class LogManager(LogDirectory):
-    """Create log files in one directory and read them; any number of threads may."""
+    """Create log files in one directory and read them. Thread-safe."""
 
     def open_page(
         self,
@@ -22,8 +20,8 @@ class LogManager(LogDirectory):
     ) -> LogPage:
         """Open the last `lines` lines, those of the last `seconds` seconds by `clock` (None: wall clock), or all.
 
-        `lines=0` means all, `seconds=0` none. Costs what is returned, not what the log holds, and little until the page
-        is read.
+        `lines=0` means all, `seconds=0` none. The cost is that of the lines returned, not of the log, and is due when
+        the page is read.
         """
         _check(lines, seconds)
         try:
@@ -42,23 +40,12 @@ class LogManager(LogDirectory):
             snapshot.close()
             raise
 
-    def read_logs(self, log_file: str, lines: int | None = None, seconds: float | None = None) -> dict[str, Any]:
-        """Return a page as one dictionary, all of it in memory; `open_page` says what the arguments mean."""
-        with self.open_page(log_file, lines, seconds) as page:
-            content = "".join(page.texts())
-            return {
-                "log_file": page.log_file,
-                "total_lines": page.total_lines,
-                "lines_returned": page.lines_returned,
-                "content": content,
-            }
-
 
 def _check(lines: int | None, seconds: float | None) -> None:
     if lines is not None and seconds is not None:
         msg = "Give either lines or seconds, not both."
         raise BadRequestError(msg, {"seconds": ["Not together with lines."]})
     for name, value in (("lines", lines), ("seconds", seconds)):
-        if value is not None and not value >= 0:  # so written, it refuses NaN too
+        if value is not None and not value >= 0:  # not `value < 0`, which is false for NaN
             msg = f"Give {name} as a number of at least 0."
             raise BadRequestError(msg, {name: ["Must be at least 0."]})

@@ -8,17 +8,17 @@ from app.log.record import Record, count_whole_lines, decode, decode_block
 from app.log.snapshot import BLOCK, PROBE, Snapshot
 
 _USUAL_RECORD = 256
-_LEAST_RECORD = 62  # an empty line's: a block that may hold the line sought is decoded in any case
+_LEAST_RECORD = 62  # an empty line's: a block that may contain the line sought is decoded in any case
 _NS = 1_000_000_000
-# How far from a log's end lines are looked for before its page is opened: some milliseconds at most. What is not found
-# there makes a page of more than this, which finds its own beginning when it is read.
+# How far from a log's end the first line is searched for before a page is opened: some milliseconds at most. A page
+# that begins further back finds its beginning when it is read.
 _NEAR = 1024 * 1024
 
 
 def last_lines(snapshot: Snapshot, lines: int) -> tuple[int | None, bool]:
     """Return where the last lines begin, None when that is not near, and whether more were asked for than there are.
 
-    There are no more lines than numbers from the first to the last, so that a larger number of them needs no counting.
+    There are no more lines than numbers from the first to the last, so a larger `lines` needs no counting.
     """
     if not lines:
         return 0, True
@@ -32,10 +32,10 @@ def last_lines(snapshot: Snapshot, lines: int) -> tuple[int | None, bool]:
 
 
 def lines_since(snapshot: Snapshot, seconds: float, clock: RunClock | None) -> tuple[int, bool]:
-    """Return where the lines of the last seconds begin, and whether some of them may have been before the first.
+    """Return where the lines of the last seconds begin, and whether some of them may no longer be kept.
 
-    A line in pieces is as young as its last piece, and begins with its first. Times compare as text, being all of one
-    form.
+    A line in pieces is as young as its last piece, and begins with its first. Times have one form, so they compare as
+    text.
     """
     if not seconds:
         return snapshot.size, False
@@ -67,7 +67,7 @@ def find_first(snapshot: Snapshot, reached: Callable[[Record], bool]) -> int:
 
 
 def record_from(snapshot: Snapshot, offset: int, limit: int | None = None) -> tuple[int, int, Record] | None:
-    """Return beginning, end and record of the first one that begins at `offset` or later, and before `limit`."""
+    """Return beginning, end and content of the first record that begins at `offset` or later, and before `limit`."""
     limit = snapshot.size if limit is None else limit
     for base, block in snapshot.blocks(max(0, offset - 1), PROBE):
         start = base
@@ -84,8 +84,8 @@ def record_from(snapshot: Snapshot, offset: int, limit: int | None = None) -> tu
 def start_of_last(snapshot: Snapshot, count: int, reach: int | None = None) -> int | None:
     """Return where the last `count` lines begin, or None when there are fewer in the last `reach` bytes, or in all.
 
-    Counts what is there: numbers have gaps where a disk was full. A block is decoded only where its lines can't be
-    counted without, and where the first one asked for lies; other threads get their turn while the next is read.
+    Counts lines, not numbers, which have gaps where a disk was full. A block is decoded only where its lines can't be
+    counted otherwise, and where the first one asked for lies; pread(2) of the next one lets other threads run.
     """
     oldest = 0
     for offset, block in snapshot.blocks_backward(min(max(count * _USUAL_RECORD, PROBE), BLOCK)):
@@ -109,8 +109,8 @@ def start_of_last(snapshot: Snapshot, count: int, reach: int | None = None) -> i
 def _start_of(snapshot: Snapshot, seq: int, offset: int, block: bytes, records: list[Record]) -> int:
     """Return where the line `seq` begins, of which a record is in this block.
 
-    Found by counting lines from the block's end; by bisection where something there is no record, or where the line
-    begins before the block.
+    Found by counting lines from the block's end; by bisection where a line there holds no record, or where the line
+    `seq` begins before the block.
     """
     behind = sum(record.seq >= seq for record in records)
     head, *tail = block.rsplit(b"\n", behind + 1)

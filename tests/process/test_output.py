@@ -9,7 +9,7 @@ import pytest
 from app.supervisor.process import ProcessManager
 from tests.kit.actors import shim_of
 from tests.kit.machine import log_records
-from tests.kit.output import content, printed
+from tests.kit.output import content, printed, read_logs
 from tests.kit.processes import memory_kib
 from tests.kit.waiting import ended, wait_until
 
@@ -76,7 +76,7 @@ def test_unfinished_line_is_shown_while_the_process_waits(pm: ProcessManager) ->
     printed(pm, "Name? ")
     assert pm.get_status()["status"] == "running"
     ended(pm.get_status)
-    page = pm.logs.read_logs(pm.get_status()["log_file"])
+    page = read_logs(pm.logs, pm.get_status()["log_file"])
     assert page == {**page, "content": "Name? Bob!", "total_lines": 1, "lines_returned": 1}
 
 
@@ -103,7 +103,7 @@ def test_a_line_of_any_length_takes_bounded_memory(pm: ProcessManager) -> None:
     while pm.get_status()["status"] == "running":
         with suppress(ProcessLookupError):
             ended_with_peak = max(ended_with_peak, memory_kib(shim, "VmHWM"))
-    page = pm.logs.read_logs(pm.get_status()["log_file"])
+    page = read_logs(pm.logs, pm.get_status()["log_file"])
     assert page["total_lines"] == page["lines_returned"] == 1
     assert len(page["content"]) == 64 * 1048576 + 3
     assert page["content"].endswith("xend")
@@ -127,7 +127,7 @@ def test_a_flood_takes_bounded_memory(pm: ProcessManager, tmp_path: Path, line: 
     """Whatever lines a flood is made of, the shim takes no more than 24 MB."""
     (tmp_path / "line").write_bytes(line)
     pm.start(f'yes "$(cat {tmp_path}/line)" | head -c {size}; echo; echo the end; exec sleep 100')
-    wait_until(lambda: pm.logs.read_logs(pm.get_status()["log_file"], lines=1)["content"] == "the end", timeout=60)
+    wait_until(lambda: read_logs(pm.logs, pm.get_status()["log_file"], lines=1)["content"] == "the end", timeout=60)
     assert memory_kib(shim_of(pm.get_status()), "VmHWM") < 24 * 1024
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from app.exceptions import BadRequestError, ConflictError, NotFoundError
 from app.supervisor.process import ProcessManager
+from tests.kit.output import read_logs
 from tests.kit.waiting import ended
 
 
@@ -47,8 +48,8 @@ def test_a_log_file_that_exists_is_not_appended_to(pm: ProcessManager, tmp_path:
     second = pm.start("echo two", name)
     ended(pm.get_status)
     assert second["log_file"] == str(tmp_path / "logs" / "test_2.log")
-    assert pm.logs.read_logs(name)["content"] == "one"
-    assert pm.logs.read_logs(second["log_file"])["content"] == "two"
+    assert read_logs(pm.logs, name)["content"] == "one"
+    assert read_logs(pm.logs, second["log_file"])["content"] == "two"
 
 
 def test_nothing_was_started(pm: ProcessManager) -> None:

@@ -13,7 +13,7 @@ from app.runs.spec import Spec
 from app.service import manage
 from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
-from tests.kit.output import content, printed
+from tests.kit.output import content, printed, read_logs
 from tests.kit.processes import alive
 from tests.kit.waiting import ended, wait_until
 
@@ -251,5 +251,5 @@ def test_a_fifo_in_the_place_of_the_log_holds_nobody_up(pm: ProcessManager) -> N
     log_file.unlink()
     os.mkfifo(log_file)
     with pytest.raises(NotFoundError):
-        pm.logs.read_logs(str(log_file))
+        read_logs(pm.logs, str(log_file))
     assert pm.kill("SIGKILL")["status"] == "killed"

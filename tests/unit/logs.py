@@ -6,6 +6,7 @@ from pathlib import Path
 
 from app.log.record import Record, decode_block
 from app.reading.reader import LogManager
+from tests.kit.output import read_logs
 
 
 def records_of(log: Path) -> list[Record]:
@@ -15,4 +16,4 @@ def records_of(log: Path) -> list[Record]:
 
 def text_of(log: Path) -> str:
     """Return the log's text as a reader gets it."""
-    return str(LogManager(log.parent).read_logs(str(log))["content"])
+    return str(read_logs(LogManager(log.parent), str(log))["content"])

@@ -19,6 +19,7 @@ from app.log.snapshot import Snapshot, older_segment
 from app.reading.reader import LogManager
 from app.reading.search import find_first, record_from, start_of_last
 from app.shim.log_writer import LogWriter
+from tests.kit.output import read_logs
 from tests.kit.processes import descriptors_of
 
 EPOCH = 1_700_000_000 * 10**9
@@ -68,7 +69,7 @@ def numbered(first: int, last: int) -> str:
 def test_an_empty_log_is_an_empty_answer(manager: LogManager, log: Path) -> None:
     """A log without records has no lines, in every way of asking."""
     for arguments in ({}, {"lines": 5}, {"seconds": 5}):
-        assert manager.read_logs(str(log), **arguments) == {
+        assert read_logs(manager, str(log), **arguments) == {
             "log_file": str(log),
             "total_lines": 0,
             "lines_returned": 0,
@@ -80,7 +81,7 @@ def test_an_empty_log_is_an_empty_answer(manager: LogManager, log: Path) -> None
 def test_everything(manager: LogManager, log: Path, lines: int | None) -> None:
     """Neither parameter, lines=0, and any number not below what there is mean everything."""
     log.write_bytes(ten_lines())
-    answer = manager.read_logs(str(log), lines=lines)
+    answer = read_logs(manager, str(log), lines=lines)
     assert (answer["total_lines"], answer["lines_returned"], answer["content"]) == (10, 10, numbered(1, 10))
 
 
@@ -88,7 +89,7 @@ def test_everything(manager: LogManager, log: Path, lines: int | None) -> None:
 def test_the_last_lines(manager: LogManager, log: Path, lines: int) -> None:
     """lines=N gives the last N."""
     log.write_bytes(ten_lines())
-    answer = manager.read_logs(str(log), lines=lines)
+    answer = read_logs(manager, str(log), lines=lines)
     assert (answer["total_lines"], answer["lines_returned"]) == (10, lines)
     assert answer["content"] == numbered(11 - lines, 10)
 
@@ -105,7 +106,7 @@ def test_the_last_seconds(manager: LogManager, log: Path, seconds: float, count:
 def test_seconds_without_a_clock_are_the_wall_clock_s(manager: LogManager, log: Path) -> None:
     """A run whose clock is not known is read by the wall clock."""
     log.write_bytes(ten_lines() + encode(Record(11, format_time(RunClock.start().started_ns), "now")))
-    assert manager.read_logs(str(log), seconds=600)["content"] == "now"
+    assert read_logs(manager, str(log), seconds=600)["content"] == "now"
 
 
 @pytest.mark.parametrize(
@@ -133,9 +134,9 @@ def test_pieces_are_joined_and_count_once(manager: LogManager, log: Path) -> Non
         + encode(Record(2, at(3), "b", 2))
         + encode(Record(3, at(4), "c", 1, partial=True))
     )
-    everything = manager.read_logs(str(log))
+    everything = read_logs(manager, str(log))
     assert (everything["total_lines"], everything["lines_returned"], everything["content"]) == (3, 3, "whole\nab\nc")
-    assert manager.read_logs(str(log), lines=2)["content"] == "ab\nc"
+    assert read_logs(manager, str(log), lines=2)["content"] == "ab\nc"
 
 
 def test_a_line_is_as_young_as_its_last_piece(manager: LogManager, log: Path) -> None:
@@ -153,27 +154,27 @@ def test_a_line_is_as_young_as_its_last_piece(manager: LogManager, log: Path) ->
 def test_lines_that_could_not_be_written_are_not_counted(manager: LogManager, log: Path) -> None:
     """lines=N gives the last N lines that exist, across the gap that a full disk left."""
     log.write_bytes(encode(Record(1, at(1), "a")) + encode(Record(900, at(2), "b")) + encode(Record(901, at(3), "c")))
-    answer = manager.read_logs(str(log), lines=3)
+    answer = read_logs(manager, str(log), lines=3)
     assert (answer["total_lines"], answer["lines_returned"], answer["content"]) == (901, 3, "a\nb\nc")
 
 
 def test_a_torn_last_record_is_left_out(manager: LogManager, log: Path) -> None:
     """A record that is not all there yet is not there yet."""
     log.write_bytes(ten_lines()[:-20])
-    answer = manager.read_logs(str(log), lines=2)
+    answer = read_logs(manager, str(log), lines=2)
     assert (answer["total_lines"], answer["content"]) == (9, numbered(8, 9))
 
 
 def test_a_last_record_without_a_newline_is_read(manager: LogManager, log: Path) -> None:
     """A whole record at the end counts even where its newline is missing."""
     log.write_bytes(ten_lines()[:-1])
-    assert manager.read_logs(str(log))["content"] == numbered(1, 10)
+    assert read_logs(manager, str(log))["content"] == numbered(1, 10)
 
 
 def test_a_record_in_another_json_style_is_read(manager: LogManager, log: Path) -> None:
     """White space, other key orders and escaped text are all the same to a reader."""
     log.write_text(json.dumps({"line": "é\t", "timestamp": at(1), "seq": 1}, indent=None) + "\r\n")
-    assert manager.read_logs(str(log))["content"] == "é\t"
+    assert read_logs(manager, str(log))["content"] == "é\t"
 
 
 def test_a_page_is_the_log_as_it_was_opened(manager: LogManager, log: Path) -> None:
@@ -247,7 +248,7 @@ def test_many_threads_read_while_one_writes(manager: LogManager, log: Path) -> N
 
     def read() -> None:
         while not done.is_set():
-            text = manager.read_logs(str(log))["content"]
+            text = read_logs(manager, str(log))["content"]
             numbers = [int(line) for line in text.split("\n") if line]
             if numbers != list(range(numbers[0], numbers[0] + len(numbers)) if numbers else []):
                 faults.append(text)
@@ -262,7 +263,7 @@ def test_many_threads_read_while_one_writes(manager: LogManager, log: Path) -> N
     for reader in readers:
         reader.join(60)
     assert faults == []
-    assert manager.read_logs(str(log), lines=1)["content"] == "20000"
+    assert read_logs(manager, str(log), lines=1)["content"] == "20000"
 
 
 def test_two_segments_are_one_log(manager: LogManager, log: Path) -> None:
@@ -270,8 +271,8 @@ def test_two_segments_are_one_log(manager: LogManager, log: Path) -> None:
     records = ten_lines().splitlines(keepends=True)
     Path(older_segment(str(log))).write_bytes(b"".join(records[:6]))
     log.write_bytes(b"".join(records[6:]))
-    assert manager.read_logs(str(log))["content"] == numbered(1, 10)
-    assert manager.read_logs(str(log), lines=6)["content"] == numbered(5, 10)
+    assert read_logs(manager, str(log))["content"] == numbered(1, 10)
+    assert read_logs(manager, str(log), lines=6)["content"] == numbered(5, 10)
     with manager.open_page(str(log), seconds=7.5, clock=clock_at(10)) as page:
         assert "".join(page.texts()) == numbered(3, 10)
         assert not page.truncated
@@ -354,7 +355,7 @@ def test_every_question_gets_the_answer_of_reading_it_all(
     log.write_bytes(b"".join(raw[split:]))
     manager = LogManager(log.parent)
 
-    last = manager.read_logs(str(log), lines=lines)
+    last = read_logs(manager, str(log), lines=lines)
     wanted = [text for _, text in model][-lines:]
     assert (last["content"], last["lines_returned"], last["total_lines"]) == ("\n".join(wanted), len(wanted), seq)
     with manager.open_page(str(log), seconds=seconds + 0.5, clock=clock_at(second)) as page:
@@ -425,7 +426,7 @@ def test_many_lines_are_the_last_ones_whatever_lies_between(
         + encode(Record(15_001, at(2), "b", 2))
         + whole(15_002, at(3), ["x" * 100] * 14_999)
     )
-    answer = manager.read_logs(str(log), lines=lines)
+    answer = read_logs(manager, str(log), lines=lines)
     returned = min(lines, 30_000)
     assert (answer["lines_returned"], answer["content"].count("\n") + 1) == (returned, returned)
     with manager.open_page(str(log), lines=lines) as page:
@@ -501,5 +502,5 @@ def test_reading_takes_bounded_memory(manager: LogManager, log: Path) -> None:
         with manager.open_page(str(path)) as page:
             for chunk in page.chunks():
                 assert len(chunk) <= 2 * 1024 * 1024
-        manager.read_logs(str(path), lines=1)
+        read_logs(manager, str(path), lines=1)
         assert tracemalloc.get_traced_memory()[1] - before < 8_000_000
