@@ -1,1 +1,1 @@
-"""What is known of runs on disk, for every process of ours: their names, files and records, and who belongs to one."""
+"""Runs in every process of ours: runs on disk, by spec, name, files and record, and the members of their trees."""

@@ -1,4 +1,4 @@
-"""The claim to a log directory: one service at a time uses it."""
+"""Runs in the master, or in a service without gunicorn: claim a log directory, which one service at a time uses."""
 
 import contextlib
 import fcntl
@@ -11,15 +11,15 @@ from app.exceptions import ConflictError
 from app.linux.proc import read_member
 
 logger = logging.getLogger(__name__)
-# How long a second service on the same directory waits for the first to go.
+# How long a second service on the same directory waits for the first to end.
 CLAIM_TIMEOUT = 5.0
 
 
 def claim(log_dir: Path) -> int:
-    """Take the directory's lock and return the descriptor that holds it; waits up to 5 s for another service to go.
+    """Take the directory's lock and return the descriptor that holds it; waits up to 5 s for another service to end.
 
-    The lock sits on an open file description (flock(2)) that forked workers share: it is free only when the last of
-    them is gone, so that a killed master's worker still counts. Raises `ConflictError` and `OSError`.
+    The lock belongs to an open file description (flock(2)) that forked workers share: it is free only when the last of
+    them has ended, so a killed master's worker still holds it. Raises `ConflictError` and `OSError`.
     """
     fd = os.open(log_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     if _lock_within(fd, 0.0):
@@ -35,7 +35,7 @@ def claim(log_dir: Path) -> int:
 
 
 def _lock_within(fd: int, timeout: float) -> bool:
-    """Take an exclusive lock; False after `timeout` seconds. flock(2) knows no timeout, so it is asked repeatedly."""
+    """Take an exclusive lock; False after `timeout` seconds. flock(2) has no timeout, so it is polled."""
     deadline = time.monotonic() + timeout
     while True:
         try:
@@ -49,9 +49,9 @@ def _lock_within(fd: int, timeout: float) -> bool:
 
 
 def _holder(fd: int) -> str:
-    """Name the service that has the lock: /proc/locks tells who took it, as far as that is still there (proc_locks(5)).
+    """Name the service that has the lock, by the pid that took it (proc_locks(5)) if that process still exists.
 
-    After a master's death it is its worker that holds the lock a moment longer.
+    After a master's death its worker holds the lock a moment longer.
     """
     status = os.fstat(fd)
     place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"

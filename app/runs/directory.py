@@ -1,4 +1,4 @@
-"""The log directory: made when missing, with the log files of new runs in it."""
+"""Runs in the master and the worker: make the log directory when it is missing, and the log files of new runs."""
 
 import errno
 import os
@@ -20,9 +20,9 @@ _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class LogDirectory:
-    """Create log files in one directory; any number of threads may.
+    """Create log files in one directory. Thread-safe.
 
-    The directory is made when missing, whenever that is noticed. `group_read` opens it and the logs to its group.
+    The directory is made whenever it is found missing. `group_read` lets its group read it and the logs.
     """
 
     def __init__(self, log_dir: str | Path = "logs", *, group_read: bool = False) -> None:
@@ -54,7 +54,7 @@ class LogDirectory:
         retention.prune(self.log_dir, keep, in_use)
 
     def make_directory(self) -> None:
-        """Make the log directory if it is not there, with the mode it must have; raises `InternalError`."""
+        """Make the log directory if it is missing, and set its mode; raises `InternalError`."""
         with self.explained(self.log_dir):
             self.log_dir.mkdir(parents=True, exist_ok=True)
             found = self.log_dir.stat()
@@ -63,7 +63,7 @@ class LogDirectory:
 
     @contextmanager
     def explained(self, path: Path) -> Iterator[None]:
-        """Turn the system's refusal of a path into a sentence, which names the setting that it comes from."""
+        """Raise `InternalError` for an `OSError` about a path, naming the setting that the path comes from."""
         try:
             yield
         except OSError as error:
@@ -71,10 +71,10 @@ class LogDirectory:
             raise InternalError(f"{'LLM_SHELL_LOG_DIR: ' if ours else ''}{_explain(path, error)}") from error
 
     def _next_number(self, second: str) -> int:
-        """Return a number beyond those of this second's runs, of which some may be gone already.
+        """Return a number greater than those of this second's runs, of which some may be gone already.
 
-        A name is a run's for good, and tells its age. The directory, which may hold very many, is looked through only
-        for the first name and while the clock is behind the newest one.
+        A name is never reused, and gives a run's age. The directory, which may be large, is listed only for the first
+        name and while the clock is behind the newest one.
         """
         with self._naming:
             self._newest = newest_second, number = self._newest or newest(self.log_dir)
@@ -85,7 +85,7 @@ class LogDirectory:
             return number
 
     def _claim(self, wanted: Path, first: int = 1) -> str:
-        """Create the file under the first name that no run has, be it by its log, its older segment or its record."""
+        """Create the file under the first name of which there is no log, older segment or record."""
         with self.explained(wanted):
             for number in count(first):
                 path = wanted if number == 1 else wanted.with_stem(f"{wanted.stem}_{number}")
@@ -101,8 +101,8 @@ class LogDirectory:
 
 def _explain(path: Path, error: OSError) -> str:
     if error.errno in {errno.EEXIST, errno.ENOTDIR}:
-        in_the_way = next((place for place in (*reversed(path.parents), path) if _is_no_directory(place)), path)
-        return f"{in_the_way} is {_kind(in_the_way)}, not a directory. Move it away, or name another directory."
+        obstacle = next((place for place in (*reversed(path.parents), path) if _is_no_directory(place)), path)
+        return f"{obstacle} is {_kind(obstacle)}, not a directory. Move it away, or name another directory."
     words = error.strerror or str(error)
     advice = " Name a directory that the service may write to." if error.errno in _FORBIDDEN else ""
     return f"{path} can't be made or used: {words}.{advice}"
@@ -111,7 +111,7 @@ def _explain(path: Path, error: OSError) -> str:
 def _kind(path: Path) -> str:
     if path.is_file():
         return "a file"
-    return "a link that leads nowhere" if path.is_symlink() and not path.exists() else "something else"
+    return "a dangling link" if path.is_symlink() and not path.exists() else "something else"
 
 
 def _is_no_directory(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Names of runs and of what is theirs: log, record, control socket."""
+"""Runs in the master and the worker: the names of runs and of their logs, records and control sockets."""
 
 import hashlib
 import os
@@ -16,35 +16,33 @@ _RUN_ID = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(?:_\d{1,9})?", re.ASCII)
 
 
 def is_run_id(text: str) -> bool:
-    """Tell whether a run may have this name: then it is also a file name without any surprise."""
+    """Tell whether a text has the form of a run id; then it is safe as a file name, too."""
     return _RUN_ID.fullmatch(text) is not None
 
 
 def newest_first(log_dir: Path) -> list[str]:
-    """Return the ids of the runs of which there is any file, by age as their names tell it."""
-    matches = map(OURS.fullmatch, names_in(log_dir))
-    runs = {(match["second"], int(match["number"] or 1), match["run_id"]) for match in matches if match}
-    return [run_id for _second, _number, run_id in sorted(runs, reverse=True)]
+    """Return the ids of the runs that have any file, by the age in their names."""
+    return [run_id for _second, _number, run_id in sorted(set(_runs(log_dir)), reverse=True)]
 
 
 def newest(log_dir: Path) -> tuple[str, int]:
     """Return the second and the number of the newest run, by its name; an empty second when there is none."""
-    return max(_runs(log_dir), default=("", 0))
+    return max(_runs(log_dir), default=("", 0, ""))[:2]
 
 
 def newest_number(log_dir: Path, second: str) -> int:
     """Return the number of the newest run that was started in this second; 0 when there is none."""
-    return max((number for begun, number in _runs(log_dir) if begun == second), default=0)
+    return max((number for begun, number, _run_id in _runs(log_dir) if begun == second), default=0)
 
 
-def _runs(log_dir: Path) -> Iterator[tuple[str, int]]:
-    """Yield the second and the number of the run of each file that is one's."""
+def _runs(log_dir: Path) -> Iterator[tuple[str, int, str]]:
+    """Yield second, number and id of the run of each file that belongs to one."""
     matches = map(OURS.fullmatch, names_in(log_dir))
-    return ((match["second"], int(match["number"] or 1)) for match in matches if match)
+    return ((match["second"], int(match["number"] or 1), match["run_id"]) for match in matches if match)
 
 
 def names_in(log_dir: Path) -> list[str]:
-    """Return the names of all files there; none where there is no such directory."""
+    """Return the names of all files in a directory; none where it does not exist."""
     try:
         return os.listdir(log_dir)
     except FileNotFoundError:
@@ -52,10 +50,10 @@ def names_in(log_dir: Path) -> list[str]:
 
 
 def new_control_name(log_dir: Path) -> str:
-    """Return a name for a new run's control socket: who knows the directory can find it, and nobody can guess it."""
+    """Return a name for a new run's control socket: found by its prefix, and not to be guessed."""
     return f"{control_prefix(log_dir)}{secrets.token_hex(16)}"
 
 
 def control_prefix(log_dir: Path) -> str:
-    """Return what the names of a directory's control sockets begin with, however it is spelt or long (unix(7))."""
+    """Return the prefix of a directory's control sockets, however its path is spelt and however long (unix(7))."""
     return f"llm-shell-{hashlib.sha256(os.fsencode(os.path.realpath(log_dir))).hexdigest()[:16]}-"

@@ -1,4 +1,4 @@
-"""Which run is the current one, for every worker of the service and for the next service."""
+"""Runs in the master and the worker: which run is the current one, for every worker and for the next service."""
 
 import contextlib
 import os
@@ -8,8 +8,8 @@ from pathlib import Path
 class Pointer:
     """Name the current run by a symbolic link in the log directory.
 
-    A link is replaced in one step (rename(2)), takes no block of a full disk, and a look at it costs two microseconds,
-    so that workers which overlap during a reload always agree.
+    A link is replaced atomically (rename(2)), takes no block of a full disk, and is read in two microseconds, so that
+    workers which overlap during a reload always agree.
     """
 
     def __init__(self, directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""How many runs a log directory keeps: the oldest go, with every file that is theirs."""
+"""Runs in the worker: remove all files of the oldest runs, beyond a number of runs to keep."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from app.runs.names import OURS, names_in
 def prune(log_dir: Path, keep: int, in_use: Callable[[str], bool]) -> None:
     """Remove the files of all but the newest `keep` runs, except those whose run id is `in_use`.
 
-    Age is told by name. What can't be removed is left for the next time.
+    The age is that in the name. What can't be removed is tried again the next time.
     """
     names = names_in(log_dir)
     if len(names) <= keep:  # as each run has a file at least

@@ -1,4 +1,4 @@
-"""The shell that runs commands: which it is, how it takes one, and which variables it hands on."""
+"""Runs in the master and the worker: the shell that runs commands: path, options, and the variables it passes on."""
 
 import contextlib
 import os
@@ -12,12 +12,12 @@ from pathlib import Path
 
 from app.linux.account import Account
 
-# Looked at before PATH, whose directories may come from whoever started the service.
+# Tried before PATH, which the service may have inherited.
 _USUAL_PLACES = ("/bin/bash", "/usr/bin/bash")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# A shell that takes longer to come up, over a start-up file of its own, is not asked any further.
+# A shell that takes longer to start, over a start-up file of its own, is not probed any further.
 _PROBE_TIMEOUT = 5.0
-# The same in every shell, also where it is no POSIX shell; what cat was started with is what the shell handed on.
+# Valid in every shell, POSIX or not; cat's own environment is what the shell passed on.
 _SHOW_ENVIRONMENT = "cat /proc/self/environ"
 _SENTINEL = b"LANG"
 _ROOT = str(Path(__file__).resolve().parents[2])
@@ -30,8 +30,8 @@ def default_shell() -> str:
     """Return the path of bash where this machine has one, else `/bin/sh`.
 
     Models write bash (`&>`, `[[`, `pipefail`, arrays), and it replaces itself by a single command, so that pid and exit
-    code are the tool's own. Entries of PATH that are not absolute are passed over: they would mean what a command left
-    in the service's working directory.
+    code are the tool's own. Entries of PATH that are not absolute are skipped: they would mean what a command left in
+    the service's working directory.
     """
     for path in _USUAL_PLACES:
         if os.access(path, os.X_OK):
@@ -41,7 +41,7 @@ def default_shell() -> str:
 
 
 def options_for(shell: str, account: Account | None, command: str) -> list[str]:
-    """Return what stands between the shell and the command.
+    """Return the shell's options before the command.
 
     `--` ends the options where the command would be taken for one (`-build`, `+x`). Not every shell knows it: fish
     takes the word after `-c` for the command, whatever it begins with.
@@ -56,8 +56,8 @@ def options_for(shell: str, account: Account | None, command: str) -> list[str]:
 def names_dropped(shell: str, account: Account | None, names: Iterable[str]) -> list[str]:
     """Return those of these variables that a program started by the shell would not get.
 
-    POSIX leaves it to the shell what becomes of names that are no identifiers; bash hands them on, dash does not. So
-    the shell itself is asked, where there is such a name. One that can't be asked is not said to drop anything.
+    POSIX leaves it to the shell what becomes of names that are no identifiers; bash passes them on, dash does not. So
+    the shell itself is probed, where there is such a name. One that can't be probed counts as dropping none.
     """
     odd = frozenset(name for name in names if not _IDENTIFIER.fullmatch(name))
     if odd:
@@ -81,8 +81,8 @@ def _takes_dashes(shell: str, account: str | None) -> bool:
 def _environment_through(begin: Sequence[str], account: str | None, names: Iterable[bytes]) -> set[bytes]:
     """Return the names of the variables that reach a program through a shell begun so; empty where none is started.
 
-    As the commands' user, who may be able to change the shell, and with that user's rights alone. Raises `OSError` and
-    `TimeoutExpired` for what may be another time.
+    Runs it as the commands' user, who may be able to change the shell, with that user's rights alone. Raises `OSError`
+    and `TimeoutExpired` for faults that may be temporary.
     """
     command = [*begin, _SHOW_ENVIRONMENT]
     if account is not None:

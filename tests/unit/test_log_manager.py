@@ -124,9 +124,9 @@ def test_a_file_in_the_directory_s_place(tmp_path: Path, below: str) -> None:
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda place: place.symlink_to("nothing"), "logs is a link that leads nowhere, not a directory. Move it away"),
+        (lambda place: place.symlink_to("nothing"), "logs is a dangling link, not a directory. Move it away"),
         (os.mkfifo, "logs is something else, not a directory. Move it away"),
-        (lambda place: place.symlink_to("logs"), "logs is a link that leads nowhere, not a directory. Move it away"),
+        (lambda place: place.symlink_to("logs"), "logs is a dangling link, not a directory. Move it away"),
     ],
     ids=["link to nothing", "pipe", "link to itself"],
 )
