@@ -1,1 +1,1 @@
-"""Runs in the shim, one process for each run: start the command, keep its output, tell of its end, end its tree."""
+"""Runs in the shim, one process for each run: start the command, write its log, report its end, stop its tree."""

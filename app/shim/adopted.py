@@ -1,4 +1,4 @@
-"""The tree of a shim that died, in the care of a new one that is nobody's parent."""
+"""Runs in a replacement shim: the adopted tree, whose members are not its children."""
 
 import contextlib
 import fcntl
@@ -19,16 +19,16 @@ _PIDFD_INFO_EXIT = 1 << 3
 
 
 def allow_many_descriptors() -> None:
-    """Let a tree of thousands be watched: each member takes a descriptor, of which the usual limit allows 1,024."""
+    """Raise the limit on descriptors for a tree of thousands: each member takes one, and the usual limit is 1,024."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class AdoptedTree:
-    """Watch a tree without being its parent: same calls as `OwnedTree`.
+    """Watch a tree without being its parent, by the same calls as `OwnedTree`.
 
-    Ends are events of the members' pidfds; who is a member is what `find_members` says, `known` being those that lived
-    when the first shim last told.
+    Ends are events of the members' pidfds; the members are those that `find_members` finds, `known` being the ones in
+    the first shim's last report.
     """
 
     def __init__(
@@ -46,41 +46,41 @@ class AdoptedTree:
         self._not_ours = {os.getpid(), *not_ours}
         self._epoll = select.epoll()
         self.fd = self._epoll.fileno()
-        self._told = False
+        self._reported = False
         self._lent_pidfd = pidfd
         self._process_pidfd = pidfd if pidfd is not None else open_pidfd(process)
         if self._process_pidfd is not None:
             self._epoll.register(self._process_pidfd, select.EPOLLIN | select.EPOLLONESHOT)
         for identity in known:
-            self._get_to_know(identity)
+            self._watch_member(identity)
         self.gone = False
 
     def ended(self) -> Iterator[tuple[int, int | None]]:
-        """Yield pid and exit code of the process once it has ended, the code as far as anyone can still tell it."""
+        """Yield pid and exit code of the process once it has ended; the code is None where it can't be read."""
         self._epoll.poll(0)
-        # Only here: a member's pidfd that is closed elsewhere takes with it the event that its end was to be.
-        self._forget_the_dead()
-        # First of all: when nobody is left, the process has ended too, and whoever sees `gone` has been told so.
+        # Only here: a pidfd that is closed elsewhere takes the pending event of its process's end with it.
+        self._drop_ended()
+        # First: when no member is left, the process has ended too, and its end is yielded before `gone` is set.
         gone = not self.members()
-        if not self._told and self._has_ended():
-            self._told = True
+        if not self._reported and self._has_ended():
+            self._reported = True
             yield self._process.pid, self._exit_code()
         self.gone = gone
 
     def members(self) -> list[Member]:
         """Return every live process that is known to belong to the tree."""
         found = find_members(self._process, self._known, self._parents, self._not_ours)
-        # Whoever ended since that look will send no event, and must not be waited for.
-        return [member for member in found if self._get_to_know(member.identity)]
+        # A process that ended since that look will send no event, and must not be waited for.
+        return [member for member in found if self._watch_member(member.identity)]
 
     def kill_children(self) -> None:
         """Do nothing: the tree has other parents."""
 
     def watch(self, awaited: Iterable[Identity]) -> None:
-        """Announce these ends, as those of all members are anyway."""
+        """Do nothing: the ends of all members are reported."""
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         own = [self._process_pidfd] if self._process_pidfd not in (None, self._lent_pidfd) else []
         for pidfd in [*own, *self._known.values()]:
             if pidfd is not None:
@@ -88,13 +88,13 @@ class AdoptedTree:
         self._known.clear()
         self._epoll.close()
 
-    def _get_to_know(self, identity: Identity) -> bool:
+    def _watch_member(self, identity: Identity) -> bool:
         """Watch this process from now on; False when it is gone."""
         if identity in self._known:
             return True
         try:
             pidfd = find_pidfd(identity)
-        except OSError:  # no descriptor is left to watch it by, and it is a member all the same
+        except OSError:  # no descriptor is free to watch it by, and it is a member all the same
             return True
         if pidfd is None:
             return False
@@ -102,7 +102,7 @@ class AdoptedTree:
         self._epoll.register(pidfd, select.EPOLLIN | select.EPOLLONESHOT)
         return True
 
-    def _forget_the_dead(self) -> None:
+    def _drop_ended(self) -> None:
         for identity, pidfd in list(self._known.items()):
             member = read_member(identity.pid)
             if member is None or member.identity != identity or not member.alive:
@@ -130,7 +130,7 @@ class AdoptedTree:
         return None
 
     def _status_of_pidfd(self) -> int | None:
-        """Ask the kernel, which since Linux 6.15 remembers the status for whoever holds a pidfd."""
+        """Ask the kernel, which since Linux 6.15 keeps the status for every holder of a pidfd."""
         if self._process_pidfd is None:
             return None
         info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *[0] * 13))

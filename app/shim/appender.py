@@ -1,4 +1,4 @@
-"""Append whole records to a log file that may be full, capped, truncated or gone: what fails is counted, not raised."""
+"""Runs in the shim: append whole records to a log that may be full, capped, truncated or gone; faults are counted."""
 
 import os
 from contextlib import suppress
@@ -7,21 +7,20 @@ from stat import S_ISREG
 
 from app.log.snapshot import older_segment
 
-# No link is followed that somebody put in the log's place: the service may be root's, and the command another user's.
+# A link in the log's place is not followed: the service may be root's, and the command another user's.
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _MOST_BLOCKS = os.sysconf("SC_IOV_MAX")  # that one writev(2) takes
 
 
 class Appender:
-    """Keep one log file open and append to it, O_APPEND, so that a truncation by a stranger leaves no hole.
+    """Keep one log file open and append to it, O_APPEND, so that a truncation by another program leaves no hole.
 
     `max_bytes` caps the log: it then has two segments of half that size, of which the older is replaced; 0 is no cap.
-    Never raises OSError; `failed_writes` and `last_error` tell what went wrong.
+    Never raises OSError; `failed_writes` counts the appends that lost records.
     """
 
     def __init__(self, path: str, *, mode: int, max_bytes: int) -> None:
         self.failed_writes = 0
-        self.last_error: str | None = None
         self._path = path
         self._mode = mode
         self._segment_bytes = max_bytes // 2
@@ -37,8 +36,7 @@ class Appender:
                 fitting, rest = self._split(left, size)
                 if not fitting and self._rotate():
                     continue
-            except OSError as error:
-                self._note(error)
+            except OSError:
                 break
             if not fitting:  # no room to rotate either: go on in the old file
                 fitting, rest = left, []
@@ -56,7 +54,7 @@ class Appender:
             self._fd = -1
 
     def _writable_size(self) -> int:
-        """Return the file's size, having opened it anew where it was removed and ended a torn record."""
+        """Return the file's size; reopen a file that was removed, and end a torn record, first."""
         if self._fd < 0:
             self._open()
         status = os.fstat(self._fd)
@@ -97,8 +95,7 @@ class Appender:
             done = os.writev(self._fd, blocks[:_MOST_BLOCKS])
             while done < total:
                 done += os.write(self._fd, b"".join(blocks)[done:])
-        except OSError as error:
-            self._note(error)
+        except OSError:
             records = b"".join(blocks)
             done = records.rfind(b"\n", 0, done) + 1
             self._cut_back(size + done)
@@ -112,7 +109,7 @@ class Appender:
             self._torn = True
 
     def _split(self, blocks: list[bytes], size: int) -> tuple[list[bytes], list[bytes]]:
-        """Return the records that fit into the segment, none when it is full and must be rotated, and the others."""
+        """Return the records that fit into the segment, none when it must be rotated, and the others."""
         room = self._segment_bytes - size
         if not self._segment_bytes or sum(map(len, blocks)) <= room:
             return blocks, []
@@ -125,7 +122,7 @@ class Appender:
         return [records[:end]], [records[end:]] if end < len(records) else []
 
     def _rotate(self) -> bool:
-        """Make the file the older segment and put a fresh one in its place; return whether that worked.
+        """Make the file the older segment and put a fresh one in its place; False when that failed.
 
         The log's name exists at every instant.
         """
@@ -133,14 +130,12 @@ class Appender:
         try:
             _remove(fresh)
             fd = self._create(fresh)
-        except OSError as error:
-            self._note(error)
+        except OSError:
             return False
         try:
             self._give_second_name(older_segment(self._path))
             os.rename(fresh, self._path)
-        except OSError as error:
-            self._note(error)
+        except OSError:
             os.close(fd)
             with suppress(OSError):
                 _remove(fresh)
@@ -150,9 +145,9 @@ class Appender:
         return True
 
     def _give_second_name(self, name: str) -> None:
-        """Let `name` be the log too, in place of what it was.
+        """Make `name` a second link to the log, in place of what it was.
 
-        Where it is the log already (a rotation was cut short), rename(2) does nothing and the spare name stays.
+        Where it is one already (a rotation was cut short), rename(2) does nothing and the spare name stays.
         """
         spare = f"{self._path}.old"
         _remove(spare)
@@ -161,9 +156,6 @@ class Appender:
             os.rename(spare, name)
         finally:
             _remove(spare)
-
-    def _note(self, error: OSError) -> None:
-        self.last_error = os.strerror(error.errno or 0)
 
 
 def _remove(path: str) -> None:

@@ -1,4 +1,4 @@
-"""What `/proc` tells about a member that decides when it is signalled: whether it is a shell, and its pipes."""
+"""Runs in the shim: read from `/proc` what decides when a member is signalled: whether it is a shell, and its pipes."""
 
 import contextlib
 import ctypes
@@ -13,25 +13,25 @@ from app.shim.order import Pipe
 _SHELLS = frozenset(
     {"sh", "dash", "bash", "rbash", "ash", "hush", "zsh", "ksh", "mksh", "yash", "posh", "csh", "tcsh", "fish"}
 )
-# One executable for many programs: which one it is, its first argument says.
+# One executable for many programs, selected by the first argument.
 _MULTICALL = frozenset({"busybox", "toybox"})
-# What is appended to the name of an executable that was removed or replaced since (d_path(), fs/d_path.c).
+# Appended to the path of an executable that was removed or replaced since (d_path(), fs/d_path.c).
 _DELETED = " (deleted)"
 _ACCESS_MODE = 0o3
-# What one look may spend on descriptors of members, of which a tree can hold millions: so many of them, and so many
-# seconds of this process's own time.
+# Limits of one look at the members' descriptors, of which a tree can hold millions: their number, and seconds of this
+# process's CPU time.
 MAX_DESCRIPTORS = 20_000
 MAX_SECONDS = 0.25
-# How the types of file systems begin that ask another machine, or another process, what a file is.
+# Prefixes of the types of file systems that ask another machine, or another process, what a file is.
 _REMOTE = ("nfs", "cifs", "smb", "fuse", "ceph", "9p", "afs", "virtiofs", "lustre", "gfs", "ocfs")
 _libc = ctypes.CDLL(None)
 
 
 class ProcFacts:
-    """Read facts from `/proc` when they are asked for, each once: one of these serves one look.
+    """Read facts from `/proc` on demand, each once: an instance serves one look.
 
-    A tree with more descriptors than a look may be spent on is taken for one in which those that were not looked at
-    write to no pipe, and hold the output. `output` is the run's pipe, by inode; None where it is not known.
+    Descriptors beyond the limits of a look are not read: their owner counts as a writer to no pipe, and as a holder of
+    the output. `output` is the run's pipe, by inode; None where it is not known.
     """
 
     def __init__(self, output: int | None = None) -> None:
@@ -48,44 +48,44 @@ class ProcFacts:
     def is_shell(self, member: Member) -> bool:
         """Tell whether its executable is a shell's."""
         if member.pid not in self._shells:
-            with _eyes_of(member):
+            with _as_user_of(member):
                 self._shells[member.pid] = _is_shell(_folder(member))
         return self._shells[member.pid]
 
     def reads(self, member: Member) -> Pipe | None:
-        """Return the pipe that is its standard input: the inode, and for a FIFO with a name the device with it."""
+        """Return the pipe that is its standard input: the inode, and for a named FIFO the device with it."""
         if member.pid not in self._inputs:
-            with _eyes_of(member):
+            with _as_user_of(member):
                 self._inputs[member.pid] = self._find_input(_folder(member))
         return self._inputs[member.pid]
 
     def writes(self, member: Member, pipes: Collection[Pipe]) -> set[Pipe]:
-        """Return those of `pipes` of which it has an end to write to; none where its descriptors can't be read.
+        """Return those of `pipes` of which it has a write end; none where its descriptors can't be read.
 
-        Within a look they are always the same pipes.
+        Within a look `pipes` are always the same.
         """
         if member.pid not in self._written:
             found = self._written[member.pid] = set()
-            with _eyes_of(member), contextlib.suppress(OSError):
+            with _as_user_of(member), contextlib.suppress(OSError):
                 folder = _folder(member)
-                for fd, target in self._connections(folder) if pipes else ():
+                for fd, target in self._open_files(folder) if pipes else ():
                     pipe = self._known(f"{folder}/fd/{fd}", target)
                     if pipe in pipes and pipe not in found and _is_writable(f"{folder}/fdinfo/{fd}"):
                         found.add(pipe)
         return self._written[member.pid]
 
     def holds_output(self, member: Member) -> bool:
-        """Tell whether it holds the run's pipe; it is taken to where its descriptors, or the pipe, can't be told."""
+        """Tell whether it holds the run's pipe; True where its descriptors can't be read, or the pipe is not known."""
         if self._output is None:
             return True
         if member.pid not in self._holders:
-            with _eyes_of(member):
+            with _as_user_of(member):
                 self._holders[member.pid] = self._finds_output(_folder(member))
         return self._holders[member.pid]
 
     def _finds_output(self, folder: str) -> bool:
         try:
-            found = any(_pipe(target) == self._output for _fd, target in self._connections(folder))
+            found = any(_pipe(target) == self._output for _fd, target in self._open_files(folder))
         except OSError:
             return True
         return found or self._spent
@@ -93,7 +93,7 @@ class ProcFacts:
     def _find_input(self, folder: str) -> Pipe | None:
         try:
             target = os.readlink(f"{folder}/fd/0")
-            # No other link begins so: `socket:[1]`, `anon_inode:[eventfd]`.
+            # Only a path begins with a slash: others read `socket:[1]`, `anon_inode:[eventfd]`.
             if not target.startswith("/") or target == os.devnull or not self._is_local(folder):
                 return _pipe(target)
             fifo = _fifo(f"{folder}/fd/0")
@@ -106,7 +106,7 @@ class ProcFacts:
     def _is_local(self, folder: str) -> bool:
         """Tell whether the kernel itself knows what the standard input is.
 
-        To ask a file server that has gone could take for ever (nfs(5), `hard`), and no signal ends that.
+        stat(2) could block for ever on a file server that is gone (nfs(5), `hard`), and no signal ends that.
         """
         mount = _field(f"{folder}/fdinfo/0", b"mnt_id:")
         if mount not in self._local:
@@ -117,17 +117,17 @@ class ProcFacts:
         return self._local[mount]
 
     def _known(self, link: str, target: str) -> Pipe | None:
-        """Return the pipe that a descriptor is an end of, where it is a FIFO only if somebody's input has its path.
+        """Return the pipe that a descriptor is an end of; a FIFO only where a member's input has the same path.
 
-        To ask of any other file what it is would be to ask its file system, which may be slow to answer.
+        stat(2) of any other file would ask its file system, which may be slow to answer.
         """
         return _fifo(link) if target in self._fifos else _pipe(target)
 
-    def _connections(self, folder: str) -> Iterator[tuple[str, str]]:
-        """Yield a process's descriptors and what each is open on, as long as this look may be spent on it.
+    def _open_files(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Yield a process's descriptors and what each is open on, within the limits of this look.
 
-        The directory is read as it is gone through: its listing alone takes longer than a look may where there are a
-        million. What counts is the time of this process, so that a busy machine changes no order.
+        The directory is read lazily: to list a million entries alone takes longer than a look may. CPU time counts, so
+        that the load of the machine changes no order.
         """
         if self._spent:
             return
@@ -150,12 +150,11 @@ class ProcFacts:
 
 
 @contextlib.contextmanager
-def _eyes_of(member: Member) -> Iterator[None]:
-    """Look at a member with its own user's rights, where ours are root's.
+def _as_user_of(member: Member) -> Iterator[None]:
+    """Read `/proc` with the rights of the member's user, where ours are root's.
 
-    In a container root often lacks CAP_SYS_PTRACE, without which it may not look into the processes of others; who has
-    their user as the one of its file accesses may (ptrace_may_access(), kernel/ptrace.c; setfsuid(2)). There is no
-    thread in a shim but the one that looks.
+    In a container root often lacks CAP_SYS_PTRACE, without which it may not inspect other users' processes; a thread
+    whose file system user is theirs may (ptrace_may_access(), kernel/ptrace.c; setfsuid(2)). A shim has one thread.
     """
     if os.geteuid() != 0:
         yield
@@ -177,10 +176,10 @@ def _eyes_of(member: Member) -> Iterator[None]:
 
 
 def _folder(member: Member) -> str:
-    """Return where in `/proc` a member is described.
+    """Return the directory in `/proc` to read a member from.
 
-    One whose first thread has ended has no files and no executable there any more (exit_files(), exit_mm(),
-    kernel/exit.c); its other threads do.
+    One whose first thread has ended shows no files and no executable any more (exit_files(), exit_mm(), kernel/exit.c);
+    its other threads do.
     """
     folder = f"/proc/{member.pid}"
     if member.state in DEAD_STATES:
@@ -191,10 +190,10 @@ def _folder(member: Member) -> str:
 
 
 def _is_shell(folder: str) -> bool:
-    """Tell by the executable, or by what it was called as where that can't be read.
+    """Tell by the executable, or by the arguments where that can't be read.
 
-    A process of another user hides its executable, while its arguments are there for everybody. A script's begin with
-    its interpreter (load_script(), fs/binfmt_script.c).
+    A process of another user hides its executable, but not its arguments. A script's begin with its interpreter
+    (load_script(), fs/binfmt_script.c).
     """
     try:
         executable = os.readlink(f"{folder}/exe").removesuffix(_DELETED)
@@ -223,14 +222,14 @@ def _arguments(folder: str) -> list[str]:
 
 
 def _pipe(target: str) -> int | None:
-    """Return a pipe's inode from what a link under `/proc/PID/fd` says (proc_pid_fd(5)); a FIFO's says its path."""
+    """Return a pipe's inode from the target of a link under `/proc/PID/fd` (proc_pid_fd(5)); a FIFO's is its path."""
     return int(target[6:-1]) if target.startswith("pipe:[") else None
 
 
 def _fifo(link: str) -> tuple[int, int] | None:
-    """Return the identity of the FIFO that a descriptor is open on, None where it is something else.
+    """Return the identity of the FIFO that a descriptor is open on, None where it is another kind of file.
 
-    Through the link, since the name may have been removed or given to another file since.
+    Read through the link, since the path may have been removed or given to another file since.
     """
     found = os.stat(link)
     return (found.st_dev, found.st_ino) if stat.S_ISFIFO(found.st_mode) else None

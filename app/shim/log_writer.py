@@ -1,4 +1,4 @@
-"""Cut a process's output into records and write them: the shim's half of the log."""
+"""Runs in the shim: cut the output of a run into records and write them to its log."""
 
 import time
 from contextlib import suppress
@@ -19,8 +19,8 @@ WRITE_SIZE = 512 * 1024
 class LogWriter:
     """Write one run's log; on a log that has records already, go on after the last one.
 
-    For one thread. Never raises OSError and never waits for anything but the disk: what can't be written leaves a gap
-    in `seq` and is counted in `dropped_lines`.
+    Not thread-safe. Never raises OSError and blocks on the disk alone: a line that can't be written leaves a gap in
+    `seq` and is counted in `dropped_lines`.
     """
 
     def __init__(self, path: str, clock: RunClock, *, mode: int = 0o600, max_bytes: int = 0) -> None:
@@ -39,18 +39,13 @@ class LogWriter:
 
     @property
     def failed_writes(self) -> int:
-        """Return how many times the disk refused."""
+        """Return how many writes lost records."""
         return self._file.failed_writes
-
-    @property
-    def last_error(self) -> str | None:
-        """Return the system's words for the last fault, or None."""
-        return self._file.last_error
 
     def feed(self, data: bytes) -> None:
         """Write the complete lines of what one read gave, under one timestamp, and hold the rest."""
         timestamp = self._timestamp()
-        # Only the line that was begun is put together: to copy all that was read would cost as much as its writing.
+        # Only the line that was begun is joined: to copy all that was read would cost as much as writing it.
         begun = (data.find(b"\n") + 1 or len(data)) if self._pending else 0
         line = self._pending + data[:begun]
         taken = self._take(line, 0, timestamp)
@@ -68,7 +63,7 @@ class LogWriter:
     def flush_due(self, now: float) -> None:
         """Write a piece of the unfinished line if its deadline has passed at the monotonic instant `now`.
 
-        The beginning of a character waits for its rest.
+        An incomplete character at the end waits for its rest.
         """
         if self.deadline is None or now < self.deadline:
             return
@@ -135,13 +130,13 @@ class LogWriter:
         return taken
 
     def _gather(self, records: bytes) -> None:
-        """Take records that are to be written; those gathered are numbered one by one up to `seq`."""
+        """Buffer records for the next write; their numbers are contiguous and end with `seq`."""
         self._gathered.append(records)
         if sum(map(len, self._gathered)) >= WRITE_SIZE:
             self._write_gathered()
 
     def _write_gathered(self) -> None:
-        """Write what is gathered; a line counts as dropped once, however many its pieces."""
+        """Write the buffered records; a line counts as dropped once, however many its pieces."""
         if not self._gathered:
             return
         lost = self._file.append(self._gathered)

@@ -1,4 +1,4 @@
-"""Whom SIGTERM goes to next: one decision over a look at the tree, and what was done before it."""
+"""Runs in the shim: which members get SIGTERM next: one decision over a look at the tree and the looks before it."""
 
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Mapping
@@ -7,15 +7,15 @@ from typing import NamedTuple, Protocol
 from app.linux.proc import Identity, Member
 from app.shim.waiting import Waiting
 
-# Whatever tells one pipe from another.
+# What identifies a pipe.
 Pipe = Hashable
 
 
 class Facts(Protocol):
-    """Tell about a member what its line of `/proc/PID/stat` does not; asked only for what a decision hangs on."""
+    """Give facts about a member that `/proc/PID/stat` lacks; called only for those that a decision depends on."""
 
     def is_shell(self, member: Member) -> bool:
-        """Tell whether it forwards no signal to what it started, as no shell does."""
+        """Tell whether it forwards no signal to its children, as no shell does."""
 
     def reads(self, member: Member) -> Pipe | None:
         """Return the pipe that is its standard input; None where that is no pipe."""
@@ -28,14 +28,14 @@ class Facts(Protocol):
 
 
 class Past(NamedTuple):
-    """Hold what earlier looks of the same ending have come to.
+    """Hold the results of earlier looks in the same stop sequence.
 
-    `told` have had the signal. `refused` we may not signal. `held` had their turn and were put off for a writer, and
-    `released` of these have had time to find the end of their input. `spared` is what members that had the signal have
-    started since, their clean-up. `parents` are the members' parents at the last look.
+    `signalled` have had SIGTERM. `refused` we may not signal. `held` had their turn and were deferred for a writer, and
+    `released` of these have had time to find the end of their input. `spared` is what signalled members have started
+    since, their clean-up. `parents` are the members' parents at the last look.
     """
 
-    told: Collection[Identity] = ()
+    signalled: Collection[Identity] = ()
     refused: Collection[Identity] = ()
     held: Collection[Identity] = ()
     released: Collection[Identity] = ()
@@ -44,10 +44,10 @@ class Past(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Hold what a look comes to.
+    """Hold the result of one look.
 
     `due` are to be signalled now, in this order. `held` wait for a writer of their standard input, and `drained` have
-    lost the last one. `spared` are left alone. `awaited` are those whose end may make others due.
+    lost the last one. `spared` are not signalled. `awaited` are those whose end may make other members due.
     """
 
     due: list[Member]
@@ -59,9 +59,9 @@ class Decision(NamedTuple):
 
 
 def parents_first(members: Iterable[Member], process: Identity, facts: Facts) -> list[Member]:
-    """Sort a tree so that nobody comes before its parent, the process is the first, and a shell comes when it can.
+    """Sort a tree: the process first, no member before its parent, and each shell as early as that allows.
 
-    A shell that waits for a child acts on that one's end, of which the end of anybody else may be the cause: `cat` ends
+    A shell that waits for a child acts on the child's end, which the end of any other process may cause: `cat` ends
     when the writer to its input does.
     """
     ordered = sorted(members, key=lambda one: (one.identity != process, one.start_ticks, one.pid))
@@ -83,12 +83,12 @@ def parents_first(members: Iterable[Member], process: Identity, facts: Facts) ->
 
 
 def decide(members: Iterable[Member], process: Identity, past: Past, facts: Facts, *, late: bool = False) -> Decision:
-    """Return whom to signal now.
+    """Return which members to signal now.
 
-    Nobody comes before its parent, and the process first of all. A shell forwards nothing, so its children come right
-    after it; any other program is trusted with its own until it has ended. Who has no parent in the tree counts as a
-    child of the process. A reader of a pipe waits for its writers. Daemons, which left the process's session and its
-    output, serve the others until all of these have ended. When it is `late`, everybody comes who has not.
+    No member comes before its parent, and the process first of all. A shell forwards nothing, so its children come
+    right after it; any other program is trusted with its own until it has ended. A member without a parent in the tree
+    counts as a child of the process. A reader of a pipe waits for its writers. Daemons, which left the process's
+    session and its output, serve the other members until these have ended. When it is `late`, all the rest is due.
     """
     return _Look(parents_first(members, process, facts), process, past, facts).decide(late=late)
 
@@ -119,14 +119,14 @@ class _Look:
 
     def decide(self, *, late: bool) -> Decision:
         for member in self._members:
-            if member.identity in self._past.told:
+            if member.identity in self._past.signalled:
                 continue
             if late or (self._has_its_turn(member) and self._has_read_all(member)):
                 self._due.add(member.identity)
                 self._result.due.append(member)
                 self._release_children(member)
         if self._serves:
-            self._result.awaited.update(self._those_served())
+            self._result.awaited.update(self._members_served())
         for pipe in self._awaited_pipes:
             self._result.awaited.update(one.identity for one in self._writers_of(pipe))
         return self._result
@@ -135,13 +135,13 @@ class _Look:
         return self._by_pid.get(member.ppid)
 
     def _has_its_turn(self, member: Member) -> bool:
-        """Tell whether everybody above it has had theirs; note whose end is awaited where not."""
+        """Tell whether all members above it have had theirs; note whose end is awaited where not."""
         parent = self._parent(member)
         if parent is not None:
             return self._follows(member, parent)
         if member is self._process:
             return True
-        if self._is_daemon(member) and self._those_served():
+        if self._is_daemon(member) and self._members_served():
             self._serves = True
             return False
         if self._process is None:
@@ -153,21 +153,21 @@ class _Look:
         return self._spare(member, self._process) if former in self._past.spared else True
 
     def _follows(self, member: Member, parent: Member) -> bool:
-        """Tell whether its turn has come by this parent, which lives."""
+        """Tell whether this parent, which lives, leaves it its turn."""
         if not self._has_passed(parent):
             self._result.awaited.add(parent.identity)
             return False
-        if parent.identity not in self._past.told or member.identity in self._past.held:
+        if parent.identity not in self._past.signalled or member.identity in self._past.held:
             return True
-        # What a shell has started after its signal is its answer to that.
+        # What a shell starts after its signal is its clean-up.
         return self._spare(member, parent)
 
     def _is_daemon(self, member: Member) -> bool:
         """Tell whether a member without a parent in the tree has left the process's session and the output."""
         return member.session != self._session and not self._facts.holds_output(member)
 
-    def _those_served(self) -> set[Identity]:
-        """Return who is neither a daemon nor below one; the end of whom we may not signal is not to be expected."""
+    def _members_served(self) -> set[Identity]:
+        """Return the members that are neither daemons nor below one; those that we may not signal can't be awaited."""
         if self._served is None:
             apart: set[int] = set()
             for member in self._members:  # parents first
@@ -198,25 +198,25 @@ class _Look:
         return False
 
     def _passes_on(self, member: Member, pipe: Pipe) -> bool:
-        """Tell whether a shell has left its input to a child: then it is that child that must read to the end.
+        """Tell whether a shell has left its input to a child, which must then read to the end in its place.
 
-        The shell would take the end for the child's success, and go on to its next step.
+        The shell would take the child's end for its success, and go on to its next step.
         """
         children = self._children.get(member.pid, ())
         return any(self._facts.reads(child) == pipe for child in children) and self._facts.is_shell(member)
 
     def _waits(self, reader: Member) -> bool:
-        """Tell whether anybody keeps this reader waiting who does not, directly or not, wait for it."""
+        """Tell whether a process keeps this reader waiting that does not, directly or not, wait for it."""
         if self._waiting is None:
-            self._waiting = self._who_waits()
+            self._waiting = self._graph()
         return self._waiting.waits(reader.pid)
 
-    def _who_waits(self) -> Waiting:
-        """Return who waits for whom now: for the writers to its input, and for its parent."""
+    def _graph(self) -> Waiting:
+        """Return which members wait now, for the writers to their input and for their parents."""
         above: dict[int, int] = {}
         inputs: dict[int, Pipe] = {}
         for member in self._members:
-            if member is self._process or member.identity in self._past.told:
+            if member is self._process or member.identity in self._past.signalled:
                 continue
             pipe = self._facts.reads(member)
             if pipe is not None:
@@ -228,25 +228,25 @@ class _Look:
         return Waiting(above, inputs, writers)
 
     def _release_children(self, parent: Member) -> None:
-        """Note that its children wait for it no more, if that is so now that it is due."""
+        """Note that its children no longer wait for it, if that is so now that it is due."""
         children = self._children.get(parent.pid)
         if self._waiting is not None and children and self._has_passed(parent):
             for child in children:
                 self._waiting.release(child.pid)
 
     def _has_passed(self, parent: Member) -> bool:
-        """Tell whether nobody has to wait for this parent any more."""
+        """Tell whether no member has to wait for this parent any more."""
         if parent.identity in self._past.refused:
             return True
-        has_had_it = parent.identity in self._past.told or parent.identity in self._due
-        return has_had_it and self._facts.is_shell(parent)
+        had_its_turn = parent.identity in self._past.signalled or parent.identity in self._due
+        return had_its_turn and self._facts.is_shell(parent)
 
     def _writers_of(self, pipe: Pipe) -> list[Member]:
         if self._writers is None:
             self._writers = {}
             inputs = [self._facts.reads(member) for member in self._members]
             wanted = {pipe for pipe in inputs if pipe is not None}
-            # The end of those whom we may not signal is not to be expected.
+            # A member that we may not signal can't be expected to end.
             for member in self._members:
                 written = self._facts.writes(member, wanted) if member.identity not in self._past.refused else ()
                 for one in written:

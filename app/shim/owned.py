@@ -1,4 +1,4 @@
-"""The shim's children: every process of the tree is one, or will be one as soon as its own parent is gone."""
+"""Runs in the shim: the owned tree, whose members are the shim's children, or become so when their parents end."""
 
 import contextlib
 import os
@@ -9,16 +9,15 @@ from collections.abc import Iterable, Iterator
 from app.linux.pidfd import open_pidfd
 from app.linux.proc import Identity, Member, descendants, read_member
 
-# A descriptor each; who is left out of a larger tree is looked at when somebody else ends.
+# A descriptor each; the end of a member beyond these is noticed when another one ends.
 MAX_WATCHED = 256
 
 
 class OwnedTree:
-    """Reap what ends and know when nobody is left, by event.
+    """Reap what ends and know when no member is left, by event.
 
-    The shim is a subreaper: a process whose parent ends becomes its child. So the tree is gone exactly when wait says
-    that there is no child at all (ECHILD), and SIGCHLD announces every step towards it; `/proc` is never polled for
-    that.
+    The shim is a subreaper: a process whose parent ends becomes its child. So the tree is gone exactly when waitid(2)
+    finds no child (ECHILD), and SIGCHLD announces every step towards that; `/proc` is never polled for it.
     """
 
     def __init__(self) -> None:
@@ -52,9 +51,9 @@ class OwnedTree:
     def kill_children(self) -> None:
         """Send SIGKILL to every child, the oldest, which is the process, first.
 
-        What moves from pid to pid has gone on by the time that all of `/proc` was looked at; the kernel's list of
-        children (proc_tid_children(5), CONFIG_PROC_CHILDREN) is read in microseconds. No child's number can come to
-        mean another process before it is reaped here.
+        A process that forks and exits all the time has another pid before all of `/proc` is read; the kernel's list of
+        children (proc_tid_children(5), CONFIG_PROC_CHILDREN) is read in microseconds. No child's pid can be reused
+        before it is reaped here.
         """
         with contextlib.suppress(OSError):
             with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
@@ -64,7 +63,7 @@ class OwnedTree:
                     os.kill(pid, signal.SIGKILL)
 
     def watch(self, awaited: Iterable[Identity]) -> None:
-        """Announce the ends of these as well, and of no others: other members' children end without a SIGCHLD here."""
+        """Report the ends of these as well, and of no others: other members' children end without a SIGCHLD here."""
         wanted = set(awaited)
         for identity in self._watched.keys() - wanted:
             os.close(self._watched.pop(identity))
@@ -78,7 +77,7 @@ class OwnedTree:
                 self._epoll.register(pidfd, select.EPOLLIN | select.EPOLLONESHOT)
 
     def _clear(self) -> None:
-        self._epoll.poll(0)  # each end of those that are watched is announced once
+        self._epoll.poll(0)  # the end of each that is watched is reported once
         with contextlib.suppress(BlockingIOError):
             while os.read(self._wakeups, 512):
                 pass

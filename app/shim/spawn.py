@@ -1,4 +1,4 @@
-"""Two ways to start the command: as the service's own user, and as another."""
+"""Runs in the shim: start the command, as the service's own user or as another."""
 
 import ctypes
 import os
@@ -29,7 +29,7 @@ class StepError(Exception):
 
 
 class Program:
-    """What is to be started: arguments and environment, the descriptor that both streams get, and the rest of the spec.
+    """Hold what is executed: arguments, environment, spec, and the descriptor that becomes stdout and stderr.
 
     `spec` is `runs.spec.Spec` as a dictionary, its texts encoded, without the fields that have their defaults.
     """
@@ -68,10 +68,10 @@ _COMMAND = attributes(ALL_SIGNALS, flags=SETSID)
 def spawn_as(account: Account, program: Program, libc: "CDLL") -> int:
     """Do the same as another user, which posix_spawn(3) can't: fork, become that user, execute.
 
-    The pipe is given to the user first: /dev/stdout names it by a link under /proc, and to open it that way takes a
-    right to the pipe itself.
+    The user becomes the owner of the pipe first: /dev/stdout is a link to it under /proc, and to open it that way takes
+    the right to the pipe itself.
     """
-    import signal  # noqa: F401, PLC0415  imported before the fork; only this way of starting pays for it
+    import signal  # noqa: F401, PLC0415  imported before the fork, and only for a start as another user
 
     try:
         os.fchown(program.output, account.uid, account.gid)
@@ -93,7 +93,7 @@ def spawn_as(account: Account, program: Program, libc: "CDLL") -> int:
 
 
 def _execute(account: Account, program: Program, told: int, libc: "CDLL", shim: int) -> "NoReturn":
-    """Become the program, in the child; or tell what kept it, and end. `told` is closed by a successful exec."""
+    """Become the program, in the child; or report the failed step, and exit. A successful exec closes `told`."""
     import signal  # noqa: PLC0415  as above
 
     step = b"spawn"
@@ -119,10 +119,10 @@ def _execute(account: Account, program: Program, told: int, libc: "CDLL", shim: 
 
 
 def _die_with(shim: int, number: int, libc: "CDLL") -> None:
-    """Get this signal when the shim dies, 0 for none; end now if that has happened.
+    """Set the signal that the shim's death sends, 0 for none; exit if the shim is dead already.
 
-    A file system that does not answer may hold the child up until its shim was given up, and then nothing must be
-    executed any more. A change of user clears the setting, an exec does not (prctl(2)): the command outlives its shim.
+    A file system that does not answer may block the child until its shim was given up, and then nothing must be
+    executed any more. A change of user clears the setting, an exec does not (prctl(2)): 0 lets the command outlive it.
     """
     libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != shim:

@@ -1,4 +1,4 @@
-"""The way of the output from the pipe into the log."""
+"""Runs in the shim: move a run's output from its pipe into its log."""
 
 import contextlib
 import fcntl
@@ -7,9 +7,9 @@ import termios
 
 from app.shim.log_writer import LogWriter
 
-# Half a pipe: a writer that is woken because there is room again has enough to do until the next read.
+# Half a pipe: a writer that is woken because there is room again can write until the next read.
 READ_SIZE = 512 * 1024
-# As large as an unprivileged user may have it (/proc/sys/fs/pipe-max-size): fewer wake-ups, and room while a shim is
+# The most that an unprivileged user may set (/proc/sys/fs/pipe-max-size): fewer wake-ups, and room while a shim is
 # being replaced.
 PIPE_SIZE = 1024 * 1024
 
@@ -31,7 +31,7 @@ class OutputPipe:
         return self.fd is not None
 
     def move(self) -> int:
-        """Move one read; return how many bytes that was, 0 when there is nothing now or, then closed, any more."""
+        """Move one read; return its bytes, 0 when the pipe is empty or at its end, where it is closed."""
         if self.fd is None:
             return 0
         try:
@@ -45,7 +45,7 @@ class OutputPipe:
         return len(data)
 
     def drain(self) -> None:
-        """Move what the pipe holds at this moment: all that an ended process had written, and no endless more."""
+        """Move what the pipe holds now: all that an ended process wrote, and not what others go on to write."""
         if self.fd is None:
             return
         left = self._waiting()
@@ -55,11 +55,11 @@ class OutputPipe:
             self.move()  # sees the end of file, if there is one
 
     def show_unfinished(self) -> None:
-        """Write what there is of an unfinished line, without waiting for its time."""
+        """Write what there is of an unfinished line, before its deadline."""
         self._writer.flush_due(float("inf"))
 
     def close(self) -> None:
-        """Read no more; what was read is written."""
+        """Stop reading, and write what was read."""
         if self.fd is None:
             return
         os.close(self.fd)

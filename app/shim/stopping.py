@@ -1,4 +1,4 @@
-"""The end of a tree: SIGTERM to everybody in its turn, a time of grace, then SIGKILL in rounds until nobody is left."""
+"""Runs in the shim: the stop sequence: SIGTERM in order, a grace, then SIGKILL in rounds until no member is left."""
 
 import contextlib
 import os
@@ -13,35 +13,35 @@ from app.linux.proc import Identity, Member, read_member
 from app.shim.facts import ProcFacts
 from app.shim.order import Decision, Past, decide, parents_first
 
-# What survives SIGKILL this long sits in the kernel (state D): waiting longer helps nobody.
+# A process that outlives SIGKILL this long is blocked in the kernel (state D): waiting longer is of no use.
 KILL_PATIENCE = 2.0
-# While SIGKILL is under way `/proc` is read again at least this often, for what was forked between two reads.
+# While SIGKILL is under way `/proc` is read again at least this often, for processes forked between two reads.
 ROUND_INTERVAL = 0.05
-# So long before the grace ends, everybody gets SIGTERM who has not had it; at the last quarter of a short grace. As
-# long, a reader that lost its last writer has for finding the end of its input.
+# So long before the grace ends, or at the last quarter of a short one, each member gets SIGTERM that has not had it.
+# A reader that lost its last writer has as long to find the end of its input.
 LATE = 1.0
-# After a look at the tree, so many times its duration passes before an end leads to the next.
+# After a look at the tree, so many times its duration must pass before an end leads to the next.
 REST = 2.0
 
 
 class Tree(Protocol):
-    """Tell who lives of a run's tree."""
+    """List a run's tree and watch it."""
 
     def members(self) -> list[Member]:
         """Return every live member."""
 
     def watch(self, awaited: Iterable[Identity]) -> None:
-        """See to it that the end of each of these leads to a call of `StopSequence.stir`."""
+        """Have the end of each of these lead to a call of `StopSequence.stir`."""
 
     def kill_children(self) -> None:
-        """Send SIGKILL to those that a look at the whole tree is too slow for, if they are this process's children."""
+        """Send SIGKILL to this process's children, of which some may change pids faster than the tree can be read."""
 
 
 class StopSequence:
-    """Walk one tree from the first signal to the last survivor, in steps that never block for long.
+    """Stop one tree, from the first signal to the last survivor, in steps that never block for long.
 
-    `note` is told, before each batch of SIGTERM, of the tree and of all who will have had it by then. Times are
-    `time.monotonic()` instants.
+    `note` is called before each batch of SIGTERM, with the members and all those that will have had it by then. Times
+    are `time.monotonic()` instants.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class StopSequence:
         process: Identity,
         *,
         output: int | None = None,
-        note: Callable[[list[Member], list[Identity]], None] = lambda _members, _told: None,
+        note: Callable[[list[Member], list[Identity]], None] = lambda _members, _signalled: None,
     ) -> None:
         self._tree = tree
         self._process = process
         self._output = output
         self._note = note
-        self._told: set[Identity] = set()
+        self._signalled: set[Identity] = set()
         self._held: set[Identity] = set()
         self._spared: set[Identity] = set()
         self._parents: dict[Identity, Identity] = {}
@@ -71,25 +71,25 @@ class StopSequence:
         self.deadline = 0.0
         self.killing = False
         self.escalated = False
-        # Whether nobody is left but those whom we may not signal: more time would change nothing.
+        # Whether all members left are ones that we may not signal: more time would change nothing.
         self.hopeless = False
 
     def terminate(self, deadline: float) -> None:
-        """Begin with SIGTERM, `decide` saying to whom; what lives at the deadline is killed by `advance`."""
+        """Begin with SIGTERM, in the order of `decide`; `advance` kills the members that live at the deadline."""
         now = time.monotonic()
         self._lead = min(LATE, max(0.0, deadline - now) / 4)
         self.deadline = deadline
         self._late_at = deadline - self._lead
         self._look(late=now >= self._late_at)
 
-    def resume(self, told: Iterable[Identity], known: Iterable[Identity], deadline: float) -> None:
-        """Go on with an ending that somebody else began: whom it told, and who was there then, so is no clean-up."""
-        self._told.update(told)
-        self._held.update(set(known) - self._told)
+    def resume(self, signalled: Iterable[Identity], known: Iterable[Identity], deadline: float) -> None:
+        """Go on with a stop that a killed shim began; `known` lived before it, so they are not its clean-up."""
+        self._signalled.update(signalled)
+        self._held.update(set(known) - self._signalled)
         self.terminate(deadline)
 
     def stir(self) -> None:
-        """Have the next `advance` look at the tree: somebody of it has ended."""
+        """Have the next `advance` look at the tree: a member has ended."""
         self._stirred = True
 
     def hasten(self, deadline: float) -> None:
@@ -109,9 +109,9 @@ class StopSequence:
         self._kill_round()
 
     def advance(self, now: float) -> bool:
-        """Do what is due; True when there is no more to be done, whoever is still alive."""
+        """Do what is due; True when no more can be done, whatever is still alive."""
         if self.killing:
-            # Not at each end that comes in meanwhile: a look at `/proc` for each would make hundreds take seconds.
+            # Not at each end: with hundreds of them, a look at `/proc` for each would take seconds.
             if now >= self._next_round:
                 self._kill_round()
             return self.hopeless or now >= self.deadline
@@ -124,7 +124,7 @@ class StopSequence:
         return self.hopeless
 
     def escalate(self) -> None:
-        """Skip what is left of the grace that somebody else was granted."""
+        """Skip what is left of the grace of an earlier request."""
         self.escalated = self.escalated or not self.killing
         self.kill()
 
@@ -137,17 +137,17 @@ class StopSequence:
 
     @property
     def _look_at(self) -> float:
-        """Return when the tree is to be looked at next: after an end, or when a reader has had its time."""
+        """Return when to look at the tree next: after an end, or when a reader has had its time."""
         released_at = min(self._drained.values(), default=self.deadline) + self._lead
         return self._next_look if self._stirred else max(self._next_look, released_at)
 
     def _look(self, *, late: bool) -> None:
-        """Signal whose turn it is.
+        """Signal the members that are due.
 
-        A signal with its default action lets nobody return to its program: it becomes a SIGKILL at once for all its
-        threads (complete_signal(), kernel/signal.c), and fork fails while it is pending (copy_process(),
-        kernel/fork.c). So a shell that was signalled before its child never acts on that one's end. SIGCONT follows,
-        since a stopped process acts on SIGTERM only when it goes on (signal(7)).
+        A signal with its default action lets no thread return to its program: it becomes a SIGKILL at once for all of
+        them (complete_signal(), kernel/signal.c), and fork fails while it is pending (copy_process(), kernel/fork.c).
+        So a shell that was signalled before its child never acts on the child's end. SIGCONT follows, since a stopped
+        process acts on SIGTERM only when it continues (signal(7)).
         """
         began = time.monotonic()
         self._stirred = False
@@ -160,12 +160,12 @@ class StopSequence:
             decision = decide(members, self._process, self._past(began), facts, late=late)
             due = [member.identity for member in decision.due if member.identity not in self.refused]
             if due:
-                self._note(members, [*self._told, *due])
+                self._note(members, [*self._signalled, *due])
             refused = {identity for identity in due if not _deliver(identity)}
             self._remember(decision, began, set(due) - refused)
             if not refused:
                 break
-            # Who can't be signalled can't be waited for, either: whose turn is it then?
+            # A member that can't be signalled is not waited for, so others may be due now.
             self.refused |= refused
             self._held |= refused
         self.hopeless = bool(members) and all(member.identity in self.refused for member in members)
@@ -175,22 +175,22 @@ class StopSequence:
 
     def _past(self, now: float) -> Past:
         released = {one for one, since in self._drained.items() if now >= since + self._lead}
-        return Past(self._told, self.refused, self._held, released, self._spared, self._parents)
+        return Past(self._signalled, self.refused, self._held, released, self._spared, self._parents)
 
-    def _remember(self, decision: Decision, now: float, told: set[Identity]) -> None:
-        self._told |= told
+    def _remember(self, decision: Decision, now: float, signalled: set[Identity]) -> None:
+        self._signalled |= signalled
         self._held |= decision.held
         self._spared |= decision.spared
         self._parents = decision.parents
         self._drained = {one: self._drained.get(one, now) for one in decision.drained}
 
     def _kill_round(self) -> None:
-        """Kill until a look at `/proc` shows nobody new: a process with SIGKILL pending can't fork any more."""
+        """Kill until a look at `/proc` shows no new member: a process with SIGKILL pending can't fork any more."""
         while time.monotonic() < self.deadline:
             self._tree.kill_children()
             members = self._tree.members()
             fresh = [member for member in members if member.identity not in self._killed]
-            # At once: one that moves from pid to pid is gone a moment after the look.
+            # At once: a process that forks and exits all the time has another pid a moment after the look.
             _kill_all(parents_first(fresh, self._process, ProcFacts()))
             self._find_refused(members)
             if not fresh:
@@ -199,26 +199,26 @@ class StopSequence:
         self._next_round = time.monotonic() + ROUND_INTERVAL
 
     def _find_refused(self, members: list[Member]) -> None:
-        """Learn of those that live on after SIGKILL whether they could be sent it at all."""
+        """Find which of the members that outlived SIGKILL could not be sent it."""
         after = [member.identity for member in members if member.identity in self._killed]
         self.refused = {identity for identity in after if not may_signal(identity)}
         self.hopeless = bool(members) and len(self.refused) == len(members)
 
 
 def _deliver(identity: Identity) -> bool:
-    """Send SIGTERM; False when that is not allowed. Who has ended meanwhile needs none."""
+    """Send SIGTERM; False when that is not allowed. A process that has ended meanwhile needs none."""
     return send(identity, signal.SIGTERM, signal.SIGCONT) or may_signal(identity)
 
 
 def _kill_all(members: list[Member]) -> None:
-    """Send SIGKILL to each member once, a group at one stroke where nobody in it comes before its parent by that.
+    """Send SIGKILL to each member once, to a whole group in one call where no member precedes its parent by that.
 
-    Within a stroke the order is the kernel's, and no matter: none of the group can act on another's end before all have
-    got the signal, since that end is told under a lock that the stroke holds (kill_pgrp(), exit_notify()).
+    Within a call the order is the kernel's, and does not matter: no member of the group can act on another's end before
+    all have the signal, since an end is reported under a lock that the call holds (kill_pgrp(), exit_notify()).
     """
     group_of = {member.pid: member.pgid for member in members}
     groups: dict[int, list[int]] = {}
-    # Who has its parent among these in another group; how many of those of each group wait for that parent.
+    # Per pid, the groups of its children that are in other groups; per group, how many such parents are not killed yet.
     apart: dict[int, list[int]] = {}
     waiting: Counter[int] = Counter()
     for member in members:
@@ -230,20 +230,20 @@ def _kill_all(members: list[Member]) -> None:
     for member in members:
         if member.pid in killed:
             continue
-        stroke = groups[member.pgid]
+        batch = groups[member.pgid]
         if waiting[member.pgid] or not _kill_group(member):
             send(member.identity, signal.SIGKILL)
-            stroke = [member.pid]
-        waiting.subtract(group for pid in stroke if pid not in killed for group in apart.get(pid, ()))
-        killed.update(stroke)
+            batch = [member.pid]
+        waiting.subtract(group for pid in batch if pid not in killed for group in apart.get(pid, ()))
+        killed.update(batch)
 
 
 def _kill_group(member: Member) -> bool:
     """Kill the group of a member in one kill(2), which no fork can slip past; False where it is in another now.
 
-    A group lies within one session, and every process of a session descends from who made it (setpgid(2), setsid(2)),
-    so a member's group holds nobody but members. Its number can't have come to mean another group as long as a member
-    is in it, which is looked at right before.
+    A group lies within one session, and every process of a session descends from its leader (setpgid(2), setsid(2)),
+    so a member's group holds only members. Its number can't be reused as long as a member is in it, which is checked
+    right before.
     """
     now = read_member(member.pid)
     if now is None or now.identity != member.identity or now.pgid != member.pgid:

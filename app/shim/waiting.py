@@ -1,18 +1,18 @@
-"""Who waits for whom: a graph of members and pipes, of which a look asks once for each reader."""
+"""Runs in the shim: which members wait for which: a graph of members and pipes, queried once for each reader."""
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 
-# A graph is gone through in full so many times at most, whatever its parents do while a look goes on.
+# At most so many computations of the whole graph, however many parents become due during a look.
 MAX_COMPUTATIONS = 16
 
 
 class Waiting:
-    """Tell who of a tree waits for somebody that does not wait for him in turn.
+    """Tell which members of a tree wait for a process that does not wait for them in turn.
 
-    `above` are those that wait for a parent, each with that one; `inputs` are those that wait for writers, each with
-    the pipe it reads; `writers` are by pipe. All are pids. A pipe is a node of the graph as well, so that many readers
-    and many writers of it are as many edges as they are, and not the product.
+    `above` maps those that wait for their parent to it; `inputs` those that wait for writers to the pipe they read;
+    `writers` a pipe to its writers. All are pids. A pipe is a node of the graph as well, so that m readers and n
+    writers of it make m + n edges, not m * n.
     """
 
     def __init__(
@@ -33,10 +33,10 @@ class Waiting:
         self._computations = 0
 
     def waits(self, pid: int) -> bool:
-        """Tell whether anybody keeps it waiting, directly or not, who does not, directly or not, wait for it.
+        """Tell whether a process keeps it waiting, directly or not, that does not, directly or not, wait for it.
 
-        That is whether an edge leads out of its strongly connected component. Who is in that would never have a turn
-        if all of them waited for each other, round a circle of pipes or as a reader and what it started.
+        That is whether an edge leads out of its strongly connected component. The members of one would never have a
+        turn if they waited for each other, in a cycle of pipes or as a reader and its child.
         """
         if pid not in self._nodes:
             return False
@@ -45,11 +45,11 @@ class Waiting:
         return self._outward[self._component[self._nodes[pid]]] > 0
 
     def release(self, pid: int) -> None:
-        """Have it wait for its parent no more.
+        """Remove its wait for its parent.
 
         An edge between components goes without a change of these. One inside may break its component up, which takes
-        a computation of all; after the last one those who waited for each other are taken to do so still, so that the
-        worst is a reader that is signalled together with its writers.
+        a computation of all; after the last one its members are assumed to wait for each other still, so that at worst
+        a reader is signalled together with its writers.
         """
         parent = self._above.pop(pid, None)
         if parent is None or self._stale:
@@ -69,7 +69,7 @@ class Waiting:
             self._component[node]
             for node, targets in enumerate(edges)
             for target in targets
-            # A pipe without writers keeps nobody waiting.
+            # A pipe without writers keeps no reader waiting.
             if self._component[node] != self._component[target] and (target < len(self._nodes) or edges[target])
         )
 
@@ -85,7 +85,7 @@ class Waiting:
 
 
 def components(edges: Sequence[Sequence[int]]) -> list[int]:
-    """Return for each node which strongly connected component it is in, named by one of its nodes.
+    """Return for each node its strongly connected component, named by one of the nodes in it.
 
     Tarjan's algorithm, in time linear in nodes and edges, and without recursion, since a tree may be deep.
     """
@@ -118,6 +118,6 @@ def components(edges: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _close(node: int, open_nodes: list[int], component: list[int]) -> None:
-    """Name the component of which this node was found first, whose nodes are the last ones that are open."""
+    """Name the component whose first node found is this one; its nodes are the last open ones."""
     while component[node] < 0:
         component[open_nodes.pop()] = node

@@ -60,7 +60,6 @@ def test_what_the_disk_refuses_leaves_a_gap_and_no_torn_record(log: Path) -> Non
     assert kept[-1].line == "last"
     assert writer.dropped_lines == 52 - len(kept)
     assert writer.failed_writes == 1
-    assert writer.last_error == "File too large"
 
 
 def test_every_later_read_tries_again(log: Path) -> None:
@@ -91,7 +90,7 @@ def test_a_log_that_can_not_be_made_yet_is_made_later(tmp_path: Path) -> None:
     log.parent.touch()
     writer = writer_on(log)
     writer.feed(b"a\n")
-    assert (writer.dropped_lines, writer.last_error) == (1, "Not a directory")
+    assert writer.dropped_lines == 1
     log.parent.unlink()
     writer.feed(b"b\n")
     assert [(r.seq, r.line) for r in records_of(log)] == [(2, "b")]
@@ -203,7 +202,7 @@ def test_a_failed_rotation_loses_nothing(log: Path) -> None:
         writer.feed(b"line %d\n" % number)
     assert [r.seq for r in records_of(log)] == list(range(1, 21))
     assert writer.dropped_lines == 0
-    assert writer.last_error is not None
+    assert not Path(older_segment(str(log))).exists()
     obstacle.rmdir()
     writer.feed(b"after\n")
     assert [r.line for r in records_of(log)] == ["after"]

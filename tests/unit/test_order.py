@@ -161,7 +161,7 @@ def test_readers_of_pipes(table: Table, expected: list[int], held: set[int]) -> 
 def test_a_reader_has_time_to_find_the_end_of_its_input() -> None:
     """The last writer's end does not make its reader due at once, but when it has had its time."""
     after = Table({9: 1}, readers={9: 77})
-    past = Past(told=those(10, 8), held=those(9))
+    past = Past(signalled=those(10, 8), held=those(9))
     assert pids(look(after, past).drained) == {9}
     assert due(after, past) == []
     assert due(after, past._replace(released=those(9))) == [9]
@@ -170,15 +170,15 @@ def test_a_reader_has_time_to_find_the_end_of_its_input() -> None:
 FORMER = {Identity(8, 108): Identity(9, 109), Identity(9, 109): Identity(10, 110)}
 
 
-def test_nobody_is_told_twice() -> None:
+def test_no_member_is_signalled_twice() -> None:
     """Who has had it is not due again, late or not."""
     table = Table({10: 1, 9: 10, 8: 9}, shells=[10])
-    assert due(table, Past(told=those(10, 9))) == []
-    assert due(table, Past(told=those(10, 9)), late=True) == [8]
+    assert due(table, Past(signalled=those(10, 9))) == []
+    assert due(table, Past(signalled=those(10, 9)), late=True) == [8]
 
 
 @pytest.mark.parametrize(
-    ("table", "told", "expected"),
+    ("table", "signalled", "expected"),
     [
         pytest.param(Table({8: 1}), [10, 9], [8], id="its parent and the process have ended"),
         pytest.param(Table({10: 1, 8: 1}, shells=[10]), [10, 9], [8], id="its parent has ended, a shell lives"),
@@ -186,9 +186,9 @@ def test_nobody_is_told_twice() -> None:
         pytest.param(Table({10: 1, 9: 10, 8: 9}, shells=[10]), [10, 9], [], id="nobody has ended"),
     ],
 )
-def test_who_outlives_its_parent_is_told(table: Table, told: list[int], expected: list[int]) -> None:
-    """The child of a program that was trusted with it is told when that has ended."""
-    assert due(table, Past(told=those(*told), parents=FORMER)) == expected
+def test_what_outlives_its_parent_is_signalled(table: Table, signalled: list[int], expected: list[int]) -> None:
+    """The child of a program that was trusted with it is signalled when that has ended."""
+    assert due(table, Past(signalled=those(*signalled), parents=FORMER)) == expected
 
 
 @pytest.mark.parametrize(
@@ -201,8 +201,8 @@ def test_who_outlives_its_parent_is_told(table: Table, told: list[int], expected
     ],
 )
 def test_clean_up_is_left_alone(table: Table) -> None:
-    """What a shell starts after its signal is told in the last second only."""
-    past = Past(told=those(10, 9))
+    """What a shell starts after its signal is signalled in the last second only."""
+    past = Past(signalled=those(10, 9))
     decision = look(table, past)
     assert decision.due == []
     assert 7 in pids(decision.spared)
@@ -210,30 +210,32 @@ def test_clean_up_is_left_alone(table: Table) -> None:
 
 
 def test_what_clean_up_leaves_behind_is_clean_up() -> None:
-    """The orphan of a command of a trap is left alone as long as the process lives, and told when it has ended."""
-    past = Past(told=those(10), spared=those(7), parents={Identity(6, 106): Identity(7, 107)})
+    """The orphan of a command of a trap is left alone as long as the process lives, and signalled when it has ended."""
+    past = Past(signalled=those(10), spared=those(7), parents={Identity(6, 106): Identity(7, 107)})
     assert due(Table({10: 1, 6: 1}, shells=[10]), past) == []
     assert due(Table({6: 1}), past) == [6]
 
 
 def test_held_back_is_no_clean_up() -> None:
-    """A reader that waited when its shell was told has its turn later."""
+    """A reader that waited when its shell was signalled has its turn later."""
     table = Table({10: 1, 9: 10}, shells=[10], readers={9: 77})
-    assert due(table, Past(told=those(10), held=those(9), released=those(9))) == [9]
+    assert due(table, Past(signalled=those(10), held=those(9), released=those(9))) == [9]
 
 
 def test_nobody_waits_for_whom_we_may_not_signal() -> None:
     """Children and readers of one that can't be signalled are due at once, those that came later included."""
-    refused = Past(told=those(10), refused=those(9), held=those(9))
+    refused = Past(signalled=those(10), refused=those(9), held=those(9))
     assert due(Table({10: 1, 9: 10, 8: 9}, shells=[10]), refused) == [9, 8]
-    assert due(Table({10: 1, 9: 10, 8: 10}, [10], {8: 77}, {77: [9]}), refused._replace(told=())) == [10, 8, 9]
+    assert due(Table({10: 1, 9: 10, 8: 10}, [10], {8: 77}, {77: [9]}), refused._replace(signalled=())) == [10, 8, 9]
 
 
-@pytest.mark.parametrize("told", [(), (10,)])
-def test_late_everybody_is_due(told: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("signalled", [(), (10,)])
+def test_late_every_member_is_due(signalled: tuple[int, ...]) -> None:
     """In the last second nobody is trusted and nobody waits; the order stays."""
     table = Table({10: 1, 9: 10, 8: 9, 7: 10}, readers={7: 77}, writers={77: [8]})
-    assert due(table, Past(told=those(*told)), late=True) == [pid for pid in [10, 7, 9, 8] if pid not in told]
+    assert due(table, Past(signalled=those(*signalled)), late=True) == [
+        pid for pid in [10, 7, 9, 8] if pid not in signalled
+    ]
 
 
 def test_whose_end_is_awaited() -> None:
@@ -258,15 +260,15 @@ DAEMON = Table({10: 1, 9: 10, 8: 1, 7: 8}, shells=[10], sessions={8: 8, 7: 8}, s
 def test_a_daemon_serves_the_others_to_their_end() -> None:
     """What has left session and output comes when nobody else of the tree is left, and its own are its own."""
     assert due(DAEMON) == [10, 9]
-    assert due(DAEMON, Past(told=those(10, 9))) == []
+    assert due(DAEMON, Past(signalled=those(10, 9))) == []
     left = DAEMON._replace(parents={8: 1, 7: 8})
-    assert due(left, Past(told=those(10, 9), parents={})) == [8]
-    assert due(DAEMON, Past(told=those(10, 9)), late=True) == [8, 7]
+    assert due(left, Past(signalled=those(10, 9), parents={})) == [8]
+    assert due(DAEMON, Past(signalled=those(10, 9)), late=True) == [8, 7]
 
 
 def test_the_end_of_those_that_a_daemon_serves_is_awaited() -> None:
     """Their ends make the daemon due, so they are looked out for."""
-    assert pids(look(DAEMON, Past(told=those(10, 9))).awaited) >= {10, 9}
+    assert pids(look(DAEMON, Past(signalled=those(10, 9))).awaited) >= {10, 9}
 
 
 @pytest.mark.parametrize(
@@ -284,8 +286,8 @@ def test_who_has_left_only_session_or_output_is_no_daemon(table: Table) -> None:
 def test_daemons_wait_for_nobody_who_cannot_be_signalled() -> None:
     """The end of whom the service may not signal is not to be expected."""
     left = DAEMON._replace(parents={9: 1, 8: 1, 7: 8})
-    assert due(left, Past(told=those(10))) == [9]
-    assert 8 in due(left, Past(told=those(10), refused=those(9)))
+    assert due(left, Past(signalled=those(10))) == [9]
+    assert 8 in due(left, Past(signalled=those(10), refused=those(9)))
 
 
 MANY = range(11, 2011)
