@@ -1,4 +1,4 @@
-"""Past runs: which are kept, and what is still known of one."""
+"""Runs in the worker: past runs: which are kept, and what is still known of each."""
 
 import contextlib
 import threading
@@ -20,7 +20,7 @@ UNWATCHED = "Its shim was killed and there is no other: what it prints is lost."
 
 
 class History:
-    """Answer for the past runs of one log directory, by what their records and `/proc` say. Thread-safe."""
+    """Describe the past runs of one log directory, by their records and `/proc`. Thread-safe."""
 
     def __init__(self, log_dir: Path) -> None:
         self._log_dir = log_dir
@@ -59,9 +59,9 @@ class History:
         return str(self._log_dir / f"{run_id}.log")
 
     def _look_at(self, record: RunRecord) -> tuple[State, list[Member]]:
-        """Return what is known of a run now, and its live members.
+        """Return a run's state now, and its live members.
 
-        A shim that lives has written down what it last told; it is left alone, and no other is made in its place.
+        A live shim has written its last report to the record; it is not connected to, and a dead one is not replaced.
         """
         if record.state.ended:
             return record.state, []
@@ -76,19 +76,19 @@ class History:
         return msgspec.structs.replace(record.state, unknown=UNWATCHED, output_open=False), members
 
     def _close(self, record: RunRecord) -> State:
-        """Write down that a run has ended whose last shim is dead: the time must not change with each look."""
+        """Record the end of a run whose last shim is dead: the time must not change with each call."""
         path = record_path(record.log_file)
         with self._closing:
             last = load_record(path) or record
             if not last.state.ended:
                 last.state = ended_unseen(last)
-                with contextlib.suppress(OSError):  # no room or no right: then it is found out again by the next look
+                with contextlib.suppress(OSError):  # no room or no right: then the next call tries again
                     RecordFile(path, last.log_mode).write(last)
         return last.state
 
 
 def kept_records(log_dir: Path) -> Iterator[str]:
-    """Yield the paths of the records of runs that came to something, the newest run first."""
+    """Yield the paths of the records of runs that started or ended, the newest run first."""
     for run_id in names.newest_first(log_dir):
         path = str(log_dir / f"{run_id}.json")
         record = read_record(path)
@@ -97,7 +97,7 @@ def kept_records(log_dir: Path) -> Iterator[str]:
 
 
 def may_live(path: str) -> bool:
-    """Tell whether anything of the run with this record may be alive, so that its files must not be removed."""
+    """Tell whether a process of the run with this record may be alive, so that its files must not be removed."""
     record = load_record(path)
     if record is None or record.state.ended or record.boot_id != boot_id():
         return False
@@ -111,9 +111,9 @@ def _is_watched(record: RunRecord) -> bool:
 
 
 def _members_of(record: RunRecord, *, watched: bool) -> list[Member]:
-    """Return the live members of a past run; of one whose first shim died only those that are its own beyond doubt.
+    """Return the live members of a past run; of one whose first shim died, only those that are certainly its own.
 
-    The orphans that came to the service may as well be the current run's.
+    Orphans that were reparented to the service may be the current run's.
     """
     if watched and record.shim is not None and not record.state.incidents.get("takeovers"):
         return descendants({record.shim.pid})

@@ -1,4 +1,4 @@
-"""Runs that live although no file tells of them any more, found by the names of their shims' control sockets."""
+"""Runs in the worker: find live runs whose files were removed, by the names of their shims' control sockets."""
 
 import logging
 import re
@@ -13,20 +13,20 @@ from app.supervisor.handshake import await_handshake, connect
 logger = logging.getLogger(__name__)
 # A line of /proc/net/unix (unix_seq_show(), net/unix/af_unix.c) with a name of ours; 00010000, __SO_ACCEPTCON, means
 # that it listens: the connections made to it appear under the same name. The kernel prints any byte of an abstract name
-# but NUL as it is, a newline too, so anybody can put lines of any form there: they may only ever lead to a refusal.
+# but NUL as it is, a newline too, so any user can put lines of any form there: the handshake must refuse those.
 _LISTENER = rb"(?m)^\S+: [0-9A-F]{8} [0-9A-F]{8} 00010000 [0-9A-F]{4} [0-9A-F]{2} +[0-9]+ @(%b[0-9a-f]{32})$"
 
 
 def find_records(log_dir: Path, timeout: float) -> list[str]:
     """Return the paths of the records of all runs of this directory whose shims live, the newest run first.
 
-    A shim that greets has written its record anew, wherever it keeps that: only a record that is then in this very
+    Before its handshake a shim rewrites its record, wherever it keeps that: only a record that is then in this very
     directory makes the run ours. The same path may mean another directory to a shim in another mount namespace. All the
     shims together have `timeout` seconds for it.
     """
     deadline = time.monotonic() + timeout
     names = _listening(control_prefix(log_dir))
-    # A stranger's socket that never accepts takes its own share of the time and no more.
+    # Another program's socket that never accepts takes its own share of the time and no more.
     shares = range(len(names), 0, -1)
     alive = {name for name, left in zip(names, shares, strict=True) if _answers(name, deadline, left)}
     if not alive:
@@ -39,7 +39,7 @@ def find_records(log_dir: Path, timeout: float) -> list[str]:
 
 
 def _answers(name: str, deadline: float, left: int) -> bool:
-    """Tell whether a shim of ours is there and greets, in its share of the time that `left` names have."""
+    """Tell whether a shim of ours answers the handshake, in its share of the time that `left` names have."""
     timeout = max(0.001, (deadline - time.monotonic()) / left)
     connection = connect(name, timeout)
     if connection is None:
@@ -49,8 +49,8 @@ def _answers(name: str, deadline: float, left: int) -> bool:
             return await_handshake(connection, timeout)
         except TimeoutError:
             logger.warning(
-                "The shim %d, which listens on @%s, does not answer: its run may live, and is passed over. Should the "
-                "shim not go on by itself, end what is below it (pstree -p tells), then the shim.",
+                "The shim %d, which listens on @%s, does not answer: its run may live, and is skipped. If the shim "
+                "does not recover, end its descendants (pstree -p shows them), then the shim.",
                 sockets.peer_pid(connection),
                 name,
             )
@@ -58,7 +58,7 @@ def _answers(name: str, deadline: float, left: int) -> bool:
 
 
 def _listening(prefix: str) -> set[str]:
-    """Return the abstract names with this prefix on which somebody seems to listen (proc_pid_net(5))."""
+    """Return the abstract names with this prefix that seem to be listened on (proc_pid_net(5))."""
     try:
         table = Path("/proc/self/net/unix").read_bytes()
     except OSError:

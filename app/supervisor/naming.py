@@ -1,4 +1,4 @@
-"""How processes are named to callers and in the log: a few, shortly, and with nothing in their text that misleads."""
+"""Runs in the master and the worker: name processes in answers and in the log: a few, short, and safely escaped."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ def listed(pids: Sequence[int]) -> str:
 
 
 def name_all(pids: Sequence[int]) -> str:
-    """Return pids, users and command lines as part of a sentence, for whom another user has to end."""
+    """Return pids, users and command lines as part of a sentence, for processes that another user has to end."""
     return _joined(pids, lambda pid: f"{pid} (user {user_of(pid)}: {shown(command_line(pid))})")
 
 
@@ -38,8 +38,8 @@ def _joined(pids: Sequence[int], name: Callable[[int], str]) -> str:
 def shown(text: str, limit: int = SHOWN_CHARACTERS) -> str:
     r"""Return at most `limit` characters, the last one `…` where more follow.
 
-    Whatever is no printable character is an escape such as `\n` or `\u202e`: a process gives itself any name and
-    arguments it likes, and a newline, a terminal's sequence or a change of direction could pass for words of ours.
+    A character that is not printable becomes an escape such as `\n` or `\u202e`: a process chooses its own name and
+    arguments, and a newline, a terminal's sequence or a change of direction could pass for words of ours.
     """
     parts: list[str] = []
     length = 0

@@ -1,4 +1,4 @@
-"""Who may change the process now: one operation at a time, and kills at any."""
+"""Runs in the worker: the locks that let one operation at a time change the process, and kills at any time."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,7 @@ from app.supervisor.refusals import busy
 class Operations:
     """Let one operation through at a time, among the threads of this worker and among overlapping workers.
 
-    Thread-safe; an operation that comes meanwhile is refused with `ConflictError`.
+    Thread-safe; an operation that is tried meanwhile is refused with `ConflictError`.
     """
 
     def __init__(self, logs: LogManager) -> None:
@@ -26,7 +26,7 @@ class Operations:
 
     @contextlib.contextmanager
     def operation(self, name: str) -> Iterator[None]:
-        """Be the one operation, called so to whom it keeps away."""
+        """Be the one operation; those refused meanwhile get its name."""
         if not self._busy.acquire(blocking=False):
             raise busy(self._doing)
         try:
@@ -40,7 +40,7 @@ class Operations:
 
     @contextlib.contextmanager
     def kill(self) -> Iterator[None]:
-        """Keep other operations away while a kill is under way, of which there may be several: they join."""
+        """Refuse operations while a kill is under way; several may be, and they join."""
         with self._counting:
             self._kills += 1
         try:

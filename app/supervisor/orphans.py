@@ -1,4 +1,4 @@
-"""What the service's own processes do for orphans: attract them, and reap them."""
+"""Runs in the master and the worker: become the parent of a killed shim's orphans, and reap them."""
 
 import contextlib
 import os
@@ -12,9 +12,9 @@ _subreapers: list[int] = []
 def become_subreaper() -> None:
     """Make orphans below this process its children, from now on (PR_SET_CHILD_SUBREAPER, prctl(2)).
 
-    A shim that is killed then leaves its tree to the worker that started it, or, when that worker is gone, to the
-    master, instead of to pid 1 where nobody could tell it from a stranger's. For processes that are the service's
-    alone: what is forked afterwards keeps the list of those above it.
+    The tree of a shim that is killed is then reparented to the worker that started it, or, when that has ended, to the
+    master, instead of to pid 1, where it can't be told from another program's. For processes that are the service's
+    alone: a process forked afterwards keeps the list of those above it.
     """
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     _subreapers.append(os.getpid())
@@ -23,7 +23,7 @@ def become_subreaper() -> None:
 def subreapers() -> list[int]:
     """Return the pids of the service's subreapers: this process, those above it, and a worker that overlaps with it.
 
-    That one may be the dead shim's parent. Workers are the master's children in its session, where no orphan can be.
+    The last may be the dead shim's parent. Workers are the master's children in its session, where no orphan can be.
     """
     if not _subreapers:
         return []
@@ -36,8 +36,8 @@ def subreapers() -> list[int]:
 def reap_orphans(spare: int | None = None) -> None:
     """Reap the children of a worker that have ended; never waits.
 
-    Stops at `spare`: its exit code is still to be read by somebody else. The master's are left to gunicorn, which must
-    see the end of each worker itself.
+    Stops at `spare`, whose exit code the shim has yet to read. The master's are left to gunicorn, which must see the
+    end of each worker itself.
     """
     if os.getpid() not in _subreapers[1:]:
         return

@@ -1,4 +1,4 @@
-"""What a caller is told when an operation can't be done: the words, and the facts that go with them."""
+"""Runs in the worker: the errors for operations that can't be done: their words, and the facts with them."""
 
 import contextlib
 import errno
@@ -13,9 +13,9 @@ from app.supervisor.naming import count_rest, listed, name_all, name_some
 from app.supervisor.run import Run
 from app.wording import shorten
 
-# Where it is mounted hidepid (proc(5)), others' processes are not to be seen.
+# Where /proc is mounted with hidepid (proc(5)), it does not show other users' processes.
 UNSEEN = "what /proc does not show"
-# So many variables are named, and of a name or a path so many characters are told.
+# At most so many variables are named, with so many characters of a name or a path.
 MAX_NAMES = 5
 MAX_NAME = 80
 MAX_PATH = 200
@@ -24,7 +24,7 @@ MAKE_AGAIN = "make that directory again"
 
 @contextlib.contextmanager
 def said_before(words: str) -> Iterator[None]:
-    """Say how far the operation got before what stopped it."""
+    """Put before an error how far the operation got."""
     try:
         yield
     except (BadRequestError, InternalError) as error:
@@ -33,7 +33,7 @@ def said_before(words: str) -> Iterator[None]:
 
 
 def environment_too_large() -> BadRequestError:
-    """Say that execve(2) would not take the environment."""
+    """Return the error for an environment that execve(2) does not take."""
     return BadRequestError(
         "The environment is over the system's limit (131,071 bytes for one NAME=value): pass large values in a file.",
         {"env": ["Over the system's limit."]},
@@ -41,7 +41,7 @@ def environment_too_large() -> BadRequestError:
 
 
 def directory_unusable(directory: str, error: OSError, given: str) -> BadRequestError:
-    """Say that a command can't begin there: where its caller said, or in the service's own directory."""
+    """Return the error for a directory that a command can't start in: its caller's, or the service's own."""
     return _no_place(directory, "used", error.strerror or str(error), given, MAKE_AGAIN)
 
 
@@ -49,7 +49,7 @@ def _no_place(directory: str, what: str, words: str, given: str, remedy: str) ->
     directory = shorten(directory, MAX_PATH)
     if not given:
         detail = (
-            f"The service's own directory, {directory!r}, where commands begin that don't say where, can't be {what}: "
+            f"The service's own directory, {directory!r}, where commands start by default, can't be {what}: "
             f'{words}. Send "cwd" with an absolute path, or {remedy}.'
         )
     else:
@@ -58,45 +58,45 @@ def _no_place(directory: str, what: str, words: str, given: str, remedy: str) ->
 
 
 def names_lost(shell: str, names: Sequence[str]) -> BadRequestError:
-    """Say which variables a shell would keep from the command."""
+    """Return the error for variables that a shell does not pass on to the command."""
     shown = [shorten(name, MAX_NAME) for name in names[:MAX_NAMES]]
     rest = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     return BadRequestError(
-        f"env: {shell} does not hand on {', '.join(map(repr, shown))}{rest}, which is no name to it: take letters, "
-        "digits and _, or pass it with env(1) inside the command.",
-        {f"env.{name}": [f"{shell} does not hand on a variable of this name."] for name in shown},
+        f"env: {shell} does not pass on {', '.join(map(repr, shown))}{rest}, which is no name to it: use letters, "
+        "digits and _, or set it with env(1) inside the command.",
+        {f"env.{name}": [f"{shell} does not pass on a variable of this name."] for name in shown},
     )
 
 
 def launch_failure(
     error: LaunchError, record: RunRecord, given: str, user: str | None
 ) -> BadRequestError | InternalError:
-    """Say why a command could not be started: for the caller to mend, or for whoever runs the machine.
+    """Return the error for a command that could not be started: the caller's to correct, or the operator's.
 
-    `given` is the directory that its caller named, `user` whom commands run as where that is not the service's own.
+    `given` is the directory that its caller named, `user` the one that commands run as where that is not the service's.
     """
     if error.step == "cwd":
         if user is None:
             return _no_place(record.spec.cwd, "entered", str(error), given, MAKE_AGAIN)
-        what = f"entered by the user {user!r}, as whom commands run"
+        what = f"entered by the user {user!r}, which commands run as"
         return _no_place(record.spec.cwd, what, str(error), given, "have the service started where this user may enter")
     if error.errno == errno.E2BIG:
         return environment_too_large()
     if error.errno == 0:
         return InternalError("The command could not be started: its shim ended before it could answer.")
-    as_user = f" by the user {user!r}, as whom commands run" if user is not None else ""
+    as_user = f" by the user {user!r}, which commands run as" if user is not None else ""
     return InternalError(f"The shell {record.spec.shell} could not be started{as_user}: {error}.")
 
 
 def busy(doing: str) -> ConflictError:
-    """Say that an operation is under way."""
+    """Return the error for an operation while another one is under way."""
     return ConflictError(
         f"Another operation ({doing}) is under way: wait for its answer, or call /kill, which gets through."
     )
 
 
 def still_alive(run: Run) -> ConflictError:
-    """Say who is in the way of a start, and both remedies."""
+    """Return the error for a start while the last run lives, with both remedies."""
     state = run.state
     if state.stopped_at is None:
         pid = run.record.process.pid if run.record.process else None
@@ -121,7 +121,7 @@ def still_alive(run: Run) -> ConflictError:
 
 
 def _beside_only(said: str, run: Run, **facts: object) -> ConflictError:
-    """Say that only a start beside what lives is possible, since that belongs to another user."""
+    """Return the error for a start that is possible only beside what lives, since that belongs to another user."""
     return ConflictError(
         f'{said}, which the service may not signal. Send "replace": true to start beside it, or have its owner end it.',
         **facts,
@@ -130,7 +130,7 @@ def _beside_only(said: str, run: Run, **facts: object) -> ConflictError:
 
 
 def out_of_reach(refused: list[int]) -> ConflictError:
-    """Say that a process can't be restarted which another user's rights keep alive."""
+    """Return the error for a restart of a process that we may not signal."""
     return ConflictError(
         f"The old process could not be ended, so nothing was restarted: the service may not signal "
         f'{name_all(refused)}. Have its owner end it, or call /start with "replace": true to start beside it.',
@@ -140,12 +140,12 @@ def out_of_reach(refused: list[int]) -> ConflictError:
 
 
 def not_signalled(refused: list[int]) -> str | None:
-    """Say who outlived an ending only because we may not signal them; None when there is nobody."""
+    """Return a sentence that names the survivors that we may not signal; None when there are none."""
     return f"The service may not signal, so did not end: {name_all(refused)}." if refused else None
 
 
 def _out_of_reach(pids: list[int]) -> list[int]:
-    """Return those of these processes that the system does not let us signal."""
+    """Return those of these processes that we may not signal."""
     members = [member for pid in pids if (member := read_member(pid)) is not None]
     return [member.pid for member in members if not may_signal(member.identity)]
 
@@ -156,7 +156,7 @@ def _and_not_signalled(refused: list[int]) -> str:
 
 
 def cancelled() -> ConflictError:
-    """Say that somebody who wants no process joined in the ending of the old one."""
+    """Return the error for a start that a kill, or the service's stop, cancelled."""
     return ConflictError(
         "A /kill, or the service's stop, cancelled this: the old process is ended and nothing was started. "
         "Call /start or /restart if you still want one."
@@ -164,7 +164,7 @@ def cancelled() -> ConflictError:
 
 
 def outlived(survivors: list[int], refused: list[int]) -> ConflictError:
-    """Say who is in the way of a start even after SIGKILL; nobody is named whom `/proc` does not show."""
+    """Return the error for a start that what outlived SIGKILL prevents; what `/proc` does not show is not named."""
     others = [pid for pid in survivors if pid not in refused]
     return ConflictError(
         f"The old process could not be ended, so nothing was started: {listed(others) or UNSEEN} outlived SIGKILL."
@@ -175,7 +175,7 @@ def outlived(survivors: list[int], refused: list[int]) -> ConflictError:
 
 
 def already_ended(run: Run) -> BadRequestError:
-    """Say that there is nothing to kill, and how the run ended."""
+    """Return the error for a kill of a run that has ended, with how it ended."""
     state = run.state
     how = f"with exit code {state.exit_code}" if state.exit_code is not None else "with an exit code that is not known"
     return BadRequestError(

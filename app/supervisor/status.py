@@ -1,4 +1,4 @@
-"""How a run's record and state read to a caller: the status object and its words."""
+"""Runs in the worker: the status object that callers get of a run, from its record and state."""
 
 import signal
 import time
@@ -22,14 +22,14 @@ _INCIDENTS = {
     "dropped_lines": "lines not written to the log (gaps in seq show where): {}",
     "failed_writes": "writes to the log that failed: {}",
     "failed_records": "writes of the run record that failed: {}",
-    "unseen_survivors": "times that something of the tree outlived SIGKILL which /proc does not show: {}",
+    "unseen_survivors": "times that a process which /proc does not show outlived SIGKILL: {}",
     "takeovers": "killed shims that were replaced, losing at most what they had read and not yet written: {}",
     "output_lost": "shims that died with no worker alive, so that the output after that is lost: {}",
 }
 
 
 def status_of(state: State) -> Status:
-    """Tell whether the process runs, ended without us, or was alive when our first signal reached it."""
+    """Return whether the process runs, ended by itself, or was alive when our first signal reached it."""
     if state.stopped_at is None:
         return "running"
     return "killed" if state.killed_by else "exited"
@@ -46,29 +46,29 @@ def signal_name(exit_code: int | None) -> str | None:
 
 
 def reason_of(state: State) -> str | None:
-    """Put into one short text whatever the other fields can't say; None when there is nothing to add."""
+    """Return in one short text what the other fields can't say; None when there is nothing to add."""
     parts = []
     if state.killed_by and state.stopped_at:
         parts.append(_CAUSES[state.killed_by])
         if state.escalated:
             parts.append("SIGKILL followed.")
     elif state.killed_by:
-        parts.append("It was told to end and is still alive.")
+        parts.append("It was asked to end and is still alive.")
     if state.unknown:
         parts.append(state.unknown)
-    told = [_INCIDENTS[kind].format(count) for kind, count in state.incidents.items() if kind in _INCIDENTS]
-    if told:
-        parts.append(f"Incidents: {'; '.join(told)}.")
+    incidents = [_INCIDENTS[kind].format(count) for kind, count in state.incidents.items() if kind in _INCIDENTS]
+    if incidents:
+        parts.append(f"Incidents: {'; '.join(incidents)}.")
     return " ".join(parts) or None
 
 
 def ended_unseen(record: RunRecord) -> State:
-    """Return the last state of a run that was over before anybody could see how: nothing about its end is invented."""
+    """Return the last state of a run whose end was not observed: nothing about it is invented."""
     state = msgspec.structs.replace(record.state, output_open=False, ended=True)
     if state.stopped_at is not None:
         return state
     if record.boot_id != boot_id():
-        unknown = "The machine was restarted while nobody watched, so its exit code is not known."
+        unknown = "The machine was restarted before its end was seen, so its exit code is not known."
     elif record.process is None:
         unknown = "The service died while it was starting this: whether it ran, and how it ended, is not known."
     else:

@@ -56,7 +56,7 @@ def test_a_hidden_survivor_is_told(service: Service, tmp_path: Path) -> None:
     survivor = start_hidden(service, f"{root} --reuid=0 {tmp_path / 'hidden'}")
     answer = service.post("/kill?timeout=0.1").body
     assert (answer["status"], answer["exit_code"], answer["survivors"]) == ("killed", -15, [])
-    assert "something of the tree outlived SIGKILL which /proc does not show: 1" in answer["reason"]
+    assert "a process which /proc does not show outlived SIGKILL: 1" in answer["reason"]
     refusal = service.post("/restart?timeout=0")
     assert (refusal.status, "what /proc does not show outlived" in refusal.body["detail"]) == (409, True)
     send(signal.SIGKILL, survivor)

@@ -102,7 +102,7 @@ def reuse_pid(record: RunRecord, stranger: Identity) -> None:
 @pytest.mark.parametrize(
     ("happen", "reason"),
     [
-        (reboot, "The machine was restarted while nobody watched, so its exit code is not known."),
+        (reboot, "The machine was restarted before its end was seen, so its exit code is not known."),
         (reuse_pid, "Its shim was killed and nobody else could tell its exit code."),
     ],
 )

@@ -60,7 +60,7 @@ def test_a_reload_during_a_long_kill_changes_nothing_about_it(serve: Services) -
     with stopped(old):  # so that it is the new one that answers
         status = service.status()
     assert (status["status"], status["process_pid"]) == ("running", pid)
-    assert status["reason"] == "It was told to end and is still alive."
+    assert status["reason"] == "It was asked to end and is still alive."
     assert (answer := kill.answer()) is not None
     assert (answer.status, answer.body["exit_code"], answer.body["escalated"]) == (200, -9, True)
     assert not alive(pid)

@@ -152,7 +152,7 @@ def test_a_stop_that_keeps_does_not_wait_for_a_restart(serve: Services) -> None:
     successor = successor_of(service, serve)
     status = successor.status()
     assert (status["status"], status["process_pid"]) == ("running", pid)
-    assert status["reason"] == "It was told to end and is still alive."
+    assert status["reason"] == "It was asked to end and is still alive."
     os.kill(pid, signal.SIGUSR1)
     status = successor.wait_for_exit()
     assert (status["status"], status["exit_code"], status["reason"]) == ("killed", 5, "Ended by /restart.")

@@ -266,7 +266,7 @@ def test_an_order_of_the_old_service_goes_on(upgrade: Upgrade) -> None:
     new = upgrade.follow()
     status = new.status()
     assert (status["status"], status["process_pid"]) == ("running", pid)
-    assert status["reason"] == "It was told to end and is still alive."
+    assert status["reason"] == "It was asked to end and is still alive."
     record = Path(status["log_file"]).with_suffix(".json")  # as the old shim writes it
     request = Request(lambda: new.post("/kill?timeout=60"))
     wait_until(lambda: '"orders":1' in record.read_text())

@@ -155,7 +155,7 @@ def test_a_running_run_of_another_machine_is_told_as_ended(logs: Path) -> None:
     with manager_of(elsewhere) as manager:
         status = manager.get_status()
         assert (status["run_id"], status["status"], status["exit_code"]) == (second, "exited", None)
-        assert status["reason"] == "The machine was restarted while nobody watched, so its exit code is not known."
+        assert status["reason"] == "The machine was restarted before its end was seen, so its exit code is not known."
         past = manager.get_status(first)
         assert (past["exit_code"], past["reason"], past["output_open"]) == (5, None, False)
         assert manager.get_status(first) == past

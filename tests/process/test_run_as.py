@@ -139,7 +139,7 @@ def test_a_directory_that_the_user_may_not_enter_is_refused(pm: ProcessManager, 
     """A directory open to the service and not to the user is a 400, and nothing is left of the run."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    told = f"cwd '{closed}' can't be entered by the user '{NAME}', as whom commands run: Permission denied. Name a "
+    told = f"cwd '{closed}' can't be entered by the user '{NAME}', which commands run as: Permission denied. Name a "
     with pytest.raises(BadRequestError, match=told) as caught:
         pm.start(Spec("true", cwd=str(closed)))
     assert caught.value.errors == {"cwd": ["Permission denied."]}

@@ -1,4 +1,4 @@
-"""What the shell makes of a command and hands on to it: the command itself, its directory, its variables."""
+"""What the shell makes of a command and passes on to it: the command itself, its directory, its variables."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_name_that_the_shell_drops_is_refused(with_shell: Managers, name: str)
     """Where the shell would drop a variable without a word, the start is refused, and the variable named."""
     pm = with_shell(DASH)
     pid = pm.start("exec sleep 1000")["process_pid"]
-    with pytest.raises(BadRequestError, match="does not hand on") as caught:
+    with pytest.raises(BadRequestError, match="does not pass on") as caught:
         pm.start(Spec("env", env={"KEPT": "1", name: "2"}), replace=True)
     assert caught.value.errors is not None
     assert list(caught.value.errors) == [f"env.{name}"]

@@ -263,8 +263,8 @@ def test_what_the_commands_user_can_t_reach(serve: Services, tmp_path: Path) -> 
     answer = service.post("/start", {"command": "pwd"})
     assert answer.status == 400
     assert answer.body["detail"] == (
-        f"The service's own directory, '{private}', where commands begin that don't say where, can't be entered by the "
-        f'user {USER!r}, as whom commands run: Permission denied. Send "cwd" with an absolute path, or have the '
+        f"The service's own directory, '{private}', where commands start by default, can't be entered by the "
+        f'user {USER!r}, which commands run as: Permission denied. Send "cwd" with an absolute path, or have the '
         "service started where this user may enter."
     )
     service.start("pwd", cwd="/")

@@ -40,7 +40,7 @@ def test_signal_name(code: int | None, name: str | None) -> None:
             State(stopped_at="then", killed_by="restart", escalated=True),
             "Ended by /restart. SIGKILL followed.",
         ),
-        (State(killed_by="kill"), "It was told to end and is still alive."),
+        (State(killed_by="kill"), "It was asked to end and is still alive."),
         (State(stopped_at="then", unknown="Nobody knows."), "Nobody knows."),
         (
             State(incidents={"dropped_lines": 3}),
