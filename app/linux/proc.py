@@ -121,15 +121,10 @@ def command_line(pid: int) -> str:
     """Return a process's arguments joined by spaces, or its short name when it has none to show."""
     for name in ("cmdline", "comm"):
         try:
-            fd = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+                raw = file.read(4096)
         except OSError:
             return ""
-        try:
-            raw = os.read(fd, 4096)
-        except OSError:
-            return ""
-        finally:
-            os.close(fd)
         if raw:
             return raw.rstrip(b"\0\n").replace(b"\0", b" ").decode(errors="backslashreplace")
     return ""

@@ -29,7 +29,7 @@ def peer_is_ours(connection: socket.socket) -> bool:
 
 
 def peer_pid(connection: socket.socket) -> int:
-    """Return the pid of the other end, which connected, or called listen(2) last; 0 for another pid namespace's."""
+    """Return the pid that connected, or called listen(2) last, at the other end; 0 in a pid namespace we can't see."""
     return _credentials(connection)[0]
 
 

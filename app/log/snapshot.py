@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from errno import ELOOP
 from io import FileIO
 from stat import S_ISREG
@@ -19,7 +19,7 @@ def older_segment(path: str) -> str:
     return f"{stem}.1{extension}"
 
 
-class Snapshot:
+class Snapshot(AbstractContextManager["Snapshot"]):
     """Read a log as one array of bytes that no append, rotation or removal changes.
 
     Close it, or use it in a `with` statement. Not for two threads at once.
@@ -56,10 +56,6 @@ class Snapshot:
         """Close the files; harmless when they are closed already."""
         for _, _, file in self._segments:
             file.close()
-
-    def __enter__(self) -> "Snapshot":
-        """Return itself."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Close."""

@@ -1,7 +1,7 @@
 """Runs in the worker: one page of a log: which records it spans, and their text, a piece at a time."""
 
 from collections.abc import Generator
-from typing import Self
+from contextlib import AbstractContextManager
 
 from app.log.quoting import encode_text
 from app.log.record import Record, decode_block
@@ -9,7 +9,7 @@ from app.log.snapshot import Snapshot
 from app.reading.search import record_from, start_of_last
 
 
-class LogPage:
+class LogPage(AbstractContextManager["LogPage"]):
     """Read the last lines of a log, as the log was when its snapshot was opened.
 
     Close it, exhaust `chunks()`, or use it in a `with` statement. Not for two threads at once.
@@ -78,10 +78,6 @@ class LogPage:
     def close(self) -> None:
         """Close the snapshot; harmless when it is closed already."""
         self._snapshot.close()
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Close."""

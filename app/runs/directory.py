@@ -101,7 +101,8 @@ class LogDirectory:
 
 def _explain(path: Path, error: OSError) -> str:
     if error.errno in {errno.EEXIST, errno.ENOTDIR}:
-        obstacle = next((place for place in (*reversed(path.parents), path) if _is_no_directory(place)), path)
+        places = (*reversed(path.parents), path)
+        obstacle = next((place for place in places if os.path.lexists(place) and not place.is_dir()), path)
         return f"{obstacle} is {_kind(obstacle)}, not a directory. Move it away, or name another directory."
     words = error.strerror or str(error)
     advice = " Name a directory that the service may write to." if error.errno in _FORBIDDEN else ""
@@ -112,7 +113,3 @@ def _kind(path: Path) -> str:
     if path.is_file():
         return "a file"
     return "a dangling link" if path.is_symlink() and not path.exists() else "something else"
-
-
-def _is_no_directory(path: Path) -> bool:
-    return os.path.lexists(path) and not path.is_dir()

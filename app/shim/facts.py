@@ -156,13 +156,10 @@ def _as_user_of(member: Member) -> Iterator[None]:
     In a container root often lacks CAP_SYS_PTRACE, without which it may not inspect other users' processes; a thread
     whose file system user is theirs may (ptrace_may_access(), kernel/ptrace.c; setfsuid(2)). A shim has one thread.
     """
-    if os.geteuid() != 0:
-        yield
-        return
-    try:
-        owner = os.stat(f"/proc/{member.pid}")
-    except OSError:
-        owner = None
+    owner = None
+    if os.geteuid() == 0:
+        with contextlib.suppress(OSError):
+            owner = os.stat(f"/proc/{member.pid}")
     if owner is None or owner.st_uid == 0:
         yield
         return

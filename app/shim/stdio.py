@@ -45,7 +45,7 @@ class OutputPipe:
         return len(data)
 
     def drain(self) -> None:
-        """Move what the pipe holds now: all that an ended process wrote, and not what others go on to write."""
+        """Move what the pipe holds now: all that an ended process wrote, and not what other members go on to write."""
         if self.fd is None:
             return
         left = self._waiting()

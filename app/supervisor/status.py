@@ -1,4 +1,4 @@
-"""Runs in the worker: the status object that callers get of a run, from its record and state."""
+"""Runs in the worker, and in the master at its stop: a run's status object, from its record and state."""
 
 import signal
 import time
@@ -76,12 +76,9 @@ def ended_unseen(record: RunRecord) -> State:
     return msgspec.structs.replace(state, stopped_at=format_time(time.time_ns()), unknown=unknown)
 
 
-def _beside(record: RunRecord) -> str | None:
-    return f"Started beside what the service may not signal: {record.beside}." if record.beside else None
-
-
 def describe(record: RunRecord, state: State, leftover_pids: list[int]) -> dict[str, Any]:
-    """Build the status object of SPEC.md."""
+    """Return the status object of a run."""
+    beside = f"Started beside what the service may not signal: {record.beside}." if record.beside else None
     return {
         "status": status_of(state),
         "process_pid": record.process.pid if record.process else None,
@@ -92,7 +89,7 @@ def describe(record: RunRecord, state: State, leftover_pids: list[int]) -> dict[
         "stopped_at": state.stopped_at,
         "exit_code": state.exit_code,
         "signal": signal_name(state.exit_code),
-        "reason": " ".join(filter(None, (_beside(record), reason_of(state)))) or None,
+        "reason": " ".join(filter(None, (beside, reason_of(state)))) or None,
         "output_open": state.output_open,
         "leftover_pids": leftover_pids,
     }

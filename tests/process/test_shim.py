@@ -1,6 +1,7 @@
 """The shim is small, quick and discreet."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,11 +16,11 @@ from app.runs.record import read_record
 from app.runs.spec import Spec
 from app.service import manage
 from app.supervisor import boot
-from app.supervisor.handshake import connect
+from app.supervisor.handshake import await_handshake, connect
 from app.supervisor.process import ProcessManager
 from tests.kit.output import printed
 from tests.kit.places import ROOT
-from tests.kit.processes import parent, send
+from tests.kit.processes import descriptors_of, parent, send
 from tests.kit.waiting import ended
 
 
@@ -96,3 +97,20 @@ def test_an_operation_of_a_later_version_is_replied_to(pm: ProcessManager) -> No
     assert packets[0].version == messages.VERSION
     assert packets[1] == messages.Reply(7, messages.Unsupported())
     assert pm.kill()["exit_code"] == -15
+
+
+def test_descriptors_that_come_with_a_packet_are_closed(pm: ProcessManager) -> None:
+    """A process of the service's user, the command among them, can't use a shim's descriptors up by sending it more."""
+    pid = pm.start("echo ready; exec sleep 100")["process_pid"]
+    printed(pm, "ready")
+    (record,) = [read_record(str(path)) for path in pm.logs.log_dir.glob("*.json")]
+    assert record is not None
+    connection = connect(record.control, 1.0)
+    assert connection is not None
+    with connection, Path("/dev/null").open() as file:
+        assert await_handshake(connection, 5.0)
+        before = len(descriptors_of(parent(pid)))
+        for _ in range(20):
+            socket.send_fds(connection, [b'{"id":7,"op":{"type":"resize"}}'], [file.fileno(), file.fileno()])
+            assert sockets.receive(connection)[0]
+        assert len(descriptors_of(parent(pid))) == before
