@@ -1,4 +1,4 @@
-"""Runs in the shim: which members get SIGTERM next: one decision over a look at the tree and the looks before it."""
+"""Runs in the shim: which members get SIGTERM next: one decision over this look at the tree and earlier ones."""
 
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Mapping
@@ -88,7 +88,7 @@ def decide(members: Iterable[Member], process: Identity, past: Past, facts: Fact
     No member comes before its parent, and the process first of all. A shell forwards nothing, so its children come
     right after it; any other program is trusted with its own until it has ended. A member without a parent in the tree
     counts as a child of the process. A reader of a pipe waits for its writers. Daemons, which left the process's
-    session and its output, serve the other members until these have ended. When it is `late`, all the rest is due.
+    session and its output, serve the other members until these have ended. When it is `late`, every member left is due.
     """
     return _Look(parents_first(members, process, facts), process, past, facts).decide(late=late)
 
@@ -153,7 +153,7 @@ class _Look:
         return self._spare(member, self._process) if former in self._past.spared else True
 
     def _follows(self, member: Member, parent: Member) -> bool:
-        """Tell whether this parent, which lives, leaves it its turn."""
+        """Tell whether its live parent does not hold it back."""
         if not self._has_passed(parent):
             self._result.awaited.add(parent.identity)
             return False

@@ -218,7 +218,7 @@ def _kill_all(members: list[Member]) -> None:
     """
     group_of = {member.pid: member.pgid for member in members}
     groups: dict[int, list[int]] = {}
-    # Per pid, the groups of its children that are in other groups; per group, how many such parents are not killed yet.
+    # Per pid, the groups of its children that are in other groups; per group, its members whose such parent lives.
     apart: dict[int, list[int]] = {}
     waiting: Counter[int] = Counter()
     for member in members:
