@@ -103,17 +103,18 @@ class Crashed(msgspec.Struct, tag="crashed"):
 
 
 class Takeover(msgspec.Struct, kw_only=True):
-    """Ask a new shim to keep a run whose shim died: what is known of it, and what came along with the request.
+    """Ask for a run to be kept whose shim died.
 
     `parents` are the subreapers that the orphans came to, `not_ours` the sessions that never belong to the tree.
+    `pipe`, a read end of the output, and `pidfd`, the process's, are descriptors of the process that reads this.
     """
 
     record: RunRecord
     process: Identity
     parents: list[int]
     not_ours: list[int]
-    has_pipe: bool
-    has_pidfd: bool
+    pipe: int | None = None
+    pidfd: int | None = None
 
 
 FromShim = Started | Failed | Handshake | State | Reply | KilledV1 | Crashed

@@ -8,37 +8,28 @@ from app.linux import sockets
 from app.protocol import messages
 from app.protocol.messages import Killed, Operation, Reply, Request, Result, Takeover
 from app.runs.record import State, decode_record, encode_record
-from app.shim.adopted import AdoptedTree
 from app.shim.keeper import Keeper
+from app.shim.process import adopt
 
 
-def end_tree(
-    takeover: Takeover, listener: socket.socket, pipe: int | None, pidfd: int | None, operation: Operation
-) -> tuple[State, Result]:
+def end_tree(takeover: Takeover, listener: socket.socket, operation: Operation) -> tuple[State, Result]:
     """Keep the run as a shim would until this operation is done; return the state then and the result.
 
     `listener` is served meanwhile and closed. Raises `OSError` where there are too few descriptors even for that.
     """
     record = decode_record(encode_record(takeover.record))
-    record.shim = None  # no process of its own, for which anybody could wait
+    record.shim = None  # there is no process of its own to wait for
     with contextlib.ExitStack() as stack:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(ours)
         stack.enter_context(theirs)
-        output = os.dup(pipe) if pipe is not None else None
-        if output is not None:
-            on_failure = stack.enter_context(contextlib.ExitStack())
-            on_failure.callback(os.close, output)
-        foster = AdoptedTree(
-            takeover.process,
-            pidfd,
-            known=record.members,
-            parents=takeover.parents,
-            not_ours=takeover.not_ours,
-        )
-        stack.callback(foster.close)
-        keeper = Keeper(record, takeover.process, foster, output, listener)
-        if output is not None:
+        tree = adopt(takeover)
+        stack.callback(tree.close)
+        with contextlib.ExitStack() as on_failure:
+            pipe = os.dup(takeover.pipe) if takeover.pipe is not None else None
+            if pipe is not None:
+                on_failure.callback(os.close, pipe)
+            keeper = Keeper(record, takeover.process, tree, pipe, listener)
             on_failure.pop_all()
         stack.callback(keeper.close)
         keeper.resume()

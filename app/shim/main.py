@@ -19,7 +19,7 @@ import sys
 
 from app.linux.account import Account
 from app.linux.libc import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, prctl
-from app.protocol.startup import BACKLOG, CONNECTION_FD, LISTENER_FD, NAME, PIDFD_FD, PIPE_FD, WRITE_END_FD
+from app.protocol.startup import BACKLOG, CONNECTION_FD, LISTENER_FD, NAME, PIPE_FD, WRITE_END_FD
 from app.shim.spawn import Program, StepError, spawn, spawn_as
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Start the command, answer, and keep the run until nothing of it is left."""
-    request = marshal.loads(_read_request(0))  # noqa: S302  from the supervisor that started this shim
+    request = marshal.loads(_read_request())  # noqa: S302  from the supervisor that started this shim
     _settle()
     pid = _spawn(request)
     start_ticks = _start_ticks(pid)
@@ -38,7 +38,7 @@ def main() -> None:
 
     from app.shim import process  # noqa: PLC0415  its imports cost more than the spawn: only now nobody waits
 
-    process.keep(request["record"], (pid, start_ticks), PIPE_FD, CONNECTION_FD, LISTENER_FD)
+    process.keep(request["record"], (pid, start_ticks))
 
 
 def stand_by() -> None:
@@ -74,12 +74,12 @@ def stand_by() -> None:
 
 def take_over() -> None:
     """Keep a run whose shim died, until nothing of it is left."""
-    request = _read_request(0)
+    request = _read_request()
     _settle()
 
     from app.shim import process  # noqa: PLC0415  as above
 
-    process.take_over(request, CONNECTION_FD, LISTENER_FD, PIPE_FD, PIDFD_FD)
+    process.take_over(request)
 
 
 def _settle() -> None:
@@ -105,11 +105,9 @@ def _limit_descriptors(soft: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def _read_request(fd: int) -> bytes:
-    parts = []
-    while part := os.read(fd, 1 << 20):
-        parts.append(part)
-    return b"".join(parts)
+def _read_request() -> bytes:
+    with open(0, "rb", closefd=False) as file:
+        return file.read()
 
 
 def _spawn(request: "dict[str, Any]") -> int:

@@ -12,6 +12,7 @@ from app.linux.libc import keep_buffers
 from app.linux.proc import Identity, read_member
 from app.protocol import messages
 from app.protocol.messages import Crashed, Takeover
+from app.protocol.startup import CONNECTION_FD, LISTENER_FD, PIPE_FD
 from app.runs.record import decode_record
 from app.shim.adopted import AdoptedTree, allow_many_descriptors
 from app.shim.keeper import Keeper
@@ -22,46 +23,50 @@ from app.shim.owned import OwnedTree
 IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def keep(record_json: bytes, process: tuple[int, int], pipe: int, connection_fd: int, listener_fd: int) -> None:
+def keep(record_json: bytes, process: tuple[int, int]) -> None:
     """Keep a run from its spawn until nothing of it is left; returns then."""
-    with _life_of_a_shim(connection_fd) as connection:
+    with _reporting_a_crash() as connection:
         record = decode_record(record_json)
         record.shim = _own_identity()
         record.process = Identity(*process)
-        keeper = Keeper(record, record.process, OwnedTree(), pipe, socket.socket(fileno=listener_fd))
+        keeper = Keeper(record, record.process, OwnedTree(), PIPE_FD, socket.socket(fileno=LISTENER_FD))
         keeper.add_connection(connection)
         keeper.run()
 
 
-def take_over(request: bytes, connection_fd: int, listener_fd: int, pipe: int, pidfd: int) -> None:
-    """Keep a run whose first shim died until nothing of it is left; returns then."""
-    with _life_of_a_shim(connection_fd) as connection:
+def take_over(request: bytes) -> None:
+    """Keep a run whose shim died until nothing of it is left; returns then."""
+    with _reporting_a_crash() as connection:
         allow_many_descriptors()
         takeover = msgspec.json.decode(request, type=Takeover)
         record = takeover.record
         record.shim = _own_identity()
-        foster = AdoptedTree(
-            takeover.process,
-            pidfd if takeover.has_pidfd else None,
-            known=record.members,
-            parents=takeover.parents,
-            not_ours=takeover.not_ours,
-        )
-        output = pipe if takeover.has_pipe else None
-        keeper = Keeper(record, takeover.process, foster, output, socket.socket(fileno=listener_fd))
+        listener = socket.socket(fileno=LISTENER_FD)
+        keeper = Keeper(record, takeover.process, adopt(takeover), takeover.pipe, listener)
         keeper.resume()
         keeper.add_connection(connection)
         keeper.run()
 
 
+def adopt(takeover: Takeover) -> AdoptedTree:
+    """Return the tree of a shim that died."""
+    return AdoptedTree(
+        takeover.process,
+        takeover.pidfd,
+        known=takeover.record.members,
+        parents=takeover.parents,
+        not_ours=takeover.not_ours,
+    )
+
+
 @contextlib.contextmanager
-def _life_of_a_shim(connection_fd: int) -> Iterator[socket.socket]:
-    """Live apart from the service's terminal, streams and signals, and tell of a crash as the last thing."""
+def _reporting_a_crash() -> Iterator[socket.socket]:
+    """Detach from the service's signals and streams; yield the connection on which a crash is reported."""
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    _let_go_of_standard_streams()
+    _release_standard_streams()
     keep_buffers()
-    connection = socket.socket(fileno=connection_fd)
+    connection = socket.socket(fileno=CONNECTION_FD)
     try:
         yield connection
     except Exception:
@@ -72,7 +77,7 @@ def _life_of_a_shim(connection_fd: int) -> Iterator[socket.socket]:
         raise
 
 
-def _let_go_of_standard_streams() -> None:
+def _release_standard_streams() -> None:
     """Point 0, 1 and 2 nowhere: the request may hold secrets, and readers of the service's streams await their end."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):

@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
@@ -27,6 +29,8 @@ SHIM_ENVIRONMENT = frozenset({b"LD_LIBRARY_PATH", b"PATH"})
 # A Ctrl-C reaches our whole process group, and must not make an interpreter that starts print a traceback; it stays
 # blocked, as a shim ignores it anyway.
 _SIGNALS = attributes(LIBRARY_SIGNALS, blocked=[signal.SIGINT])
+# How long a caller waits until a shim that has gone can be reaped.
+REAP_TIMEOUT = 1.0
 
 
 def request_file(request: bytes) -> FileIO:
@@ -77,10 +81,31 @@ def _out_of_the_way(fd: int, last_place: int, stack: contextlib.ExitStack) -> in
     return duplicate
 
 
+def reap(shim: int) -> None:
+    """Reap a shim that has gone, if it is a child of this process; in the background when it takes long to end.
+
+    It closes its connections before it can be reaped: a moment when it was killed (do_exit(), kernel/exit.c), and as
+    long as the machine lets it wait when it has closed its files first. So no time bounds that, nor may a caller wait.
+    """
+    deadline = time.monotonic() + REAP_TIMEOUT
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(shim, os.WNOHANG)[0] == 0:
+            if time.monotonic() > deadline:
+                with contextlib.suppress(RuntimeError):  # no thread to be had, and no other way left
+                    threading.Thread(target=_wait_for, args=[shim], name="shim-reaper", daemon=True).start()
+                return
+            time.sleep(0.001)  # a pidfd, to wait by event, takes a descriptor, of which there may be none
+
+
+def _wait_for(shim: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(shim, 0)
+
+
 def end_unused(shim: int) -> None:
     """End a shim that has no command, and reap it.
 
-    Once somebody else has reaped it, its number may be a stranger's, who is left alone.
+    Once it has been reaped elsewhere, its number may be an unrelated process's, which gets no signal.
     """
     with contextlib.suppress(ChildProcessError, ProcessLookupError):
         os.waitid(os.P_PID, shim, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -5,8 +5,7 @@ import marshal
 import os
 import socket
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -15,14 +14,18 @@ from app.linux import sockets
 from app.linux.account import Account
 from app.linux.proc import Identity
 from app.protocol import messages
-from app.protocol.messages import Failed, Kill, Started, Takeover
-from app.runs.record import RunRecord, encode_record, read_record, record_path
+from app.protocol.messages import Failed, Kill, Operation, Result, Started, Takeover
+from app.runs.record import RunRecord, State, encode_record, read_record, record_path
 from app.runs.shells import options_for
 from app.supervisor.boot import boot, end_unused, request_file
 from app.supervisor.handshake import wake
-from app.supervisor.last_resort import EndTree
 from app.supervisor.orphans import reap_orphans
 from app.supervisor.standby import Standby
+
+# Keeps a run without a shim, in the calling thread, until an operation is done; returns the state then and the result.
+# It serves the listener meanwhile and closes it. It is the shim's code, not this package's to import: `app/service.py`
+# puts the two together. Raises `OSError` where there are too few descriptors even for that.
+EndTree = Callable[[Takeover, socket.socket, Operation], tuple[State, Result]]
 
 # A shim answers within a fraction of a second; a machine that swaps may need longer, and then the caller is told.
 START_TIMEOUT = 30.0
@@ -137,21 +140,9 @@ def _end_what_it_started(record: RunRecord, listener: socket.socket, end_tree: E
     written = read_record(record_path(record.log_file))
     if written is None or written.process is None:
         return
-    takeover = Takeover(
-        record=written, process=written.process, parents=[], not_ours=[], has_pipe=False, has_pidfd=False
-    )
-    end_tree(takeover, listener.dup(), None, None, Kill("SIGKILL", 0.0, "kill"))
+    takeover = Takeover(record=written, process=written.process, parents=[], not_ours=[])
+    end_tree(takeover, listener.dup(), Kill("SIGKILL", 0.0, "kill"))
     reap_orphans()
-
-
-def launch_takeover(
-    takeover: Takeover, listener: socket.socket, pipe: int | None, pidfd: int | None
-) -> tuple[int, socket.socket]:
-    """Start a shim that keeps a run whose shim died; return its pid and the connection to it. Raises `OSError`."""
-    with Path(os.devnull).open("rb") as nothing, request_file(msgspec.json.encode(takeover)) as request:
-        # For each descriptor that is not there another stands in.
-        fds = [fd if fd is not None else nothing.fileno() for fd in (pipe, pidfd)]
-        return boot("take_over", takeover.record.run_id, [request.fileno(), listener.fileno(), *fds])
 
 
 def _first_answer(connection: socket.socket, shim: int) -> Started | Failed:

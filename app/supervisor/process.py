@@ -12,8 +12,9 @@ from app.reading.reader import LogManager
 from app.runs.pointer import Pointer
 from app.runs.record import Cause, State, read_record, record_path
 from app.runs.spec import Spec
+from app.supervisor.handshake import request_handshake
 from app.supervisor.history import History, kept_records
-from app.supervisor.last_resort import EndTree
+from app.supervisor.launch import EndTree
 from app.supervisor.lost import find_records
 from app.supervisor.naming import listed, name_all
 from app.supervisor.operations import Operations
@@ -28,11 +29,10 @@ from app.supervisor.refusals import (
     still_alive,
 )
 from app.supervisor.run import Run
+from app.supervisor.run_connection import HANDSHAKE_TIMEOUT
 from app.supervisor.standby import Standby
 from app.supervisor.starting import Order, Starter
 from app.supervisor.status import describe, reason_of, signal_name, status_of
-
-__all__ = ["Policy", "ProcessManager"]
 
 logger = logging.getLogger(__name__)
 # What `replace` gives the old tree before SIGKILL, like /kill's default.
@@ -256,7 +256,7 @@ class ProcessManager:
         if self._run is not None and self._run.live and self._starter.launching is None:
             with contextlib.suppress(OSError, InternalError):
                 self.logs.make_directory()
-                if self._run.restore_record():
+                if request_handshake(self._run.record.control, HANDSHAKE_TIMEOUT):
                     self._pointer.set(record_path(self._run.record.log_file))
 
     def _replace_run(self, run: Run) -> None:

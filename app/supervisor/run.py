@@ -12,40 +12,15 @@ from app.linux.proc import boot_id, descendants
 from app.log.clock import RunClock
 from app.protocol.messages import Kill, Killed, Operation, Result
 from app.runs.members import find_members
-from app.runs.record import Cause, RunRecord, State, load_record, read_record, record_path
+from app.runs.record import Cause, read_record, record_path
 from app.supervisor.connection import ConnectionLostError
-from app.supervisor.last_resort import EndTree
-from app.supervisor.launch import Launched
+from app.supervisor.handshake import wake
 from app.supervisor.orphans import subreapers
 from app.supervisor.run_connection import RECOVERY_TIMEOUT, RETRY_INTERVAL, NoShimError, RunConnection
 
 
-class Run:
-    """Answer for one run, whatever becomes of its shim. Thread-safe; reads are answered from memory."""
-
-    def __init__(self, custody: RunConnection) -> None:
-        self._connection = custody
-
-    @classmethod
-    def begin(cls, record: RunRecord, launched: Launched, end_tree: EndTree) -> "Run":
-        """Answer for what was just launched."""
-        return cls(RunConnection.begin(record, launched, end_tree))
-
-    @classmethod
-    def load(cls, path: str, end_tree: EndTree) -> "Run | None":
-        """Take up the run with this record; None when there is no record or it can't be read."""
-        record = load_record(path)
-        return cls(RunConnection.take_up(record, end_tree)) if record is not None else None
-
-    @property
-    def record(self) -> RunRecord:
-        """Return the run's record, as last read."""
-        return self._connection.record
-
-    @property
-    def state(self) -> State:
-        """Return what is known of the run now."""
-        return self._connection.state
+class Run(RunConnection):
+    """Report on one run and send requests to its shim, also when that is killed. Thread-safe; reads need no shim."""
 
     @property
     def live(self) -> bool:
@@ -63,11 +38,11 @@ class Run:
         if state.stopped_at is None or state.ended:
             return []
         if state.incidents.get("takeovers"):
-            return sorted(self._adopted())
-        shim = self._connection.shim
+            return sorted(self._adopted_members())
+        shim = self.shim
         return sorted(member.pid for member in descendants({shim} if shim is not None else set()))
 
-    def _adopted(self) -> set[int]:
+    def _adopted_members(self) -> set[int]:
         """Return the live members of a tree whose shim is nobody's parent, as that shim itself sees them."""
         record = read_record(record_path(self.record.log_file)) or self.record
         if record.process is None or record.shim is None:
@@ -84,15 +59,16 @@ class Run:
         asked = False
         while time.monotonic() < deadline:
             try:
-                connection = self._connection.usable_connection()
+                connection = self.usable_connection()
             except NoShimError:
-                result = self._do_without_shim(operation)
+                result = self._retry_without_shim(operation)
                 if result is not None:
                     return result
                 continue
             if connection is None:
                 return operation.settle(None, self.state) if asked else None
-            self._connection.wake_shim()
+            if self.shim is not None:
+                wake(self.shim)
             try:
                 result = connection.request(operation)
             except ConnectionLostError as lost:
@@ -108,10 +84,10 @@ class Run:
         result = self.request(Kill(signal, timeout, cause))
         return result if isinstance(result, Killed) else None
 
-    def _do_without_shim(self, operation: Operation) -> Result | None:
+    def _retry_without_shim(self, operation: Operation) -> Result | None:
         """Do it where the machine gives no shim; None, a moment later, when it does not give enough for that."""
         with contextlib.suppress(OSError):
-            if (result := self._connection.do_without_shim(operation)) is not None:
+            if (result := self.request_without_shim(operation)) is not None:
                 return result
         time.sleep(RETRY_INTERVAL)  # no event tells that the machine has something to give again
         return None
@@ -124,18 +100,14 @@ class Run:
         deadline = time.monotonic() + timeout
         with contextlib.suppress(NoShimError, InternalError):  # no shim tells of the end: it has not come as yet
             while self.live and (left := deadline - time.monotonic()) > 0:
-                connection = self._connection.usable_connection()
+                connection = self.usable_connection()
                 if connection is not None:
                     connection.wait_for_end(left)
         return not self.live
 
-    def restore_record(self) -> bool:
-        """Have the record written again where somebody removed it; False when that does not work now."""
-        return self._connection.restore_record()
-
     def wait_for_shim(self, timeout: float) -> None:
         """Wait until the shim has gone too, which it does by itself when the run has ended."""
-        self._connection.reread()
+        self.reread()
         pidfd = open_pidfd(self.record.shim) if self.record.shim else None
         if pidfd is None:
             return
@@ -145,7 +117,3 @@ class Run:
             poller.poll(timeout * 1000)
         finally:
             os.close(pidfd)
-
-    def close(self) -> None:
-        """Let go of the run: the shim goes on alone."""
-        self._connection.close()

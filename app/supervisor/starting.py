@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +21,7 @@ from app.runs.record import RecordFile, RunRecord, record_path
 from app.runs.shells import names_dropped
 from app.runs.spec import Spec
 from app.supervisor.history import may_live
-from app.supervisor.last_resort import EndTree
-from app.supervisor.launch import LaunchError, launch, process_environment
+from app.supervisor.launch import EndTree, LaunchError, launch, process_environment
 from app.supervisor.policy import Policy
 from app.supervisor.refusals import directory_unusable, environment_too_large, launch_failure, names_lost
 from app.supervisor.run import Run
@@ -110,7 +108,8 @@ class Starter:
             with sockets.listen(record.control) as listener, self._undone_on_failure(record, before):
                 RecordFile(path, record.log_mode).write(record)
                 self._pointer.set(path)
-                run = self._launch(record, order, listener)
+                launched = launch(record, order.environment, listener, self.standby, self._end_tree)
+                run = Run.begin(record, launched, self._end_tree)
         except LaunchError as error:
             raise launch_failure(error, record, order.given.cwd, self._policy.run_as) from error
         except OSError as error:
@@ -122,10 +121,6 @@ class Starter:
         self._in_use.intersection_update({record.run_id})
         self._prune()
         return run
-
-    def _launch(self, record: RunRecord, order: Order, listener: socket.socket) -> Run:
-        launched = launch(record, order.environment, listener, self.standby, self._end_tree)
-        return Run.begin(record, launched, self._end_tree)
 
     def _new_record(self, order: Order, log_file: str | None, beside: str) -> RunRecord:
         logs = self._logs
