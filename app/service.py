@@ -1,4 +1,4 @@
-"""The supervisors of this process, put together: the only module that knows both supervisor and shim."""
+"""Runs in the master and the worker: their supervisors, put together from the packages supervisor and shim."""
 
 import threading
 from pathlib import Path

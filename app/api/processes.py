@@ -1,4 +1,4 @@
-"""The calls that start, watch, end and start again the process."""
+"""Runs in the worker: the calls that start, watch, kill and restart the process."""
 
 from __future__ import annotations
 
@@ -18,23 +18,11 @@ from app.web.openapi import fails_with
 from app.web.parsing import MAX_VARIABLES, Blueprint, refuse_body
 
 MAX_COMMAND_BYTES = 131_071  # Linux: MAX_ARG_STRLEN less the final NUL
-
-
 SIGNALS = ("SIGTERM", "SIGKILL")
-
-
 NO_COMMAND = "Give the command to run."
-
-
 COMMAND_NOT_TEXT = "Must be one string, as you would type it into a shell: join a list with spaces and quotes."
-
-
 NO_VALUE = 'Must be a string: send "" for an empty value, or leave the name out.'
-
-
 VALUE_NOT_TEXT = 'Must be a string: put a number or a boolean in quotes, such as "3000".'
-
-
 _TIMEOUT = validate.Range(0, MAX_TIMEOUT, error=f"Must be from 0 to {MAX_TIMEOUT} seconds.")
 
 
@@ -119,9 +107,7 @@ class StartSchema(RequestSchema):
 class StatusQuery(RequestSchema):
     """The query of GET /status."""
 
-    run_id = Text(
-        metadata={"description": "The run to tell of, by its `run_id`. Default: the current run."},
-    )
+    run_id = Text(metadata={"description": "The run to report on, by its `run_id`. Default: the current run."})
 
 
 class KillQuery(RequestSchema):
@@ -156,7 +142,7 @@ class RestartQuery(RequestSchema):
 
 
 class StatusSchema(AnswerSchema):
-    """A run's state, as /start, /status and /restart tell it."""
+    """A run's state, as /start, /status and /restart report it."""
 
     status = fields.String(
         required=True,
@@ -265,9 +251,9 @@ def start(spec: Spec, *, replace: bool) -> dict[str, Any]:
 )
 @fails_with(examples.STATUS)
 def get_status(run_id: str | None = None) -> dict[str, Any]:
-    """Tell the state of the current run, or how a past one ended
+    """Return the state of the current run, or how a past one ended
 
-    The last run is answered for as long as it is kept, also after a restart of the service. 404 when nothing was
+    The last run is reported on for as long as it is kept, also after a restart of the service. 404 when nothing was
     started yet, or there is no such run.
     """
     return supervisor.process.get_status(run_id)

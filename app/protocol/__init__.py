@@ -1,1 +1,1 @@
-"""What a shim and its supervisor share, for every process of ours: what they say, and what a shim starts with."""
+"""Runs in every process of ours: the messages between supervisor and shim, and the constants of a shim's start."""

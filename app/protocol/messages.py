@@ -14,26 +14,26 @@ import msgspec
 from app.linux.proc import Identity
 from app.runs.record import OVERTAKING, Cause, RunRecord, State
 
-# Of the messages. A shim runs on when its service is upgraded: what the next one sends must be understood by it.
+# Of the messages. A shim runs on when its service is upgraded: it must understand what the next version sends.
 VERSION = 2
 
 
 class Started(msgspec.Struct, tag="started"):
-    """Tell that the process runs."""
+    """Report that the process runs."""
 
     pid: int
     start_ticks: int
 
 
 class Failed(msgspec.Struct, tag="failed"):
-    """Tell that the process could not be started: which step failed, and the system's errno."""
+    """Report that the process could not be started: which step failed, and the system's errno."""
 
     step: Literal["cwd", "spawn"]
     errno: int
 
 
 class Handshake(msgspec.Struct, tag="handshake"):
-    """Open a connection: the version that the shim speaks, and its run's state. The record on disk is current then."""
+    """Open a connection: the shim's version and its run's state. The record on disk is current then."""
 
     version: int
     state: State
@@ -55,9 +55,9 @@ class Kill(msgspec.Struct, tag="kill", frozen=True):
 
 
 class Killed(msgspec.Struct, tag="killed"):
-    """Answer a `Kill`.
+    """Report how a `Kill` went.
 
-    `found` tells whether anything was alive to be signalled, `overtaken` whether a `/kill` or the service's stop joined
+    `found` says whether anything was alive to be signalled, `overtaken` whether a `/kill` or the service's stop joined
     in and what was to follow must not. `refused` are the survivors that the system does not let us signal.
     """
 
@@ -69,7 +69,7 @@ class Killed(msgspec.Struct, tag="killed"):
 
 
 class Unsupported(msgspec.Struct, tag="unsupported"):
-    """Stand for an operation that the shim, of another version, does not know, and answer it."""
+    """Stand for an operation that the shim, of another version, does not know, and be its result."""
 
 
 Operation = Kill
@@ -84,20 +84,20 @@ class Request(msgspec.Struct):
 
 
 class Reply(msgspec.Struct, tag="reply"):
-    """Answer the request with this id."""
+    """Carry the result of the request with this id."""
 
     id: int
     result: Result
 
 
 class KilledV1(Killed, tag="killed", kw_only=True):
-    """Be the answer to a `Kill` of a shim of version 1, where request and reply were no messages of their own."""
+    """Report how a `Kill` went in version 1, where request and reply were no messages of their own."""
 
     id: int
 
 
 class Crashed(msgspec.Struct, tag="crashed"):
-    """Carry the shim's last words: the traceback of a fault in its own code."""
+    """Report a fault in the shim's own code by its traceback."""
 
     traceback: str
 
@@ -119,24 +119,16 @@ class Takeover(msgspec.Struct, kw_only=True):
 
 FromShim = Started | Failed | Handshake | State | Reply | KilledV1 | Crashed
 
-_encoder = msgspec.json.Encoder()
+encode = msgspec.json.Encoder().encode
 _from_shim: msgspec.json.Decoder[FromShim] = msgspec.json.Decoder(FromShim)
+# As `decode_from_supervisor` does, it raises `msgspec.MsgspecError` for anything else.
+decode_from_shim = _from_shim.decode
 _from_supervisor = msgspec.json.Decoder(Request)
-
-
-def encode(message: FromShim | Request) -> bytes:
-    """Turn a message into one packet."""
-    return _encoder.encode(message)
 
 
 def encode_v1(request: Request) -> bytes:
     """Turn a request into a packet for a shim of version 1."""
-    return _encoder.encode({**msgspec.to_builtins(request.op), "id": request.id})
-
-
-def decode_from_shim(packet: bytes) -> FromShim:
-    """Read a packet of the shim's; raises `msgspec.MsgspecError` for anything else."""
-    return _from_shim.decode(packet)
+    return encode({**msgspec.to_builtins(request.op), "id": request.id})
 
 
 def decode_from_supervisor(packet: bytes) -> Request:

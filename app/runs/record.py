@@ -1,4 +1,4 @@
-"""What is remembered of one run: its record, whole on disk at every instant, and the files that belong to it."""
+"""Runs in every process of ours: a run's record, whole on disk at every instant, and the paths of its files."""
 
 import contextlib
 import os
@@ -14,17 +14,12 @@ from app.runs.spec import Spec
 RESERVE = 4096
 # A command and an environment as large as may be, escaped character by character, and the members of a large tree.
 MAX_RECORD = 64 * 1024 * 1024
-# Neither through a link nor waiting for the reader of a FIFO, should somebody have put one there.
+# Neither through a link nor waiting for the other end of a FIFO, which another program may have put there.
 _IN_PLACE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
-
 Cause = Literal["kill", "restart", "replace", "shutdown"]
-
-
 # These mean that nothing is to be started afterwards, whatever the operation that they join had in mind.
 OVERTAKING: frozenset[Cause] = frozenset({"kill", "shutdown"})
-
-
 # On disk and in messages it keeps the name that version 1 gave it.
 _FIELDS = {"incidents": "trouble"}
 
@@ -49,9 +44,9 @@ class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_default
 
 
 class Intent(msgspec.Struct, frozen=True):
-    """Remember what an operation set out to do, written before its first signal so that another can finish it.
+    """Hold a stop that was begun, written before its first signal so that a replacement shim can finish it.
 
-    `told` are those who have had SIGTERM, or were just about to get it.
+    `told` are the members to which SIGTERM was sent, or was about to be.
     """
 
     signal: str
@@ -61,7 +56,7 @@ class Intent(msgspec.Struct, frozen=True):
 
 
 class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Hold all that a new supervisor or shim needs to answer for a run or to take it over.
+    """Hold all that a new supervisor or shim needs to report on a run or to take it over.
 
     `started_ns`, `boottime_ns` and `boot_id` are the run's clock. `members` are the live members of the tree as
     last reported. `beside` names those of the run before that could not be ended.
@@ -101,17 +96,17 @@ def spare_path(path: str) -> str:
 
 
 def read_record(path: str) -> RunRecord | None:
-    """Read a run record, or its last version but one where somebody broke it; None when neither can be read."""
+    """Read a run record, or its last version but one where it is damaged; None when neither can be read."""
     for name in (path, spare_path(path)):
-        with contextlib.suppress(OSError, msgspec.MsgspecError), open(name, "rb", opener=_open_at_once) as file:
+        with contextlib.suppress(OSError, msgspec.MsgspecError), open(name, "rb", opener=_open_in_place) as file:
             return decode_record(file.read(MAX_RECORD))
     return None
 
 
 def load_record(path: str) -> RunRecord | None:
-    """Read a record as `read_record` does, for whoever answers for the run: its log is the one that lies beside it.
+    """Read a record as `read_record` does, with the path of the log that lies beside it.
 
-    They may have been moved here, or restored from a backup. The shim of a run that may live writes to the old place.
+    Both may have been moved here, or restored from a backup. The shim of a run that may live writes to the old place.
     """
     record = read_record(path)
     if record is not None and (record.state.ended or record.boot_id != boot_id()):
@@ -137,9 +132,8 @@ def decode_record(data: bytes) -> RunRecord:
         return msgspec.convert({**fields, "spec": spec}, RunRecord)
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting for a writer, should somebody have put a FIFO there, and follow no link."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+def _open_in_place(path: str, flags: int) -> int:
+    return os.open(path, flags | _IN_PLACE)
 
 
 class RecordFile:
@@ -156,33 +150,27 @@ class RecordFile:
 
     def write(self, record: RunRecord) -> None:
         """Replace the record on disk; raises `OSError` when neither way of doing so works."""
-        data = encode_record(record)
         try:
-            fd = os.open(self._spare, os.O_WRONLY | _IN_PLACE)
+            filled = self.fill_spare(record)
         except OSError:  # gone, or something in its place that is no file of ours: then a file replaces it
-            self._create(data)
-            return
-        try:
-            capacity = os.fstat(fd).st_size
-            if len(data) > capacity:
-                self._create(data)
-                return
-            _write_all(fd, data.ljust(capacity - 1) + b"\n")
-        finally:
-            os.close(fd)
-        if exchange(self._spare, self.path):
-            return
-        self._create(data)
+            filled = False
+        if not (filled and exchange(self._spare, self.path)):
+            self._create(encode_record(record))
 
-    def fill_spare(self, record: RunRecord) -> None:
-        """Let the spare hold the record's last version, too: should one of the two be lost, the other tells the same.
+    def fill_spare(self, record: RunRecord) -> bool:
+        """Overwrite the spare; False when the record is too long for it.
 
-        Makes no file, since whoever removed them after the run's end meant it; raises `OSError` where there is none.
+        After the run's last write this makes the two the same, should one be lost. Makes no file: one that is missing
+        then was removed on purpose. Raises `OSError` where there is none.
         """
         data = encode_record(record)
         fd = os.open(self._spare, os.O_WRONLY | _IN_PLACE)
         try:
-            _write_all(fd, data.ljust(os.fstat(fd).st_size - 1) + b"\n")
+            capacity = os.fstat(fd).st_size
+            if len(data) > capacity:
+                return False
+            _write_all(fd, data.ljust(capacity - 1) + b"\n")
+            return True
         finally:
             os.close(fd)
 

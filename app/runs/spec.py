@@ -1,4 +1,4 @@
-"""Runs in every process of ours: what is to be run, as one value from a request to exec."""
+"""Runs in every process of ours: all that a start asks for, as one value from a request to exec."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""The shim's one loop: whatever happens to a run is an event in it, and every change is written down and told."""
+"""Runs in the shim: its one loop, in which each event of a run is handled, and each change recorded and reported."""
 
 import contextlib
 import os
@@ -33,13 +33,13 @@ class Keeper:
         self,
         record: RunRecord,
         process: Identity,
-        offspring: OwnedTree | AdoptedTree,
+        tree: OwnedTree | AdoptedTree,
         pipe: int | None,
         listener: socket.socket,
     ) -> None:
         self._record = record
         self._process = process
-        self._tree = offspring
+        self._tree = tree
         self._state = record.state
         self._changed = True
         self._file = RecordFile(record_path(record.log_file), record.log_mode)
@@ -48,7 +48,7 @@ class Keeper:
         self._stop: StopSequence | None = None
         self._waiters: list[tuple[socket.socket, int, Kill]] = []
         self._incidents_reported_at = 0.0
-        # A shim that takes over goes on from what the dead one had counted.
+        # A replacement shim goes on from what the dead one had counted.
         self._counted_before = {
             kind: record.state.incidents.get(kind, 0) for kind in ("dropped_lines", "failed_writes")
         }
@@ -60,7 +60,7 @@ class Keeper:
         self._poller = select.poll()
         self._handlers: dict[int, Callable[[], object]] = {
             self._listener.fd: self._listener.serve,
-            offspring.fd: self._reap,
+            tree.fd: self._reap,
         }
         self._pipe = pipe
         if pipe is not None:
@@ -73,27 +73,26 @@ class Keeper:
         self._listener.add(connection)
 
     def _handshake(self) -> tuple[Handshake, int | None]:
-        """Return what a supervisor hears first; by then the record is whole, whatever somebody did to it."""
+        """Return what a supervisor is sent first; the record is written anew before, whatever became of it."""
         self._name_members()
         self._write_record()
         return Handshake(VERSION, self._state), self._output.fd
 
     def resume(self) -> None:
-        """Go on where a dead shim stopped: tell what can't be had any more, and finish the ending that was begun."""
+        """Go on where a dead shim stopped: report what is lost, and finish the stop that was begun."""
         self._count("takeovers")
         if self._state.output_open and not self._output.open:
             self._count("output_lost")
             self._writer.finish()
-            self._notice_end_of_output()  # whoever is greeted with the one must not miss the other
+            self._notice_end_of_output()  # a handshake with the one must not lack the other
         intent = self._record.intent
         if intent is not None:
             left = (intent.kill_at_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9
-            known = self._record.members
             self._stop = self._new_stop()
             if intent.signal == "SIGKILL":
                 self._stop.kill()
             else:
-                self._stop.resume(intent.told, known, time.monotonic() + left)
+                self._stop.resume(intent.told, self._record.members, time.monotonic() + left)
 
     def run(self) -> None:
         """Serve events until the run has ended."""
@@ -114,7 +113,7 @@ class Keeper:
             yield self._state
 
     def close(self) -> None:
-        """Hang up on everybody and close what is open, whether the run has ended or not."""
+        """Close all connections and what else is open, whether the run has ended or not."""
         if self._state.ended:
             with contextlib.suppress(OSError):  # the record itself is whole
                 self._file.fill_spare(self._record)
@@ -123,14 +122,14 @@ class Keeper:
         self._writer.close()
 
     def _settle(self) -> None:
-        """Draw the conclusions of what has just happened, write them down and tell them."""
+        """Do what follows from the last events; record and report it."""
         now = time.monotonic()
         self._writer.flush_due(now)
         replies = self._advance_stop(now)
         self._report_incidents(now)
         self._conclude()
         self._publish()
-        # After the state: whoever gets the answer to a kill knows the outcome already.
+        # After the state: a supervisor that gets the reply to a kill knows the outcome already.
         for connection, reply in replies:
             self._listener.send(connection, reply)
 
@@ -154,14 +153,14 @@ class Keeper:
             if pid != self._process.pid or self._state.stopped_at is not None:
                 continue
             stopped_at = format_time(self._record.clock.now_ns())
-            # The last line must be readable by whoever learns of the exit.
+            # The last line must be in the log before the exit is reported.
             self._output.drain()
             self._output.show_unfinished()
             self._name_members()
             self._change(stopped_at=stopped_at, exit_code=code, unknown=UNKNOWN_CODE if code is None else None)
 
     def _conclude(self) -> None:
-        """Close the run when its tree is gone: the dead write no more, so what the pipe holds now is all there is."""
+        """Close the run when its tree is gone: no process writes any more, so the pipe holds the last output now."""
         if self._tree.gone and not self._state.ended:
             self._output.drain()
             self._output.close()
@@ -204,16 +203,13 @@ class Keeper:
 
     def _new_stop(self) -> StopSequence:
         output = os.fstat(self._pipe).st_ino if self._output.open and self._pipe is not None else None
-        return StopSequence(self._tree, self._process, output=output, note=self._note_told)
+        return StopSequence(self._tree, self._process, output=output, note=self._note_signalled)
 
-    def _note_told(self, members: list[Member], told: list[Identity]) -> None:
-        """Write down who gets SIGTERM, before it is sent.
-
-        Whoever takes over in the middle can tell what was begun, finishes it, and sends it to nobody twice.
-        """
+    def _note_signalled(self, members: list[Member], signalled: list[Identity]) -> None:
+        """Record which members get SIGTERM before it is sent: a replacement shim then signals none twice."""
         self._record.members = [member.identity for member in members]
         if self._record.intent is not None:
-            self._record.intent = replace(self._record.intent, told=told)
+            self._record.intent = replace(self._record.intent, told=signalled)
         self._changed = True
         self._publish()
 
@@ -226,7 +222,7 @@ class Keeper:
             stop.hasten(deadline)
 
     def _attribute_end(self, kill: Kill) -> None:
-        """Remember whose doing the end is, unless the process ended before any signal of ours."""
+        """Record the cause of the end, unless the process ended before any signal of ours."""
         if self._state.stopped_at is None:
             self._change(killed_by=kill.cause)
         self._changed = True
@@ -243,10 +239,7 @@ class Keeper:
         killed = Killed(found=True, escalated=stop.escalated, survivors=survivors, refused=refused)
         overtaken = any(kill.cause in OVERTAKING for _connection, _number, kill in self._waiters)
         replies = [
-            (
-                connection,
-                Reply(number, replace(killed, overtaken=overtaken and kill.cause not in OVERTAKING)),
-            )
+            (connection, Reply(number, replace(killed, overtaken=overtaken and kill.cause not in OVERTAKING)))
             for connection, number, kill in self._waiters
         ]
         self._waiters.clear()
@@ -258,26 +251,23 @@ class Keeper:
         return replies
 
     def _survivors(self) -> list[int]:
-        """Return who outlived an ending; of those whom `/proc` does not show (hidepid, proc(5)) it can only be told."""
+        """Return the members that outlived a stop; where `/proc` hides them (hidepid, proc(5)) only count that."""
         survivors = sorted(member.pid for member in self._tree.members())
         if not survivors:
-            self._reap()  # who ended just now is no survivor
+            self._reap()  # a member that ended just now is no survivor
             if not self._tree.gone:
                 self._count("unseen_survivors")
         return survivors
 
     def _report_incidents(self, now: float) -> None:
-        """Take over the writer's counts, at intervals: during a fault they grow with every line."""
-        untold = self._unreported_incidents()
-        if untold and (now - self._incidents_reported_at >= INCIDENT_INTERVAL or self._tree.gone):
+        """Report the writer's counts, at intervals: during a fault they grow with every line."""
+        unreported = self._unreported_incidents()
+        if unreported and (now - self._incidents_reported_at >= INCIDENT_INTERVAL or self._tree.gone):
             self._incidents_reported_at = now
-            self._change(incidents=self._state.incidents | untold)
+            self._change(incidents=self._state.incidents | unreported)
 
     def _unreported_incidents(self) -> dict[str, int]:
-        counts = {
-            "dropped_lines": self._counted_before["dropped_lines"] + self._writer.dropped_lines,
-            "failed_writes": self._counted_before["failed_writes"] + self._writer.failed_writes,
-        }
+        counts = {kind: before + getattr(self._writer, kind) for kind, before in self._counted_before.items()}
         return {kind: count for kind, count in counts.items() if count > self._state.incidents.get(kind, 0)}
 
     def _count(self, kind: str) -> None:
@@ -288,23 +278,23 @@ class Keeper:
         self._changed = True
 
     def _publish(self) -> None:
-        """Write the record and tell every supervisor, if anything changed."""
+        """Write the record and send the state to every supervisor, if anything changed."""
         self._notice_end_of_output()
         if not self._changed:
             return
         self._write_record()
         self._changed = False
-        self._listener.tell_all(self._state)
+        self._listener.broadcast(self._state)
 
     def _name_members(self) -> None:
-        """Put the tree into the record: should this shim be killed, a service that is no ancestor of it needs that."""
+        """Put the tree into the record: once this shim is killed, a service that is no ancestor of it needs that."""
         self._record.members = [member.identity for member in self._tree.members()]
 
     def _write_record(self) -> None:
         self._record.state = self._state
         try:
             self._file.write(self._record)
-        except OSError:  # whatever somebody did to the directory: the run goes on, and the next change tries again
+        except OSError:  # whatever became of the directory: the run goes on, and the next change tries again
             self._count("failed_records")
 
     def _notice_end_of_output(self) -> None:

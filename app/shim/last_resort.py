@@ -1,4 +1,4 @@
-"""The end of a tree whose shim died, by a thread of the service: the machine gives no process for another shim."""
+"""Runs in the master and the worker: ends a tree whose shim died, where no process can be had for another shim."""
 
 import contextlib
 import os
@@ -35,19 +35,15 @@ def end_tree(takeover: Takeover, listener: socket.socket, operation: Operation) 
         keeper.resume()
         ours.send(messages.encode(Request(0, operation)))
         keeper.add_connection(theirs)
-        return _keep_until_answered(keeper, ours)
+        ours.setblocking(False)
+        for state in keeper.states():
+            if (result := _result_on(ours)) is not None:
+                return state, result
+        return state, Killed(found=False)  # it was over before the request was read
 
 
-def _keep_until_answered(keeper: Keeper, ours: socket.socket) -> tuple[State, Result]:
-    ours.setblocking(False)
-    for state in keeper.states():
-        if (answer := _answer_on(ours)) is not None:
-            return state, answer
-    return state, Killed(found=False)  # it was over before the request was heard
-
-
-def _answer_on(connection: socket.socket) -> Result | None:
-    """Return the answer if it has come; what else the keeper tells is passed over."""
+def _result_on(connection: socket.socket) -> Result | None:
+    """Return the result if it has come; the keeper's other messages are passed over."""
     with contextlib.suppress(BlockingIOError):
         while True:
             packet, fds = sockets.receive(connection)

@@ -1,4 +1,4 @@
-"""The shim's connections: any number of supervisors, none of which it ever waits for."""
+"""Runs in the shim: the connections of any number of supervisors, none of which it ever waits for."""
 
 import contextlib
 import select
@@ -57,11 +57,11 @@ class Listener:
             self._drop(connection)
 
     def serve(self) -> None:
-        """Accept whoever waits and hear whoever spoke."""
+        """Accept the connections that wait, and take the requests that came."""
         ready = {fd for fd, _events in self._poller.poll(0)}
         for connection in [connection for connection in self._connections if connection.fileno() in ready]:
-            if connection in self._connections:  # what another said may have had this one dropped
-                self._hear(connection)
+            if connection in self._connections:  # another's request may have had this one dropped
+                self._receive(connection)
         if self._listener.fileno() in ready:
             self._accept()
 
@@ -74,20 +74,20 @@ class Listener:
         except OSError:
             self._drop(connection)
 
-    def tell_all(self, state: State) -> None:
+    def broadcast(self, state: State) -> None:
         """Send the state to every supervisor."""
         for connection in list(self._connections):
             self.send(connection, state)
 
     def close(self) -> None:
-        """Hang up on everybody."""
+        """Close the listener and all connections."""
         for connection in list(self._connections):
             self._drop(connection)
         self._listener.close()
         self._poller.close()
 
     def _accept(self) -> None:
-        """Accept all that wait, so that a flood of strangers keeps no supervisor out; not for ever, as output waits."""
+        """Accept all that wait, so that a flood keeps no supervisor out; not for ever, as output waits."""
         with contextlib.suppress(OSError):
             for _ in range(ACCEPTED_AT_ONCE):
                 connection, _address = self._listener.accept()
@@ -96,7 +96,7 @@ class Listener:
                 else:
                     connection.close()
 
-    def _hear(self, connection: socket.socket) -> None:
+    def _receive(self, connection: socket.socket) -> None:
         try:
             packet, _fds = sockets.receive(connection)
         except BlockingIOError:

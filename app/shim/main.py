@@ -1,10 +1,10 @@
-"""The shim, a program: it starts one command and stays its parent, keeper of its pipe and witness of its end.
+"""Runs in the shim: its program, which starts one command and stays its parent until the run has ended.
 
 `boot.py` starts it as `python -I -S -c BOOT ROOT SITE_PACKAGES DESCRIPTORS RUN_ID` with the request on descriptor 0
 (a dictionary by marshal, which needs no import: the run record as JSON, its path, the spec, the program's arguments and
-its environment), one end of a socket pair on 3, the listening control socket on 4 and the
-two ends of the output pipe on 5 and 6. DESCRIPTORS is how many the command may open. Up to the answer on 3 it imports
-next to nothing, since that is what a caller of `/start` waits for; the command itself never stands on its command line.
+its environment), one end of a socket pair on 3, the listening control socket on 4 and the two ends of the output pipe
+on 5 and 6. DESCRIPTORS is how many the command may open. Up to its first message it imports next to nothing, since that
+is what a caller of `/start` waits for; the command itself never stands on its command line.
 
 One that stands by (`stands-by` in the place of RUN_ID) has made the other imports before it gets all that, in one
 packet on 3 that follows a question whether it is awake. A shim that replaces a dead one gets a `Takeover` as its
@@ -28,35 +28,35 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Start the command, answer, and keep the run until nothing of it is left."""
+    """Start the command, report that, and keep the run until nothing of it is left."""
     request = marshal.loads(_read_request())  # noqa: S302  from the supervisor that started this shim
-    _settle()
+    _detach()
     pid = _spawn(request)
     start_ticks = _start_ticks(pid)
     _write_down(request["path"], b',"process":[%d,%d]}' % (pid, start_ticks), len(request["record"]) - 1)
-    _tell(b'{"type":"started","pid":%d,"start_ticks":%d}' % (pid, start_ticks))
+    _send(b'{"type":"started","pid":%d,"start_ticks":%d}' % (pid, start_ticks))
 
-    from app.shim import process  # noqa: PLC0415  its imports cost more than the spawn: only now nobody waits
+    from app.shim import process  # noqa: PLC0415  its imports cost more than the spawn: no caller waits now
 
     process.keep(request["record"], (pid, start_ticks))
 
 
 def stand_by() -> None:
-    """Make the imports, wait for a run, and keep it; end when the service hangs up instead."""
+    """Make the imports, wait for a run, and keep it; end when the service closes the connection instead."""
     import errno  # noqa: PLC0415  not for `main`, whose caller waits
     import fcntl  # noqa: PLC0415  the same
     import socket  # noqa: PLC0415  the same
 
     from app.shim import process  # noqa: F401, PLC0415  made here so that `main` finds it made
 
-    _tell(b"\0")
+    _send(b"\0")
     prctl(PR_SET_NAME, NAME)
     with socket.socket(fileno=os.dup(CONNECTION_FD)) as connection:
         try:
             if connection.recv(1):
-                _tell(b"\0")  # awake: from here on the service relies on this one
+                _send(b"\0")  # awake: from here on the service relies on this one
             packet, fds, flags, _address = socket.recv_fds(connection, 1, 4)
-        except ConnectionResetError:  # it hung up, and never read what we said last
+        except ConnectionResetError:  # it was closed before our last packet was read
             packet = b""
     if not packet:
         os._exit(0)
@@ -75,25 +75,25 @@ def stand_by() -> None:
 def take_over() -> None:
     """Keep a run whose shim died, until nothing of it is left."""
     request = _read_request()
-    _settle()
+    _detach()
 
     from app.shim import process  # noqa: PLC0415  as above
 
     process.take_over(request)
 
 
-def _settle() -> None:
-    """Leave the service's session, close what was inherited by accident, and become the one to whom orphans come."""
+def _detach() -> None:
+    """Leave the service's session, close what was inherited by accident, and become a subreaper."""
     os.setsid()
     os.closerange(WRITE_END_FD + 1, os.sysconf("SC_OPEN_MAX"))
     _limit_descriptors(int(sys.argv[3]))
     for fd in range(CONNECTION_FD, WRITE_END_FD + 1):
         os.set_inheritable(fd, False)
     prctl(PR_SET_NAME, NAME)
-    # What double-forks or calls setsid becomes the shim's child and can be found; inherited by nobody (prctl(2)), and
-    # set before the spawn so that no grandchild is ever too early.
+    # What double-forks or calls setsid becomes the shim's child and can be found. Children don't inherit it (prctl(2));
+    # it is set before the spawn, so that no grandchild is ever too early.
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    # Who connects learns the pid of whoever called listen(2) last (unix_listen(), net/unix/af_unix.c): ours, from now.
+    # A peer that connects gets the pid of the last caller of listen(2) (unix_listen(), net/unix/af_unix.c): ours now.
     ctypes.CDLL(None).listen(LISTENER_FD, BACKLOG)
 
 
@@ -111,7 +111,7 @@ def _read_request() -> bytes:
 
 
 def _spawn(request: "dict[str, Any]") -> int:
-    """Start the command, or tell why that can't be and end; return its pid."""
+    """Start the command and return its pid; report a failure, and end."""
     program = Program(request["arguments"], request["environment"], request["spec"], WRITE_END_FD)
     account = Account.unpack(program.spec.get("account", b""))
     try:
@@ -123,19 +123,19 @@ def _spawn(request: "dict[str, Any]") -> int:
 
 
 def _fail(step: str, errno: int) -> "NoReturn":
-    """Tell which step failed, and end."""
-    _tell(b'{"type":"failed","step":"%s","errno":%d}' % (step.encode(), errno))
+    """Report which step failed, and end."""
+    _send(b'{"type":"failed","step":"%s","errno":%d}' % (step.encode(), errno))
     os._exit(1)
 
 
 def _write_down(path: bytes, last_field: bytes, offset: int) -> None:
     """Put the process's identity into the record's padding, in the place of its last brace.
 
-    Nobody could know the process if worker and shim were killed before the shim's loop, which takes imports, has
-    written its first record. A record that cannot be written is no reason not to go on; a torn one has its spare.
+    No process would know it if worker and shim were killed before the shim's loop, which takes imports, has written its
+    first record. A record that cannot be written is no reason not to go on; a torn one has its spare.
     """
     try:
-        # Neither through a connection nor waiting for the reader of a FIFO, should somebody have put one there.
+        # Neither through a link nor waiting for the reader of a FIFO, which another program may have put there.
         record = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return
@@ -147,8 +147,8 @@ def _write_down(path: bytes, last_field: bytes, offset: int) -> None:
         os.close(record)
 
 
-def _tell(packet: bytes) -> None:
-    """Answer the supervisor; that it died meanwhile is no reason to give the run up."""
+def _send(packet: bytes) -> None:
+    """Send to the supervisor; that it died meanwhile is no reason to give the run up."""
     try:
         os.write(CONNECTION_FD, packet)
     except OSError:
@@ -156,6 +156,6 @@ def _tell(packet: bytes) -> None:
 
 
 def _start_ticks(pid: int) -> int:
-    """Return field 22 of `/proc/PID/stat`: it is there even if the process has ended, as nobody has reaped it yet."""
+    """Return field 22 of `/proc/PID/stat`: it is there even if the process has ended, as it is not reaped yet."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return int(file.read().rpartition(b")")[2].split()[19])

@@ -1,4 +1,4 @@
-"""A shim's life after the spawn, or from the takeover on: put a keeper together and let it keep the run to its end."""
+"""Runs in the shim: puts a keeper together after the spawn, or at a takeover, which keeps the run to its end."""
 
 import contextlib
 import os
@@ -18,8 +18,8 @@ from app.shim.adopted import AdoptedTree, allow_many_descriptors
 from app.shim.keeper import Keeper
 from app.shim.owned import OwnedTree
 
-# A terminal's hang-up, the Ctrl-C of whoever started the service or a stop of the whole control group end the process,
-# never its shim, which has to tell how the process ended.
+# A terminal's hang-up, its Ctrl-C or a stop of the whole control group end the process, never its shim, which has to
+# report how the process ended.
 IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -50,13 +50,8 @@ def take_over(request: bytes) -> None:
 
 def adopt(takeover: Takeover) -> AdoptedTree:
     """Return the tree of a shim that died."""
-    return AdoptedTree(
-        takeover.process,
-        takeover.pidfd,
-        known=takeover.record.members,
-        parents=takeover.parents,
-        not_ours=takeover.not_ours,
-    )
+    known, parents, not_ours = takeover.record.members, takeover.parents, takeover.not_ours
+    return AdoptedTree(takeover.process, takeover.pidfd, known=known, parents=parents, not_ours=not_ours)
 
 
 @contextlib.contextmanager
@@ -87,5 +82,5 @@ def _release_standard_streams() -> None:
 
 def _own_identity() -> Identity:
     member = read_member(os.getpid())
-    assert member is not None  # noqa: S101  told to the type checker: who reads this is alive
+    assert member is not None  # noqa: S101  for the type checker: this process is alive
     return member.identity

@@ -1,4 +1,4 @@
-"""How a shim comes up: its interpreter, its descriptors, its request; and how one is put down."""
+"""Runs in the master and the worker: how a shim's process is started, ended and reaped."""
 
 import contextlib
 import fcntl
@@ -24,7 +24,7 @@ _PLACES = (ROOT, SITE_PACKAGES)
 # -S and two directories given by name spare the shim the search for site-packages: half of a bare start. -I keeps the
 # service's PYTHON* variables, which the command must get, from meaning anything to the shim.
 BOOT = "import sys; sys.path[:0] = sys.argv[1:3]; from app.shim.main import {0}; {0}()"
-# What the interpreter itself may need to come up.
+# What the interpreter itself may need to start.
 SHIM_ENVIRONMENT = frozenset({b"LD_LIBRARY_PATH", b"PATH"})
 # A Ctrl-C reaches our whole process group, and must not make an interpreter that starts print a traceback; it stays
 # blocked, as a shim ignores it anyway.
@@ -46,9 +46,8 @@ def request_file(request: bytes) -> FileIO:
 def boot(entry: str, what_for: str, fds: Sequence[int]) -> tuple[int, socket.socket]:
     """Start a shim at one of its entries; return its pid and our end of the connection that is its CONNECTION_FD.
 
-    The first of `fds` becomes its 0, the others follow on the numbers after it: the listener, and the two ends of the
-    output pipe or what stands for them. `what_for` ends its command line. It begins in our session, of which no member
-    of a tree is, and leaves it when it has a run. Raises `OSError`.
+    The first of `fds` becomes its 0, the others follow on the numbers after CONNECTION_FD. `what_for` ends its command
+    line. It begins in our session, of which no member of a tree is, and leaves it when it has a run. Raises `OSError`.
     """
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as on_failure:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -1,4 +1,4 @@
-"""The supervisor's end of the conversation with one shim."""
+"""Runs in the master and the worker: the supervisor's end of a connection to one shim."""
 
 import contextlib
 import itertools
@@ -14,25 +14,16 @@ import msgspec
 from app.exceptions import InternalError
 from app.linux import sockets
 from app.protocol import messages
-from app.protocol.messages import (
-    Crashed,
-    Handshake,
-    KilledV1,
-    Operation,
-    Reply,
-    Request,
-    Result,
-    Unsupported,
-)
+from app.protocol.messages import Crashed, Handshake, KilledV1, Operation, Reply, Request, Result, Unsupported
 from app.runs.record import State
 
 # Beyond the grace: two seconds after SIGKILL, and what a loaded machine may need.
-ANSWER_MARGIN = 5.0
+REPLY_MARGIN = 5.0
 logger = logging.getLogger(__name__)
 
 
 class ConnectionLostError(Exception):
-    """Say that the shim is gone; `asked` tells whether it got the request before that, and did not answer."""
+    """Say that the shim is gone; `asked` says whether it had the request before that, and sent no reply."""
 
     def __init__(self, *, asked: bool) -> None:
         super().__init__()
@@ -40,42 +31,33 @@ class ConnectionLostError(Exception):
 
 
 class ShimConnection:
-    """Follow one shim: its latest state, its answers, its end. Thread-safe, and in need of no thread of its own.
+    """Follow one shim: its latest state, its replies, its end. Thread-safe, without a thread of its own.
 
-    Whoever waits for something reads the connection, one thread at a time, and the others wait for what that one hears.
-    `on_pipe` gets each read end of the output pipe that the shim sends.
+    Of the threads that wait for something one reads the connection, and the others wait for what it receives. `state`
+    is the last that the shim sent, and `lost` is set once the connection has ended. `on_pipe` gets each read end of the
+    output pipe that the shim sends.
     """
 
     def __init__(self, connection: socket.socket, state: State, on_pipe: Callable[[int], None]) -> None:
         self._connection = connection
         self._changed = threading.Condition()
-        self._state = state
+        self.state = state
         self._results: dict[int, Result] = {}
         self._ids = itertools.count(1)
         self._reading = False
-        self._lost = False
+        self.lost = False
         self._version: int | None = None  # not known before the handshake
         self._on_pipe = on_pipe
 
-    @property
-    def state(self) -> State:
-        """Return the last state that the shim told."""
-        return self._state
-
-    @property
-    def lost(self) -> bool:
-        """Tell whether the connection has ended."""
-        return self._lost
-
     def request(self, operation: Operation) -> Result:
-        """Ask the shim for an operation and wait for its reply, its `timeout` plus a few seconds at the most.
+        """Ask the shim for an operation and wait for its reply, its `timeout` plus a few seconds at most.
 
         Raises `ConnectionLostError` when the shim ends or does not reply in time, `InternalError` when it is of a
         version that does not know the operation.
         """
         request = Request(next(self._ids), operation)
-        deadline = time.monotonic() + operation.timeout + ANSWER_MARGIN
-        if not self.wait_for_handshake(operation.timeout + ANSWER_MARGIN):
+        deadline = time.monotonic() + operation.timeout + REPLY_MARGIN
+        if not self.wait_for_handshake(operation.timeout + REPLY_MARGIN):
             raise ConnectionLostError(asked=False)
         try:
             self._connection.send(messages.encode_v1(request) if self._version == 1 else messages.encode(request))
@@ -91,7 +73,7 @@ class ShimConnection:
         return result
 
     def wait_for_handshake(self, timeout: float) -> bool:
-        """Wait until the shim has told its state, which it does first of all; False after `timeout` seconds."""
+        """Wait until the shim has sent its state, which comes first; False after `timeout` seconds."""
         return self._wait(lambda: self._version is not None, timeout)
 
     def follow(self, timeout: float | None) -> None:
@@ -99,18 +81,19 @@ class ShimConnection:
         self._wait(lambda: False, timeout)
 
     def catch_up(self) -> None:
-        """Take in what the shim has said already, unless another thread is at it."""
+        """Take in what the shim has sent already, unless another thread reads."""
         while self._read(0.0):
             pass
 
     def wait_for_end(self, timeout: float) -> None:
-        """Wait until the run has ended or the connection is lost, `timeout` seconds at the most."""
-        self._wait(lambda: self._state.ended, timeout)
+        """Wait until the run has ended or the connection is lost, `timeout` seconds at most."""
+        self._wait(lambda: self.state.ended, timeout)
 
     def close(self) -> None:
-        """Hang up; the shim goes on without us."""
+        """Close the connection; the shim goes on."""
         with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)  # an end of file for whoever reads, this thread if nobody does
+            # An end of file for the thread that reads, this one if none does.
+            self._connection.shutdown(socket.SHUT_RDWR)
         self._wait(lambda: False, None)
 
     def _wait(self, over: Callable[[], bool], timeout: float | None) -> bool:
@@ -119,7 +102,7 @@ class ShimConnection:
         while True:
             left = None if deadline is None else deadline - time.monotonic()
             with self._changed:
-                if over() or self._lost or (left is not None and left <= 0):
+                if over() or self.lost or (left is not None and left <= 0):
                     return over()
                 if self._reading:
                     self._changed.wait(left)
@@ -127,21 +110,21 @@ class ShimConnection:
             self._read(left)
 
     def _read(self, timeout: float | None) -> bool:
-        """Hear one packet; False when none came in time, the connection has ended, or another thread reads."""
+        """Receive one packet; False when none came in time, the connection has ended, or another thread reads."""
         with self._changed:
-            if self._reading or self._lost:
+            if self._reading or self.lost:
                 return False
             self._reading = True
-        heard = False
+        received = False
         try:
-            heard = _readable(self._connection, timeout) and self._hear()
+            received = _readable(self._connection, timeout) and self._receive()
         finally:
             with self._changed:
                 self._reading = False
                 self._changed.notify_all()
-        return heard
+        return received
 
-    def _hear(self) -> bool:
+    def _receive(self) -> bool:
         try:
             packet, fds = sockets.receive(self._connection)
             for fd in fds:
@@ -151,7 +134,7 @@ class ShimConnection:
                 return True
         except (OSError, msgspec.MsgspecError) as error:
             logger.warning("The connection to a shim broke: %s", error)
-        self._lost = True
+        self.lost = True
         self._connection.close()
         return False
 
@@ -161,10 +144,10 @@ class ShimConnection:
             return
         with self._changed:
             if isinstance(message, Handshake):
-                self._version, self._state = message.version, message.state
+                self._version, self.state = message.version, message.state
             elif isinstance(message, State):
                 self._version = self._version or 1  # a later version's first message is the handshake
-                self._state = message
+                self.state = message
             elif isinstance(message, Reply):
                 self._results[message.id] = message.result
             elif isinstance(message, KilledV1):

@@ -1,4 +1,4 @@
-"""The way in to a shim by its name: connect to it, see that it is ours, and have it go on where it was stopped."""
+"""Runs in the master and the worker: connect to a shim by its name, check its user, and wake it if it was stopped."""
 
 import contextlib
 import logging
@@ -24,14 +24,14 @@ _NO_TIMEOUT = _TIMEVAL.pack(0, 0)
 
 
 def connect(name: str, timeout: float) -> socket.socket | None:
-    """Connect to a shim, which goes on if it was stopped; None when nobody of ours listens there.
+    """Connect to a shim, and wake it if it was stopped; None when no process of our user listens there.
 
-    A queue full of strangers is waited for, `timeout` seconds at the most.
+    Waits for room in a full queue, to which any user may connect, `timeout` seconds at most.
     """
     with contextlib.ExitStack() as on_failure:
         connection = on_failure.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-        # connect(2) waits for room in the queue, in line with others, for as long as it might send
-        # (unix_stream_connect(), net/unix/af_unix.c); a non-blocking one would fail at once, and again, in a flood.
+        # connect(2) waits its turn for room in the queue as long as a send may take (unix_stream_connect(),
+        # net/unix/af_unix.c); a non-blocking one would fail at once, and again, in a flood.
         seconds, rest = divmod(timeout, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(seconds), int(rest * 1e6) or 1))
         try:
@@ -47,9 +47,9 @@ def connect(name: str, timeout: float) -> socket.socket | None:
 
 
 def await_handshake(connection: socket.socket, timeout: float) -> bool:
-    """Have a shim write its record anew, as it does before it greets; False when it has gone.
+    """Wait for a shim's handshake, before which it writes its record anew; False when it has gone.
 
-    Raises `TimeoutError` when it stays silent.
+    Raises `TimeoutError` when none comes.
     """
     connection.settimeout(timeout)
     try:
@@ -64,7 +64,7 @@ def await_handshake(connection: socket.socket, timeout: float) -> bool:
 
 
 def request_handshake(name: str, timeout: float) -> bool:
-    """Connect to a shim only to have it write its record anew; False when none of ours does in time."""
+    """Connect to a shim only to have it write its record anew; False when that does not happen in time."""
     connection = connect(name, timeout)
     if connection is None:
         return False
@@ -74,12 +74,12 @@ def request_handshake(name: str, timeout: float) -> bool:
 
 
 def wake(pid: int) -> None:
-    """Have a shim go on that somebody stopped, as a command does by `kill -STOP $PPID`; nobody else is touched."""
+    """Send SIGCONT to a shim that was stopped, as by a command's `kill -STOP $PPID`, and to no other process."""
     member = read_member(pid)
     if member is None or member.state != "T" or _name(pid) != NAME:
         return
     if send(member.identity, signal.SIGCONT):
-        logger.warning("The shim %d had been stopped (SIGSTOP); it was told to go on.", pid)
+        logger.warning("The shim %d had been stopped (SIGSTOP) and was sent SIGCONT.", pid)
 
 
 def _name(pid: int) -> bytes:

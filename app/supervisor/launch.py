@@ -1,4 +1,4 @@
-"""How the supervisor starts a shim, and through it a command."""
+"""Runs in the worker: the launch of a shim, and through it of a command."""
 
 import contextlib
 import marshal
@@ -27,20 +27,13 @@ from app.supervisor.standby import Standby
 # puts the two together. Raises `OSError` where there are too few descriptors even for that.
 EndTree = Callable[[Takeover, socket.socket, Operation], tuple[State, Result]]
 
-# A shim answers within a fraction of a second; a machine that swaps may need longer, and then the caller is told.
+# A shim replies within a fraction of a second; on a machine that swaps it may need longer.
 START_TIMEOUT = 30.0
 WAKE_INTERVAL = 0.5
 
-# What others meant for this service and not for its commands: its own settings, gunicorn's and make's, and what systemd
-# tells a unit of its sockets, directories, credentials, watchdog and journal (systemd.exec(5)).
-SERVICE_PREFIXES: tuple[bytes, ...] = (
-    b"LLM_SHELL_",
-    b"GUNICORN_",
-    b"LISTEN_",
-    b"MAKE",
-    b"WATCHDOG_",
-    b"MEMORY_PRESSURE_",
-)
+# Variables meant for this service and not for its commands: its own settings, gunicorn's and make's, and what systemd
+# sets for a unit's sockets, directories, credentials, watchdog and journal (systemd.exec(5)).
+SERVICE_PREFIXES = (b"LLM_SHELL_", b"GUNICORN_", b"LISTEN_", b"MAKE", b"WATCHDOG_", b"MEMORY_PRESSURE_")
 SERVICE_NAMES = frozenset(
     b"SERVER_SOFTWARE MFLAGS NOTIFY_SOCKET JOURNAL_STREAM INVOCATION_ID SYSTEMD_EXEC_PID MAINPID MANAGERPID "
     b"MANAGERPIDFDID FDSTORE LOG_NAMESPACE DEBUG_INVOCATION CREDENTIALS_DIRECTORY RUNTIME_DIRECTORY STATE_DIRECTORY "
@@ -50,9 +43,9 @@ SERVICE_NAMES = frozenset(
     # With one of these Debian's bash takes itself for a login by ssh, and `bash -c` reads ~/.bashrc (bash(1)).
     b"SSH_CLIENT SSH2_CLIENT".split()
 )
-# What a login or a change of user left behind, where the command's user is another: the way to that user's directories,
+# Variables of a login or a change of user, where the command's user is another: they name that user's directories,
 # agents and mail.
-SESSION_PREFIXES: tuple[bytes, ...] = (b"XDG_", b"SUDO_", b"SSH_", b"DBUS_SESSION_")
+SESSION_PREFIXES = (b"XDG_", b"SUDO_", b"SSH_", b"DBUS_SESSION_")
 SESSION_NAMES = frozenset(
     b"MAIL MAILPATH DOAS_USER PKEXEC_UID XAUTHORITY ICEAUTHORITY SESSION_MANAGER GPG_AGENT_INFO KRB5CCNAME".split()
 )
@@ -60,7 +53,7 @@ AGENT_DEFAULTS = {b"PYTHONUNBUFFERED": b"1", b"PAGER": b"cat", b"GIT_PAGER": b"c
 
 
 class Launched(NamedTuple):
-    """Hold what a launch gives: the process, its shim, the connection to that, and a read end of the output pipe."""
+    """Hold the process, its shim, the connection to that, and a read end of the output pipe."""
 
     process: Identity
     shim: int
@@ -83,7 +76,7 @@ def process_environment(extra: Mapping[str, str], login: Mapping[bytes, bytes]) 
     `login` are the variables of another user than the service's, and empty where that is the same.
     """
     names = SERVICE_NAMES | SESSION_NAMES if login else SERVICE_NAMES
-    prefixes = SERVICE_PREFIXES + SESSION_PREFIXES if login else SERVICE_PREFIXES
+    prefixes = (*SERVICE_PREFIXES, *SESSION_PREFIXES) if login else SERVICE_PREFIXES
     inherited = {
         name: value for name, value in os.environb.items() if name not in names and not name.startswith(prefixes)
     }
@@ -98,16 +91,17 @@ def launch(
     standby: Standby | None,
     end_tree: EndTree,
 ) -> Launched:
-    """Have a shim start the command and serve whoever connects to `listener`: the one that stands by, or a new one.
+    """Have a shim start the command and serve `listener`: the one that stands by, or a new one.
 
     Blocks for some 5 ms, or 20. Raises `LaunchError` or `OSError`; then neither shim nor process is left.
     """
-    spec = record.spec
+    spec, fields = record.spec, msgspec.to_builtins(record.spec)
     options = options_for(spec.shell, Account.unpack(os.fsencode(spec.account)), spec.command)
     request = {
         "record": encode_record(record),
         "path": os.fsencode(record_path(record.log_file)),
-        "spec": {name: _encoded(value) for name, value in msgspec.to_builtins(spec).items()},
+        # Texts as the system has them: the shim's interpreter may take another encoding for the system's.
+        "spec": {name: os.fsencode(value) if isinstance(value, str) else value for name, value in fields.items()},
         "arguments": [part.encode() for part in (spec.shell, *options, spec.command)],
         "environment": dict(environment),
     }
@@ -121,22 +115,17 @@ def launch(
         finally:
             os.close(write_end)
         on_failure.callback(connection.close)
-        answer = _first_answer(connection, shim)
-        if not isinstance(answer, Started):
+        first = _first_message(connection, shim)
+        if not isinstance(first, Started):
             end_unused(shim)
             _end_what_it_started(record, listener, end_tree)
-            raise LaunchError(answer.step, answer.errno)
+            raise LaunchError(first.step, first.errno)
         on_failure.pop_all()
-    return Launched(Identity(answer.pid, answer.start_ticks), shim, connection, read_end)
-
-
-def _encoded(value: object) -> object:
-    """Return a text as the system has it: the shim's interpreter may take another encoding for the system's."""
-    return os.fsencode(value) if isinstance(value, str) else value
+    return Launched(Identity(first.pid, first.start_ticks), shim, connection, read_end)
 
 
 def _end_what_it_started(record: RunRecord, listener: socket.socket, end_tree: EndTree) -> None:
-    """End the command of a shim that was killed between spawn and answer: it had written the process down."""
+    """End the command of a shim that was killed between spawn and first message: the record names the process."""
     written = read_record(record_path(record.log_file))
     if written is None or written.process is None:
         return
@@ -145,18 +134,18 @@ def _end_what_it_started(record: RunRecord, listener: socket.socket, end_tree: E
     reap_orphans()
 
 
-def _first_answer(connection: socket.socket, shim: int) -> Started | Failed:
-    """Wait for what a shim says first; its command may have stopped it before it could."""
+def _first_message(connection: socket.socket, shim: int) -> Started | Failed:
+    """Wait for a shim's first message; its command may have stopped it before it could send that."""
     deadline = time.monotonic() + START_TIMEOUT
     while (left := deadline - time.monotonic()) > 0:
         connection.settimeout(min(left, WAKE_INTERVAL))
         try:
-            answer = messages.decode_from_shim(sockets.receive(connection)[0])
+            first = messages.decode_from_shim(sockets.receive(connection)[0])
         except TimeoutError:
             wake(shim)
             continue
         except (OSError, msgspec.MsgspecError):
             break
         connection.settimeout(None)
-        return answer if isinstance(answer, Started | Failed) else Failed("spawn", 0)
+        return first if isinstance(first, Started | Failed) else Failed("spawn", 0)
     return Failed("spawn", 0)

@@ -10,8 +10,8 @@ from app.runs.shells import default_shell
 class Policy:
     """How runs are started and kept.
 
-    `run_as` names another user to run commands as, for a service of root's. `working_dir` is where commands begin that
-    don't say where, and what relative directories are relative to; None is this process's. `log_max_bytes` caps each
+    `run_as` names another user to run commands as, for a service of root's. `working_dir` is the directory of
+    commands that name none, and what relative ones are relative to; None is this process's. `log_max_bytes` caps each
     run's log and `log_keep` the runs whose files are kept; 0 is no limit. `restart_timeout` is the grace, in seconds,
     of a restart whose caller gives none.
     """

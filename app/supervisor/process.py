@@ -1,4 +1,4 @@
-"""The process of the service: started, watched, ended and started again, one operation at a time."""
+"""Runs in the master and the worker: the process of a log directory, changed by one operation at a time."""
 
 import contextlib
 import logging
@@ -39,17 +39,17 @@ logger = logging.getLogger(__name__)
 REPLACE_TIMEOUT = 5.0
 # What a process started and left may need a moment to end after it, as the members of a pipeline do.
 LEFTOVER_PATIENCE = 2.0
-# A shim whose run has ended needs milliseconds to write that down and go.
+# A shim whose run has ended needs milliseconds to write that down and exit.
 SHIM_PATIENCE = 2.0
-# A lost run's shim answers within milliseconds; a busy machine has time to start, and less of it to stop.
+# A lost run's shim replies within milliseconds; a service has time for a busy machine at its start, less at its stop.
 SEARCH_TIMEOUT = 5.0
 LAST_SEARCH_TIMEOUT = 2.0
 
 
 class ProcessManager:
-    """Answer for the current run of one log directory. Thread-safe.
+    """Start, watch and end the current run of one log directory. Thread-safe.
 
-    `start`, `restart` and `kill` block until they are done; everything else answers at once from memory.
+    `start`, `restart` and `kill` block until they are done; everything else returns at once, from memory.
     """
 
     def __init__(self, log_dir: str | Path, policy: Policy, end_tree: EndTree) -> None:
@@ -81,7 +81,7 @@ class ProcessManager:
             self._recall_newest()
 
     def _take_over_lost(self) -> None:
-        """Take over a run that lives although neither pointer nor record told so: the newest, if there are several."""
+        """Take over a run that lives although neither pointer nor record says so: the newest, if there are several."""
         with self._exchange:
             for path in find_records(self.logs.log_dir, SEARCH_TIMEOUT):
                 if self._run is not None and self._run.live:
@@ -92,7 +92,7 @@ class ProcessManager:
                     self._make_current(path)
 
     def _recall_newest(self) -> None:
-        """Answer for the newest run that is kept, where the link to the last one is gone, or leads to no record."""
+        """Make the newest run that is kept the current one where the pointer is gone or leads to no record."""
         with self._exchange:
             for path in kept_records(self.logs.log_dir):
                 if self._make_current(path):
@@ -100,7 +100,7 @@ class ProcessManager:
                     return
 
     def _make_current(self, path: str) -> bool:
-        """Answer for the run with this record from now on; False when that can't be read."""
+        """Make the run with this record the current one; False when that can't be read."""
         found = Run.load(path, self._end_tree)
         if found is None:
             return False
@@ -110,13 +110,7 @@ class ProcessManager:
             self._seen = path
         return True
 
-    def start(
-        self,
-        command: str | Spec,
-        log_file: str | None = None,
-        *,
-        replace: bool = False,
-    ) -> dict[str, Any]:
+    def start(self, command: str | Spec, log_file: str | None = None, *, replace: bool = False) -> dict[str, Any]:
         """Start a command, or all that a spec asks for, and return its status at the moment of the spawn.
 
         Leftovers of the last run that go by themselves are waited for. Raises `BadRequestError`, `ConflictError` when
@@ -140,7 +134,7 @@ class ProcessManager:
         return describe(run.record, run.state, run.leftovers())
 
     def kill(self, signal_type: str = "SIGTERM", timeout: float = 5.0) -> dict[str, Any]:
-        """End the whole tree and return how it went; joins an ending that is under way.
+        """End the whole tree and return how it went; joins a stop that is under way.
 
         Raises `NotFoundError`, and `BadRequestError` when nothing is left to be ended.
         """
@@ -149,18 +143,18 @@ class ProcessManager:
         with self._operations.kill():
             with self._exchange:
                 run = self._expected()
-            answer = run.kill(cast(Literal["SIGTERM", "SIGKILL"], signal_type), timeout, "kill") if run.live else None
-        if answer is None or not answer.found:
+            killed = run.kill(cast(Literal["SIGTERM", "SIGKILL"], signal_type), timeout, "kill") if run.live else None
+        if killed is None or not killed.found:
             raise already_ended(run)
         return {
             "status": status_of(run.state),
             "type": signal_type,
             "exit_code": run.state.exit_code,
             "signal": signal_name(run.state.exit_code),
-            "reason": " ".join(filter(None, (reason_of(run.state), not_signalled(answer.refused)))) or None,
+            "reason": " ".join(filter(None, (reason_of(run.state), not_signalled(killed.refused)))) or None,
             "stopped_at": run.state.stopped_at,
-            "escalated": answer.escalated,
-            "survivors": answer.survivors,
+            "escalated": killed.escalated,
+            "survivors": killed.survivors,
         }
 
     def restart(self, timeout: float | None = None) -> dict[str, Any]:
@@ -182,7 +176,7 @@ class ProcessManager:
                 return self._start(order, None, beside)
 
     def shut_down(self, timeout: float) -> None:
-        """End the tree because the service stops, whatever operation is under way; its shim has gone on return."""
+        """End the tree because the service stops, overtaking any operation; its shim has gone on return."""
         with self._exchange:
             run = self._current()
         try:
@@ -192,7 +186,7 @@ class ProcessManager:
             self._shut_down_lost(timeout, run)
 
     def awaited(self) -> str | None:
-        """Name, as part of a sentence, who of the current run has still to end; None when nobody has."""
+        """Name, as part of a sentence, what of the current run has still to end; None when nothing has."""
         run = self._current()
         if run is None or not run.live:
             return None
@@ -207,12 +201,17 @@ class ProcessManager:
             if current is not None and path == record_path(current.record.log_file):
                 continue
             lost = Run.load(path, self._end_tree)
-            if lost is not None:
-                with contextlib.closing(lost):
-                    _shut_down_if_possible(lost, timeout)
+            if lost is None:
+                continue
+            with contextlib.closing(lost):
+                try:
+                    _shut_down(lost, timeout)
+                except InternalError as error:  # the next run must be ended all the same
+                    run_id = lost.record.run_id
+                    logger.error("Run %s could not be ended: %s", run_id, error)  # noqa: TRY400  it says it all
 
     def close(self) -> None:
-        """Let go of the current run without ending it."""
+        """Stop following the current run without ending it."""
         if self._run is not None:
             self._run.close()
         if self._starter.standby is not None:
@@ -252,7 +251,7 @@ class ProcessManager:
             return self._run
 
     def _restore_pointer(self) -> None:
-        """Name the live run again when somebody removed the log directory: the next worker must find it."""
+        """Name the live run again when the log directory was removed: the next worker must find it."""
         if self._run is not None and self._run.live and self._starter.launching is None:
             with contextlib.suppress(OSError, InternalError):
                 self.logs.make_directory()
@@ -265,16 +264,16 @@ class ProcessManager:
         self._run = run
 
     def _end(self, run: Run, cause: Cause, timeout: float) -> list[int]:
-        """End a run's tree; return who is left because we may not signal it. Raises `ConflictError`."""
-        answer = run.kill("SIGTERM", timeout, cause)
-        if answer is None:
+        """End a run's tree; return the survivors that we may not signal. Raises `ConflictError`."""
+        killed = run.kill("SIGTERM", timeout, cause)
+        if killed is None:
             return []
-        if answer.overtaken:
+        if killed.overtaken:
             raise cancelled()
-        others = set(answer.survivors).difference(answer.refused)
-        if others or (run.live and not answer.refused):
-            raise outlived(answer.survivors, answer.refused)
-        return answer.refused
+        others = set(killed.survivors).difference(killed.refused)
+        if others or (run.live and not killed.refused):
+            raise outlived(killed.survivors, killed.refused)
+        return killed.refused
 
     def _start(self, order: Order, log_file: str | None, beside: str) -> dict[str, Any]:
         with self._exchange:
@@ -300,16 +299,8 @@ def _await_leftovers(run: Run) -> None:
 
 def _shut_down(run: Run, timeout: float) -> None:
     """End a run's tree because the service stops, and wait until its shim has gone too."""
-    answer = run.kill("SIGTERM", timeout, "shutdown")
-    if answer is not None and answer.refused:
-        logger.warning("Run %s: %s", run.record.run_id, not_signalled(answer.refused))
+    killed = run.kill("SIGTERM", timeout, "shutdown")
+    if killed is not None and killed.refused:
+        logger.warning("Run %s: %s", run.record.run_id, not_signalled(killed.refused))
     else:  # the shim of one with survivors stays with them
         run.wait_for_shim(SHIM_PATIENCE)
-
-
-def _shut_down_if_possible(run: Run, timeout: float) -> None:
-    """End a run's tree as above, or tell why that can't be, so that the next one has its turn."""
-    try:
-        _shut_down(run, timeout)
-    except InternalError as error:
-        logger.error("Run %s could not be ended: %s", run.record.run_id, error)  # noqa: TRY400  its sentence says it all

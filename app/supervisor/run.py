@@ -1,4 +1,4 @@
-"""One run as the supervisor sees it: what is known of it, and how it is ended."""
+"""Runs in the master and the worker: one run, reported on and ended whatever becomes of its shim."""
 
 import contextlib
 import os
@@ -43,7 +43,7 @@ class Run(RunConnection):
         return sorted(member.pid for member in descendants({shim} if shim is not None else set()))
 
     def _adopted_members(self) -> set[int]:
-        """Return the live members of a tree whose shim is nobody's parent, as that shim itself sees them."""
+        """Return the live members of an adopted tree, as its shim sees them."""
         record = read_record(record_path(self.record.log_file)) or self.record
         if record.process is None or record.shim is None:
             return set()
@@ -80,7 +80,7 @@ class Run(RunConnection):
         )
 
     def kill(self, signal: Literal["SIGTERM", "SIGKILL"], timeout: float, cause: Cause) -> Killed | None:
-        """End the tree; None when the run had ended before a shim could be asked to."""
+        """End the tree; None when the run had ended before a shim had the request."""
         result = self.request(Kill(signal, timeout, cause))
         return result if isinstance(result, Killed) else None
 
@@ -89,7 +89,7 @@ class Run(RunConnection):
         with contextlib.suppress(OSError):
             if (result := self.request_without_shim(operation)) is not None:
                 return result
-        time.sleep(RETRY_INTERVAL)  # no event tells that the machine has something to give again
+        time.sleep(RETRY_INTERVAL)  # no event says that the machine has something to give again
         return None
 
     def wait_until_ended(self, timeout: float) -> bool:
@@ -98,7 +98,7 @@ class Run(RunConnection):
         Where a dead shim can't be replaced now it takes as long as that is tried.
         """
         deadline = time.monotonic() + timeout
-        with contextlib.suppress(NoShimError, InternalError):  # no shim tells of the end: it has not come as yet
+        with contextlib.suppress(NoShimError, InternalError):  # without a shim the end is not known
             while self.live and (left := deadline - time.monotonic()) > 0:
                 connection = self.usable_connection()
                 if connection is not None:

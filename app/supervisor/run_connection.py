@@ -34,7 +34,7 @@ SCARCE_INTERVAL = 0.25
 CONNECT_TIMEOUT = 1.0
 # At most one replacement shim for a run in this time.
 REPLACEMENT_INTERVAL = 1.0
-# The dead of an adopted tree are no shim's children: they wait for us at most this long. So does a missing pipe.
+# An adopted tree's zombies are no shim's children: they wait for us at most this long. So does a missing pipe.
 UPKEEP_INTERVAL = 1.0
 
 
@@ -174,7 +174,7 @@ class RunConnection:
             if self._watcher is not None or self._final is not None or self._closed:
                 return
             thread = threading.Thread(target=self._watch, name="run-watcher", daemon=True)
-            with contextlib.suppress(RuntimeError):  # all that CPython tells of pthread_create(3)'s EAGAIN
+            with contextlib.suppress(RuntimeError):  # all that CPython says of pthread_create(3)'s EAGAIN
                 thread.start()
                 self._watcher = thread
 
@@ -207,7 +207,7 @@ class RunConnection:
                 if logged != str(error):
                     logged = str(error)
                     logger.error("Run %s: %s", self.record.run_id, error)  # noqa: TRY400  its sentence says it all
-                time.sleep(SCARCE_INTERVAL)  # no event tells that the machine has something to give again
+                time.sleep(SCARCE_INTERVAL)  # no event says that the machine has something to give again
 
     def _recover_without_watcher(self) -> None:
         """Do at a call what no thread does in the background, as far as that takes no waiting."""
@@ -260,7 +260,7 @@ class RunConnection:
                 continue
             if time.monotonic() > deadline:
                 raise InternalError(f"The process could not be taken over from its dead shim: {fault}.")
-            time.sleep(RETRY_INTERVAL)  # no event tells that another worker's replacement shim listens
+            time.sleep(RETRY_INTERVAL)  # no event says that another worker's replacement shim listens
 
     def _try_to_recover(self) -> str | None:
         """Do what `_recover` says once; return what prevents it, if anything does. Raises `NoShimError`."""
@@ -270,9 +270,10 @@ class RunConnection:
             return str(error)
         except OSError as error:
             raise NoShimError(f"No other shim can be had for its dead one: {error.strerror}.") from error
-        if connected:
-            self._await_handshake()
-        elif self._final is None:
+        # Once a shim has sent its state, all that it started before is in the record.
+        if connected and self._connection is not None and self._connection.wait_for_handshake(RECOVERY_TIMEOUT):
+            self.reread()
+        elif not connected and self._final is None:
             return "another worker is at it and does not come to an end"
         return None
 
@@ -288,11 +289,6 @@ class RunConnection:
         """Take the run's changes from this connection."""
         state = self._connection.state if self._connection is not None else self.record.state
         self._connection = ShimConnection(connection, state, self._keep_pipe)
-
-    def _await_handshake(self) -> None:
-        """Wait until the shim has sent its state; all that it started before is in the record by then."""
-        if self._connection is not None and self._connection.wait_for_handshake(RECOVERY_TIMEOUT):
-            self.reread()
 
     def _keep_pipe(self, fd: int) -> None:
         if self._pipe is None and self._final is None:

@@ -1,4 +1,4 @@
-"""The beginning of a run: what may be started, its files, its shim; no trace of it where that fails."""
+"""Runs in the worker: the start of a run, from its checks to its shim, of which no trace is left where it fails."""
 
 import contextlib
 import os
@@ -41,10 +41,9 @@ class Order:
 
 
 class Starter:
-    """Start runs in one log directory; one at a time, which its caller sees to.
+    """Start runs in one log directory; its caller starts one at a time.
 
-    `launching` is the path of the record of a run that is being started and not yet anybody's, `standby` what makes a
-    start quick.
+    `launching` is the path of the record of the run that is being started, `standby` keeps a shim ready for the next.
     """
 
     def __init__(self, logs: LogManager, pointer: Pointer, policy: Policy, end_tree: EndTree) -> None:
@@ -104,7 +103,7 @@ class Starter:
             record = self._new_record(order, log_file, beside)
             self._in_use.add(record.run_id)
             path = self.launching = record_path(record.log_file)
-            # Taken before anybody can learn of the run: an overlapping worker would believe that its shim is dead.
+            # Bound before the pointer names the run: an overlapping worker would take its shim for dead.
             with sockets.listen(record.control) as listener, self._undone_on_failure(record, before):
                 RecordFile(path, record.log_mode).write(record)
                 self._pointer.set(path)
@@ -142,7 +141,7 @@ class Starter:
 
     @contextlib.contextmanager
     def _undone_on_failure(self, record: RunRecord, before: str | None) -> Iterator[None]:
-        """Leave no trace of a run that never was: the former run is the current one again, its outcome readable."""
+        """Remove what a failed start left: the former run is the current one again, its outcome readable."""
         try:
             yield
         except (OSError, LaunchError):
@@ -154,11 +153,11 @@ class Starter:
             raise
 
     def _prune(self) -> None:
-        """Remove the files of the oldest runs, in the background: nobody who starts a command should wait for it."""
+        """Remove the files of the oldest runs, in the background: no start waits for it."""
         if self._policy.log_keep and self._pruning.acquire(blocking=False):
             try:
                 threading.Thread(target=self._prune_now, name="log-retention", daemon=True).start()
-            except RuntimeError:  # no thread to be had now: the next start tries again
+            except RuntimeError:  # no thread can be had now: the next start tries again
                 self._pruning.release()
 
     def _prune_now(self) -> None:

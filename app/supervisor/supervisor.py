@@ -1,4 +1,4 @@
-"""The supervisor of a log directory: settings in, the current run and its log out."""
+"""Runs in the master and the worker: the supervisor of a log directory, from its claim to its stop."""
 
 import atexit
 import contextlib
@@ -20,7 +20,7 @@ from app.supervisor.process import ProcessManager
 logger = logging.getLogger(__name__)
 # What a stopping service gives the tree before SIGKILL.
 SHUTDOWN_TIMEOUT = 5.0
-# When to say what a stopping service waits for: what obeys SIGTERM has ended by then.
+# When to log what a stopping service waits for: what obeys SIGTERM has ended by then.
 SHUTDOWN_SILENCE = 0.5
 
 
@@ -41,8 +41,8 @@ class Supervisor:
         self._claimed_by = 0  # the pid of this process or, in a worker, of the master
         self._log_dir = ""
         self._started_ns = 0
-        # Taken by the one of a stop's threads that says what it waits for.
-        self._wait_told = threading.Lock()
+        # Taken by the one of a stop's threads that logs what it waits for.
+        self._wait_logged = threading.Lock()
 
     @property
     def claimed(self) -> bool:
@@ -62,7 +62,7 @@ class Supervisor:
         self._claim = fd
         self._claimed_by = os.getpid()
         self._log_dir = os.path.realpath(directory.log_dir)
-        self._wait_told = threading.Lock()
+        self._wait_logged = threading.Lock()
         self.settings = settings
         self._started_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
@@ -106,25 +106,25 @@ class Supervisor:
             if manager is not None:
                 self._shut_down(manager)
                 return
-            with contextlib.closing(self._new_manager(self.settings)) as heir:
-                heir.take_over()
-                self._shut_down(heir)
+            with contextlib.closing(self._new_manager(self.settings)) as last:
+                last.take_over()
+                self._shut_down(last)
         except InternalError as error:
             logger.error("The tree could not be ended: %s", error)  # noqa: TRY400  its sentence says it all
 
     def _shut_down(self, manager: ProcessManager) -> None:
-        timer = threading.Timer(SHUTDOWN_SILENCE, self._tell_of_wait, [manager])
+        timer = threading.Timer(SHUTDOWN_SILENCE, self._log_wait, [manager])
         timer.daemon = True
-        with contextlib.suppress(RuntimeError):  # no thread to be had: what is waited for is not said, but waited for
+        with contextlib.suppress(RuntimeError):  # no thread can be had: the wait is not logged
             timer.start()
         try:
             manager.shut_down(SHUTDOWN_TIMEOUT)
         finally:
             timer.cancel()
 
-    def _tell_of_wait(self, manager: ProcessManager) -> None:
+    def _log_wait(self, manager: ProcessManager) -> None:
         awaited = manager.awaited()
-        if awaited is not None and self._wait_told.acquire(blocking=False):
+        if awaited is not None and self._wait_logged.acquire(blocking=False):
             logger.info("Waiting up to %.0f s for %s.", SHUTDOWN_TIMEOUT, awaited)
 
     @property
@@ -141,7 +141,7 @@ class Supervisor:
         return manager.logs.open_page(log_file, lines, seconds, clock)
 
     def uptime(self) -> int:
-        """Return whole seconds since the service came up, whatever became of its workers and of the wall clock."""
+        """Return whole seconds since the service started, whatever became of its workers and of the wall clock."""
         return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._started_ns) // 1_000_000_000
 
     def _new_manager(self, settings: Settings) -> ProcessManager:

@@ -27,7 +27,7 @@ def test_a_start_that_failed_leaves_no_command(
         os.kill(shim, signal.SIGKILL)
         return Failed("spawn", 0)
 
-    monkeypatch.setattr(launch, "_first_answer", killed_too_soon)
+    monkeypatch.setattr(launch, "_first_message", killed_too_soon)
     before = descendants()
     with pytest.raises(InternalError):
         pm.start("sleep 1000 & exec sleep 1000")

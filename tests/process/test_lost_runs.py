@@ -116,7 +116,7 @@ def test_one_that_can_t_be_ended_does_not_save_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A stop ends what else lives when a lost run's shim does not do as it is told, and the log names that run."""
-    monkeypatch.setattr("app.supervisor.connection.ANSWER_MARGIN", 0.1)
+    monkeypatch.setattr("app.supervisor.connection.REPLY_MARGIN", 0.1)
     monkeypatch.setattr("app.supervisor.run.RECOVERY_TIMEOUT", 0.1)
     pid = start_and_forget(tmp_path / "logs")
     manager = manage(tmp_path / "logs")

@@ -23,7 +23,7 @@ def test_two_that_go_at_once_are_dropped_once_each() -> None:
 
     def on_request(link: socket.socket, request: Request) -> None:
         del link, request
-        served.tell_all(State())
+        served.broadcast(State())
 
     served = Listener(listener, on_request, handshake)
     ends = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
