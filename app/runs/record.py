@@ -20,8 +20,8 @@ _IN_PLACE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 Cause = Literal["kill", "restart", "replace", "shutdown"]
 # These mean that nothing is to be started afterwards, whatever the operation that they join had in mind.
 OVERTAKING: frozenset[Cause] = frozenset({"kill", "shutdown"})
-# On disk and in messages it keeps the name that version 1 gave it.
-_FIELDS = {"incidents": "trouble"}
+# On disk and in messages these keep the names that version 1 gave them.
+_FIELDS = {"incidents": "trouble", "signalled": "told"}
 
 
 class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_defaults=True, rename=_FIELDS):
@@ -43,16 +43,16 @@ class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_default
     incidents: dict[str, int] = {}
 
 
-class Intent(msgspec.Struct, frozen=True):
+class Intent(msgspec.Struct, frozen=True, rename=_FIELDS):
     """Hold a stop that was begun, written before its first signal so that a replacement shim can finish it.
 
-    `told` are the members to which SIGTERM was sent, or was about to be.
+    `signalled` are the members to which SIGTERM was sent, or was about to be.
     """
 
     signal: str
     kill_at_ns: int
     cause: Cause
-    told: list[Identity] = []
+    signalled: list[Identity] = []
 
 
 class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):

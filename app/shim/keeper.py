@@ -92,7 +92,7 @@ class Keeper:
             if intent.signal == "SIGKILL":
                 self._stop.kill()
             else:
-                self._stop.resume(intent.told, self._record.members, time.monotonic() + left)
+                self._stop.resume(intent.signalled, self._record.members, time.monotonic() + left)
 
     def run(self) -> None:
         """Serve events until the run has ended."""
@@ -209,7 +209,7 @@ class Keeper:
         """Record which members get SIGTERM before it is sent: a replacement shim then signals none twice."""
         self._record.members = [member.identity for member in members]
         if self._record.intent is not None:
-            self._record.intent = replace(self._record.intent, told=signalled)
+            self._record.intent = replace(self._record.intent, signalled=signalled)
         self._changed = True
         self._publish()
 

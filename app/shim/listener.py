@@ -1,6 +1,7 @@
 """Runs in the shim: the connections of any number of supervisors, none of which it ever waits for."""
 
 import contextlib
+import os
 import select
 import socket
 from collections.abc import Callable
@@ -98,11 +99,13 @@ class Listener:
 
     def _receive(self, connection: socket.socket) -> None:
         try:
-            packet, _fds = sockets.receive(connection)
+            packet, fds = sockets.receive(connection)
         except BlockingIOError:
             return
         except OSError:
-            packet = b""
+            packet, fds = b"", []
+        for fd in fds:  # no request has any
+            os.close(fd)
         if not packet:
             self._drop(connection)
             return

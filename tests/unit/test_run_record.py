@@ -1,6 +1,7 @@
 """The run record is whole on disk at every instant, whatever happens to the disk."""
 
 import errno
+import json
 import os
 import resource
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.linux.proc import Identity
-from app.runs.record import RecordFile, State, encode_record, read_record, spare_path
+from app.runs.record import Intent, RecordFile, State, encode_record, read_record, spare_path
 from tests.kit.records import make_record
 
 
@@ -139,3 +140,11 @@ def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     record = make_record(state=State(stopped_at="then", exit_code=6, ended=True))
     path.write_bytes(encode_record(record).replace(b"{", b'{"witnessed":true,"of_the_future":[1],', 1))
     assert read_record(str(path)) == record
+
+
+def test_fields_of_version_1_keep_their_names() -> None:
+    """What a shim of version 1 wrote, or may still have to read, is called on disk what it was called then."""
+    intent = Intent("SIGTERM", 5, "kill", [Identity(7, 8)])
+    written = json.loads(encode_record(make_record(intent=intent, state=State(incidents={"takeovers": 1}))))
+    assert written["intent"] == {"signal": "SIGTERM", "kill_at_ns": 5, "cause": "kill", "told": [[7, 8]]}
+    assert written["state"]["trouble"] == {"takeovers": 1}
