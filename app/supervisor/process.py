@@ -28,8 +28,7 @@ from app.supervisor.refusals import (
     said_before,
     still_alive,
 )
-from app.supervisor.run import Run
-from app.supervisor.run_connection import HANDSHAKE_TIMEOUT
+from app.supervisor.run import HANDSHAKE_TIMEOUT, Run
 from app.supervisor.standby import Standby
 from app.supervisor.starting import Order, Starter
 from app.supervisor.status import describe, reason_of, signal_name, status_of

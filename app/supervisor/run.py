@@ -1,26 +1,86 @@
-"""Runs in the master and the worker: one run, reported on and ended whatever becomes of its shim."""
+"""Runs in the master and the worker: one run, followed, reported on and ended whatever becomes of its shim."""
 
 import contextlib
+import logging
 import os
 import select
+import threading
 import time
-from typing import Literal
+from typing import Literal, Self
 
 from app.exceptions import InternalError
+from app.linux import sockets
 from app.linux.pidfd import open_pidfd
-from app.linux.proc import boot_id, descendants
+from app.linux.proc import boot_id, descendants, read_member
 from app.log.clock import RunClock
 from app.protocol.messages import Kill, Killed, Operation, Result
 from app.runs.members import find_members
-from app.runs.record import Cause, read_record, record_path
+from app.runs.record import Cause, RunRecord, State, load_record, read_record, record_path
 from app.supervisor.connection import ConnectionLostError
-from app.supervisor.handshake import wake
-from app.supervisor.orphans import subreapers
+from app.supervisor.handshake import connect, wake
+from app.supervisor.launch import EndTree, Launched, LaunchError
+from app.supervisor.orphans import reap_orphans, subreapers
 from app.supervisor.run_connection import RECOVERY_TIMEOUT, RETRY_INTERVAL, NoShimError, RunConnection
+
+logger = logging.getLogger(__name__)
+# A shim writes its record within milliseconds; one that does not is asked again by the next call.
+HANDSHAKE_TIMEOUT = 1.0
+# How often a machine that gives no process or descriptor is asked again in the background.
+SCARCE_INTERVAL = 0.25
+# An adopted tree's zombies are no shim's children: they wait for us at most this long. So does a missing pipe.
+UPKEEP_INTERVAL = 1.0
 
 
 class Run(RunConnection):
-    """Report on one run and send requests to its shim, also when that is killed. Thread-safe; reads need no shim."""
+    """Follow one run and send requests to its shim, whatever becomes of that. Thread-safe; reads need no shim.
+
+    A thread of the run's own follows the connection, and restores it when it ends before the run does. Where that
+    thread can't be had, the calls that need the state or the connection do so.
+    """
+
+    def __init__(self, record: RunRecord, end_tree: EndTree) -> None:
+        super().__init__(record, end_tree)
+        self._watching = threading.Lock()
+        self._watcher: threading.Thread | None = None
+
+    @classmethod
+    def begin(cls, record: RunRecord, launched: Launched, end_tree: EndTree) -> Self:
+        """Follow the run that was just launched."""
+        record.process = launched.process
+        shim = read_member(launched.shim)
+        record.shim = shim.identity if shim is not None else None
+        run = cls(record, end_tree)
+        run.shim = launched.shim
+        run._pipe = launched.pipe
+        run._follow(launched.connection)
+        run._ensure_watcher()
+        return run
+
+    @classmethod
+    def load(cls, path: str, end_tree: EndTree) -> Self | None:
+        """Take over the run with this record; None when there is no record or it can't be read."""
+        record = load_record(path)
+        if record is None:
+            return None
+        run = cls(record, end_tree)
+        if record.state.ended:
+            run._settle(record.state)
+            return run
+        try:
+            run._recover()
+        except (NoShimError, InternalError) as error:  # output waits in the pipe meanwhile
+            logger.error("Run %s: %s", record.run_id, error)  # noqa: TRY400  its sentence says it all
+        run._ensure_watcher()
+        return run
+
+    @property
+    def state(self) -> State:
+        """Return what is known of the run now."""
+        if self._watcher is None and self._final is None and not self._closed:
+            self._recover_without_watcher()
+        if self._final is not None:
+            return self._final
+        return self._connection.state if self._connection is not None else self.record.state
 
     @property
     def live(self) -> bool:
@@ -117,3 +177,76 @@ class Run(RunConnection):
             poller.poll(timeout * 1000)
         finally:
             os.close(pidfd)
+
+    def close(self) -> None:
+        """Stop following the run: its shim goes on alone."""
+        self._closed = True
+        if self._connection is not None:
+            self._connection.close()
+        if self._watcher is not None and self._watcher is not threading.current_thread():
+            self._watcher.join()
+        self._settle_if_reported()
+        self._drop_descriptors()
+
+    def _ensure_watcher(self) -> None:
+        """Have a thread watch over the run; without one to be had, the calls that ask about the run do its work."""
+        with self._watching:  # else the new thread, which asks for the state, would start another one
+            if self._watcher is not None or self._final is not None or self._closed:
+                return
+            thread = threading.Thread(target=self._watch, name="run-watcher", daemon=True)
+            with contextlib.suppress(RuntimeError):  # all that CPython says of pthread_create(3)'s EAGAIN
+                thread.start()
+                self._watcher = thread
+
+    def _watch(self) -> None:
+        """Follow the run's shim, and its replacements, until the run has ended."""
+        while self._final is None and not self._closed:
+            if self._connection is not None and not self._connection.lost:
+                self._connection.follow(UPKEEP_INTERVAL if self._adopted or self._lacks_pipe else None)
+                self._request_pipe()
+                self._reap_adopted()
+            elif not self._settle_if_reported():
+                self._go_on_without_shim()
+
+    def _go_on_without_shim(self) -> None:
+        """Replace a shim that has gone before its run."""
+        logger.warning("The shim of run %s is gone before its run: taking over.", self.record.run_id)
+        logged = ""
+        while self._shimless:
+            try:
+                self._recover()
+            except (NoShimError, InternalError) as error:
+                if logged != str(error):
+                    logged = str(error)
+                    logger.error("Run %s: %s", self.record.run_id, error)  # noqa: TRY400  its sentence says it all
+                time.sleep(SCARCE_INTERVAL)  # no event says that the machine has something to give again
+
+    def _recover_without_watcher(self) -> None:
+        """Do at a call what no thread does in the background, as far as that takes no waiting."""
+        self._ensure_watcher()
+        connection = self._connection
+        if self._watcher is not None or connection is None:
+            return
+        connection.catch_up()
+        if not self._settle_if_reported() and connection.lost and time.monotonic() > self._replace_after:
+            with contextlib.suppress(NoShimError, OSError, LaunchError), self._recovering:
+                self._connect_or_replace()
+
+    @property
+    def _lacks_pipe(self) -> bool:
+        """Tell whether the handshake came without the pipe: recvmsg(2) drops it where no descriptor is free."""
+        return self._pipe is None and self._final is None and self.state.output_open
+
+    def _request_pipe(self) -> None:
+        """Connect once more for a pipe that did not come."""
+        if self._lacks_pipe and (connection := connect(self.record.control, HANDSHAKE_TIMEOUT)) is not None:
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(HANDSHAKE_TIMEOUT)
+                for fd in sockets.receive(connection)[1]:
+                    self._keep_pipe(fd)
+
+    def _reap_adopted(self) -> None:
+        """Reap what has ended of a tree that has come to this process, but not the process before the shim has."""
+        if self._adopted and self._final is None:
+            process = self.record.process if self.state.stopped_at is None else None
+            reap_orphans(spare=process.pid if process is not None else None)

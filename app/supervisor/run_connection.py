@@ -1,4 +1,4 @@
-"""Runs in the master and the worker: a run's connection to its shim, restored until the run has ended."""
+"""Runs in the master and the worker: a run's connection to its shim, restored, or to a replacement, on demand."""
 
 import contextlib
 import logging
@@ -6,10 +6,8 @@ import os
 import socket
 import threading
 import time
-from typing import Self
 
 from app.exceptions import InternalError
-from app.linux import sockets
 from app.linux.pidfd import open_pidfd
 from app.linux.proc import read_member
 from app.protocol.messages import Operation, Result, Takeover
@@ -17,25 +15,19 @@ from app.runs.record import RunRecord, State, load_record, record_path
 from app.supervisor.boot import reap
 from app.supervisor.connection import ShimConnection
 from app.supervisor.handshake import connect
-from app.supervisor.launch import EndTree, Launched, LaunchError
+from app.supervisor.launch import EndTree, LaunchError
 from app.supervisor.orphans import reap_orphans
 from app.supervisor.replacement import claim_name, launch_takeover, plan_takeover
 
 logger = logging.getLogger(__name__)
 # Beyond /kill's own bounds: how long the supervisor waits for a replacement shim before it gives up.
 RECOVERY_TIMEOUT = 10.0
-# A shim writes its record within milliseconds; one that does not is asked again by the next call.
-HANDSHAKE_TIMEOUT = 1.0
 # An overlapping worker needs about this long to make a replacement shim listen.
 RETRY_INTERVAL = 0.02
-# How often a machine that gives no process or descriptor is asked again in the background.
-SCARCE_INTERVAL = 0.25
 # How long to wait in the queue before the next look at whether the shim is still there.
 CONNECT_TIMEOUT = 1.0
 # At most one replacement shim for a run in this time.
 REPLACEMENT_INTERVAL = 1.0
-# An adopted tree's zombies are no shim's children: they wait for us at most this long. So does a missing pipe.
-UPKEEP_INTERVAL = 1.0
 
 
 class NoShimError(Exception):
@@ -43,11 +35,9 @@ class NoShimError(Exception):
 
 
 class RunConnection:
-    """Keep a connection to a run's shim until the run has ended. Thread-safe.
+    """Connect to a run's shim or start a replacement, or settle the outcome as far as it can be known. Thread-safe.
 
-    When the connection ends before the run does, a thread of the run's own connects again, starts a replacement shim,
-    or settles the outcome as far as it can be known. Where that thread can't be had, the calls that need the state or
-    the connection do so. `shim` is the pid of the last one known.
+    `shim` is the pid of the last one known.
 
     Until the run has ended, a read end of its output pipe is held here, unread: as long as some process has one open, a
     writer gets no SIGPIPE (pipe(7)), so that a shim may die without hurting the command.
@@ -61,51 +51,10 @@ class RunConnection:
         self._connection: ShimConnection | None = None
         self._pipe: int | None = None
         self._closed = False
-        self._replaced_at = -REPLACEMENT_INTERVAL
+        self._replace_after = 0.0
         self._recovering = threading.RLock()
-        self._watching = threading.Lock()
-        self._watcher: threading.Thread | None = None
         self._adopted = False
         self._pidfd = open_pidfd(record.process) if record.process else None
-
-    @classmethod
-    def begin(cls, record: RunRecord, launched: Launched, end_tree: EndTree) -> Self:
-        """Follow the run that was just launched."""
-        record.process = launched.process
-        shim = read_member(launched.shim)
-        record.shim = shim.identity if shim is not None else None
-        run = cls(record, end_tree)
-        run.shim = launched.shim
-        run._pipe = launched.pipe
-        run._follow(launched.connection)
-        run._ensure_watcher()
-        return run
-
-    @classmethod
-    def load(cls, path: str, end_tree: EndTree) -> Self | None:
-        """Take over the run with this record; None when there is no record or it can't be read."""
-        record = load_record(path)
-        if record is None:
-            return None
-        run = cls(record, end_tree)
-        if record.state.ended:
-            run._settle(record.state)
-            return run
-        try:
-            run._recover()
-        except (NoShimError, InternalError) as error:  # output waits in the pipe meanwhile
-            logger.error("Run %s: %s", record.run_id, error)  # noqa: TRY400  its sentence says it all
-        run._ensure_watcher()
-        return run
-
-    @property
-    def state(self) -> State:
-        """Return what is known of the run now."""
-        if self._watcher is None and self._final is None and not self._closed:
-            self._recover_without_watcher()
-        if self._final is not None:
-            return self._final
-        return self._connection.state if self._connection is not None else self.record.state
 
     def usable_connection(self) -> ShimConnection | None:
         """Return a connection to a live shim, made anew where needed; None when the run has ended.
@@ -153,40 +102,10 @@ class RunConnection:
             if self._pidfd is None and self.record.process is not None and self._final is None:
                 self._pidfd = open_pidfd(self.record.process)
 
-    def close(self) -> None:
-        """Stop following the run: its shim goes on alone."""
-        self._closed = True
-        if self._connection is not None:
-            self._connection.close()
-        if self._watcher is not None and self._watcher is not threading.current_thread():
-            self._watcher.join()
-        self._settle_if_reported()
-        self._drop_descriptors()
-
     @property
     def _shimless(self) -> bool:
         """Tell whether the run goes on and no shim is known to keep it."""
         return self._final is None and not self._closed and (self._connection is None or self._connection.lost)
-
-    def _ensure_watcher(self) -> None:
-        """Have a thread watch over the run; without one to be had, the calls that ask about the run do its work."""
-        with self._watching:  # else the new thread, which asks for the state, would start another one
-            if self._watcher is not None or self._final is not None or self._closed:
-                return
-            thread = threading.Thread(target=self._watch, name="run-watcher", daemon=True)
-            with contextlib.suppress(RuntimeError):  # all that CPython says of pthread_create(3)'s EAGAIN
-                thread.start()
-                self._watcher = thread
-
-    def _watch(self) -> None:
-        """Follow the run's shim, and its replacements, until the run has ended."""
-        while self._final is None and not self._closed:
-            if self._connection is not None and not self._connection.lost:
-                self._connection.follow(UPKEEP_INTERVAL if self._adopted or self._lacks_pipe else None)
-                self._request_pipe()
-                self._reap_adopted()
-            elif not self._settle_if_reported():
-                self._go_on_without_shim()
 
     def _settle_if_reported(self) -> bool:
         """Keep the outcome that a shim has reported before it went; False when it has reported none."""
@@ -195,53 +114,6 @@ class RunConnection:
             return False
         self._settle(connection.state)
         return True
-
-    def _go_on_without_shim(self) -> None:
-        """Replace a shim that has gone before its run."""
-        logger.warning("The shim of run %s is gone before its run: taking over.", self.record.run_id)
-        logged = ""
-        while self._shimless:
-            try:
-                self._recover()
-            except (NoShimError, InternalError) as error:
-                if logged != str(error):
-                    logged = str(error)
-                    logger.error("Run %s: %s", self.record.run_id, error)  # noqa: TRY400  its sentence says it all
-                time.sleep(SCARCE_INTERVAL)  # no event says that the machine has something to give again
-
-    def _recover_without_watcher(self) -> None:
-        """Do at a call what no thread does in the background, as far as that takes no waiting."""
-        self._ensure_watcher()
-        connection = self._connection
-        if self._watcher is not None or connection is None:
-            return
-        connection.catch_up()
-        if (
-            not self._settle_if_reported()
-            and connection.lost
-            and time.monotonic() - self._replaced_at > REPLACEMENT_INTERVAL
-        ):
-            with contextlib.suppress(NoShimError, OSError, LaunchError), self._recovering:
-                self._connect_or_replace()
-
-    @property
-    def _lacks_pipe(self) -> bool:
-        """Tell whether the handshake came without the pipe: recvmsg(2) drops it where no descriptor is free."""
-        return self._pipe is None and self._final is None and self.state.output_open
-
-    def _request_pipe(self) -> None:
-        """Connect once more for a pipe that did not come."""
-        if self._lacks_pipe and (connection := connect(self.record.control, HANDSHAKE_TIMEOUT)) is not None:
-            with connection, contextlib.suppress(OSError):
-                connection.settimeout(HANDSHAKE_TIMEOUT)
-                for fd in sockets.receive(connection)[1]:
-                    self._keep_pipe(fd)
-
-    def _reap_adopted(self) -> None:
-        """Reap what has ended of a tree that has come to this process, but not the process before the shim has."""
-        if self._adopted and self._final is None:
-            process = self.record.process if self.state.stopped_at is None else None
-            reap_orphans(spare=process.pid if process is not None else None)
 
     def _recover(self) -> None:
         """Connect to the run's shim, or to a replacement, or start one; else settle the outcome.
@@ -310,9 +182,9 @@ class RunConnection:
             if takeover is None:
                 return None
             # The first at once; one that dies at once, too, must not be replaced hundreds of times a second.
-            time.sleep(max(0.0, self._replaced_at + REPLACEMENT_INTERVAL - time.monotonic()))
+            time.sleep(max(0.0, self._replace_after - time.monotonic()))
             self.shim, connection = launch_takeover(takeover, listener)
-            self._replaced_at = time.monotonic()
+            self._replace_after = time.monotonic() + REPLACEMENT_INTERVAL
             self._adopted = True
             return connection
 

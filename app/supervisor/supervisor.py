@@ -158,12 +158,9 @@ class Supervisor:
 
     def _claim_is_good(self, log_dir: Path) -> bool:
         """Tell whether the claim is to what is there under this path now: it goes with a directory that is removed."""
-        if self._claim is None:
-            return False
-        try:
-            return os.path.samestat(os.fstat(self._claim), log_dir.stat())
-        except OSError:
-            return False
+        with contextlib.suppress(OSError):
+            return self._claim is not None and os.path.samestat(os.fstat(self._claim), log_dir.stat())
+        return False
 
     def _give_up_claim(self) -> None:
         claim, self._claim = self._claim, None

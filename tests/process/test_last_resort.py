@@ -15,7 +15,7 @@ import pytest
 
 from app.runs.record import read_record, record_path
 from app.supervisor.process import ProcessManager
-from app.supervisor.run_connection import RunConnection
+from app.supervisor.run import Run
 from tests.kit.actors import shim_of
 from tests.kit.output import content, printed
 from tests.kit.places import PROGRAMS
@@ -53,7 +53,7 @@ def no_shim(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no thread be had for watching a run."""
-    monkeypatch.setattr(RunConnection, "_ensure_watcher", lambda _self: None)
+    monkeypatch.setattr(Run, "_ensure_watcher", lambda _self: None)
 
 
 @pytest.mark.usefixtures("no_shim")
