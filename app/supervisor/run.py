@@ -190,7 +190,7 @@ class Run(RunConnection):
 
     def _ensure_watcher(self) -> None:
         """Have a thread watch over the run; without one to be had, the calls that ask about the run do its work."""
-        with self._watching:  # else the new thread, which asks for the state, would start another one
+        with self._watching:  # else threads that ask for the state at once would start one each
             if self._watcher is not None or self._final is not None or self._closed:
                 return
             thread = threading.Thread(target=self._watch, name="run-watcher", daemon=True)

@@ -14,6 +14,7 @@ import pytest
 from app.runs.record import read_record, record_path
 from app.service import manage
 from app.supervisor import boot
+from app.supervisor.process import ProcessManager
 from tests.kit.actors import shim_of
 from tests.kit.processes import descendants
 from tests.kit.waiting import wait_until
@@ -42,4 +43,12 @@ def test_the_shim_of_a_run_that_had_ended_is_reaped(tmp_path: Path) -> None:
     second = manage(tmp_path)
     second.take_over()
     second.close()
+    wait_until(lambda: shim not in descendants())
+
+
+def test_no_call_has_to_wait_for_a_shim_s_end(pm: ProcessManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the time that a call has for it is over at once, as on a busy machine, the shim is reaped all the same."""
+    monkeypatch.setattr(boot, "REAP_TIMEOUT", -1.0)
+    shim = shim_of(pm.start("exec sleep 60"))
+    pm.kill()
     wait_until(lambda: shim not in descendants())
