@@ -23,7 +23,7 @@ from app.shim.stopping import StopSequence
 
 # How often counts of incidents are reported while they grow.
 INCIDENT_INTERVAL = 1.0
-UNKNOWN_CODE = "Its shim was killed and nobody else could tell its exit code."
+UNKNOWN_CODE = "Its shim was killed, and its exit code can't be read any more."
 
 
 class Keeper:

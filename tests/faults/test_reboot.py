@@ -82,7 +82,7 @@ def test_worker_and_shim_killed_under_output(service: Service) -> None:
     now = wait_until(lambda: seen if (seen := service.status())["stopped_at"] else {})
     assert now["status"] == "exited"
     assert now["exit_code"] is None
-    assert "nobody else could tell its exit code" in now["reason"]
+    assert "its exit code can't be read any more" in now["reason"]
     assert OUTPUT_LOST in now["reason"]
 
 
@@ -103,7 +103,7 @@ def reuse_pid(record: RunRecord, stranger: Identity) -> None:
     ("happen", "reason"),
     [
         (reboot, "The machine was restarted before its end was seen, so its exit code is not known."),
-        (reuse_pid, "Its shim was killed and nobody else could tell its exit code."),
+        (reuse_pid, "Its shim was killed, and its exit code can't be read any more."),
     ],
 )
 def test_a_stranger_with_the_same_pid_is_never_signalled(
