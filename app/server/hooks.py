@@ -17,14 +17,7 @@ from app.config import Settings, SettingsError, load_settings, require_token_for
 from app.exceptions import LLMShellError
 from app.log.quoting import ESCAPES_QUICKLY
 from app.runs.claim import CLAIM_TIMEOUT
-from app.server.checks import (
-    ONE_WORKER,
-    check_workers,
-    refuse,
-    require_free_addresses,
-    require_logs_out_of_reach,
-    require_same_place,
-)
+from app.server import checks
 from app.server.exposure import exposures
 from app.server.master import RetryingMaster
 from app.server.terminal import Terminal
@@ -57,11 +50,11 @@ def settings_for_gunicorn() -> Settings:
     try:
         new = load_settings()
         if old is not None:
-            require_same_place(old, new)
+            checks.require_same_place(old, new)
             require_token_for(_addresses, new)
     except SettingsError as error:
         if old is None:
-            refuse(str(error))
+            checks.refuse(str(error))
         _log.warning("Reload: the old settings stay in force. %s", error)
         return old
     if old is not None:
@@ -88,18 +81,18 @@ def on_starting(server: "Arbiter") -> None:
     deadline = time.monotonic() + CLAIM_TIMEOUT
     settings = load_settings()
     _log_to_gunicorn()
-    check_workers(server.cfg)
+    checks.check_workers(server.cfg)
     inherited = _inherited_addresses()
     _addresses.extend(inherited or server.cfg.address)
     try:
         require_token_for(_addresses, settings)
-        require_logs_out_of_reach(settings)
+        checks.require_logs_out_of_reach(settings)
         supervisor.claim(settings)
         supervisor.working_dir = Path.cwd()
         if not inherited:
-            require_free_addresses(server.cfg, settings, deadline)
+            checks.require_free_addresses(server.cfg, settings, deadline)
     except (SettingsError, LLMShellError) as error:
-        refuse(str(error))
+        checks.refuse(str(error))
     become_subreaper()
     _masters.append(RetryingMaster(server))
     for exposure in exposures(settings, Path.cwd()):
@@ -189,7 +182,7 @@ def _log_to_gunicorn() -> None:
 def nworkers_changed(server: "Arbiter", new: int, old: int | None) -> None:
     """Undo SIGTTIN, which asks for another worker; before `on_starting` no number of workers is in force yet."""
     if supervisor.claimed and new != 1:
-        _log.warning("%s: %d workers refused.", ONE_WORKER, new)
+        _log.warning("%s: %d workers refused.", checks.ONE_WORKER, new)
         server.num_workers = old if old == 1 else 1
 
 

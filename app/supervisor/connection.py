@@ -14,7 +14,7 @@ import msgspec
 from app.exceptions import InternalError
 from app.linux import sockets
 from app.protocol import messages
-from app.protocol.messages import Crashed, Handshake, KilledV1, Operation, Reply, Request, Result, Unsupported
+from app.protocol.messages import Crashed, Handshake, Kill, KilledV1, Operation, Reply, Request, Result, Unsupported
 from app.runs.record import State
 
 # Beyond the grace: two seconds after SIGKILL, and what a loaded machine may need.
@@ -42,7 +42,7 @@ class ShimConnection:
         self._connection = connection
         self._changed = threading.Condition()
         self.state = state
-        self._results: dict[int, Result] = {}
+        self._results: dict[int, Result | None] = {}  # of each request that waits for one
         self._ids = itertools.count(1)
         self._reading = False
         self.lost = False
@@ -59,13 +59,15 @@ class ShimConnection:
         deadline = time.monotonic() + operation.timeout + REPLY_MARGIN
         if not self.wait_for_handshake(operation.timeout + REPLY_MARGIN):
             raise ConnectionLostError(asked=False)
+        self._results[request.id] = None if self._version != 1 or isinstance(operation, Kill) else Unsupported()
         try:
             self._connection.send(messages.encode_v1(request) if self._version == 1 else messages.encode(request))
+            self._wait(lambda: self._results[request.id] is not None, deadline - time.monotonic())
         except OSError as error:
             raise ConnectionLostError(asked=False) from error
-        self._wait(lambda: request.id in self._results, deadline - time.monotonic())
-        with self._changed:
-            result = self._results.pop(request.id, None)
+        finally:
+            with self._changed:
+                result = self._results.pop(request.id)
         if result is None:
             raise ConnectionLostError(asked=True)
         if isinstance(result, Unsupported):
@@ -81,9 +83,15 @@ class ShimConnection:
         self._wait(lambda: False, timeout)
 
     def catch_up(self) -> None:
-        """Take in what the shim has sent already, unless another thread reads."""
-        while self._read(0.0):
-            pass
+        """Take in what the shim has sent already; waits while another thread does, some microseconds."""
+        while True:
+            with self._changed:
+                if self.lost or not _readable(self._connection, 0.0):
+                    return
+                if self._reading:
+                    self._changed.wait()
+                    continue
+            self._read(0.0)
 
     def wait_for_end(self, timeout: float) -> None:
         """Wait until the run has ended or the connection is lost, `timeout` seconds at most."""
@@ -125,34 +133,30 @@ class ShimConnection:
         return received
 
     def _receive(self) -> bool:
-        try:
-            packet, fds = sockets.receive(self._connection)
-            for fd in fds:
-                self._on_pipe(fd)
-            if packet:
-                self._take(messages.decode_from_shim(packet))
-                return True
-        except (OSError, msgspec.MsgspecError) as error:
-            logger.warning("The connection to a shim broke: %s", error)
-        self.lost = True
-        self._connection.close()
-        return False
+        with self._changed:  # until it is taken in, a look must find the packet under way
+            try:
+                packet, fds = sockets.receive(self._connection)
+                for fd in fds:
+                    self._on_pipe(fd)
+                if packet:
+                    self._take(messages.decode_from_shim(packet))
+                    return True
+            except (OSError, msgspec.MsgspecError) as error:
+                logger.warning("The connection to a shim broke: %s", error)
+            self.lost = True
+            self._connection.close()
+            return False
 
     def _take(self, message: messages.FromShim) -> None:
         if isinstance(message, Crashed):
             logger.error("A shim crashed:\n%s", message.traceback)
-            return
-        with self._changed:
-            if isinstance(message, Handshake):
-                self._version, self.state = message.version, message.state
-            elif isinstance(message, State):
-                self._version = self._version or 1  # a later version's first message is the handshake
-                self.state = message
-            elif isinstance(message, Reply):
-                self._results[message.id] = message.result
-            elif isinstance(message, KilledV1):
-                self._results[message.id] = message
-            self._changed.notify_all()
+        elif isinstance(message, Handshake):
+            self._version, self.state = message.version, message.state
+        elif isinstance(message, State):
+            self._version = self._version or 1  # a later version's first message is the handshake
+            self.state = message
+        elif isinstance(message, Reply | KilledV1) and message.id in self._results:
+            self._results[message.id] = message.result if isinstance(message, Reply) else message
 
 
 def _readable(connection: socket.socket, timeout: float | None) -> bool:

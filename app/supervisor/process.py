@@ -8,10 +8,12 @@ from typing import Any, Literal, cast
 
 from app.exceptions import BadRequestError, InternalError, NotFoundError
 from app.log.clock import RunClock
+from app.protocol.messages import Kill, Killed, Operation, Result
 from app.reading.reader import LogManager
 from app.runs.pointer import Pointer
 from app.runs.record import Cause, State, read_record, record_path
 from app.runs.spec import Spec
+from app.supervisor import refusals
 from app.supervisor.handshake import request_handshake
 from app.supervisor.history import History, kept_records
 from app.supervisor.launch import EndTree
@@ -19,15 +21,6 @@ from app.supervisor.lost import find_records
 from app.supervisor.naming import listed, name_all
 from app.supervisor.operations import Operations
 from app.supervisor.policy import Policy
-from app.supervisor.refusals import (
-    already_ended,
-    cancelled,
-    not_signalled,
-    out_of_reach,
-    outlived,
-    said_before,
-    still_alive,
-)
 from app.supervisor.run import HANDSHAKE_TIMEOUT, Run
 from app.supervisor.standby import Standby
 from app.supervisor.starting import Order, Starter
@@ -132,6 +125,15 @@ class ProcessManager:
         run = self._expected()
         return describe(run.record, run.state, run.leftovers())
 
+    def request(self, operation: Operation) -> tuple[Run, Result | None]:
+        """Have the current run's shim do this; return the run, and the result unless the run had ended.
+
+        Blocks as `Run.request` does; raises `NotFoundError` and what that raises.
+        """
+        with self._exchange:
+            run = self._expected()
+        return run, run.request(operation) if run.live else None
+
     def kill(self, signal_type: str = "SIGTERM", timeout: float = 5.0) -> dict[str, Any]:
         """End the whole tree and return how it went; joins a stop that is under way.
 
@@ -140,17 +142,15 @@ class ProcessManager:
         if signal_type not in ("SIGTERM", "SIGKILL"):
             raise BadRequestError(f"{signal_type} is not a way to end a process here: use SIGTERM or SIGKILL.")
         with self._operations.kill():
-            with self._exchange:
-                run = self._expected()
-            killed = run.kill(cast(Literal["SIGTERM", "SIGKILL"], signal_type), timeout, "kill") if run.live else None
-        if killed is None or not killed.found:
-            raise already_ended(run)
+            run, killed = self.request(Kill(cast(Literal["SIGTERM", "SIGKILL"], signal_type), timeout, "kill"))
+        if not isinstance(killed, Killed) or not killed.found:
+            raise refusals.already_ended(run)
         return {
             "status": status_of(run.state),
             "type": signal_type,
             "exit_code": run.state.exit_code,
             "signal": signal_name(run.state.exit_code),
-            "reason": " ".join(filter(None, (reason_of(run.state), not_signalled(killed.refused)))) or None,
+            "reason": " ".join(filter(None, (reason_of(run.state), refusals.not_signalled(killed.refused)))) or None,
             "stopped_at": run.state.stopped_at,
             "escalated": killed.escalated,
             "survivors": killed.survivors,
@@ -164,14 +164,14 @@ class ProcessManager:
         timeout, beside = self._policy.restart_timeout if timeout is None else timeout, ""
         with self._operations.operation("restart"):
             run = self._expected()
-            with said_before("Nothing was ended and nothing restarted. "):
+            with refusals.said_before("Nothing was ended and nothing restarted. "):
                 order = self._starter.check(run.record.spec)
             if run.live:
                 refused = self._end(run, "restart", timeout)
                 if refused and run.state.stopped_at is None:
-                    raise out_of_reach(refused)
+                    raise refusals.out_of_reach(refused)
                 beside = name_all(refused)
-            with said_before("The old process has ended, but the new start failed. "):
+            with refusals.said_before("The old process has ended, but the new start failed. "):
                 return self._start(order, None, beside)
 
     def shut_down(self, timeout: float) -> None:
@@ -268,10 +268,10 @@ class ProcessManager:
         if killed is None:
             return []
         if killed.overtaken:
-            raise cancelled()
+            raise refusals.cancelled()
         others = set(killed.survivors).difference(killed.refused)
         if others or (run.live and not killed.refused):
-            raise outlived(killed.survivors, killed.refused)
+            raise refusals.outlived(killed.survivors, killed.refused)
         return killed.refused
 
     def _start(self, order: Order, log_file: str | None, beside: str) -> dict[str, Any]:
@@ -291,15 +291,15 @@ def _await_leftovers(run: Run) -> None:
     """Give what an ended process left behind the time to go by itself; raises `ConflictError` where it does not."""
     orders = run.state.orders
     if run.state.stopped_at is None or not run.wait_until_ended(LEFTOVER_PATIENCE):
-        raise still_alive(run)
+        raise refusals.still_alive(run)
     if run.state.orders > orders:
-        raise cancelled()
+        raise refusals.cancelled()
 
 
 def _shut_down(run: Run, timeout: float) -> None:
     """End a run's tree because the service stops, and wait until its shim has gone too."""
     killed = run.kill("SIGTERM", timeout, "shutdown")
     if killed is not None and killed.refused:
-        logger.warning("Run %s: %s", run.record.run_id, not_signalled(killed.refused))
+        logger.warning("Run %s: %s", run.record.run_id, refusals.not_signalled(killed.refused))
     else:  # the shim of one with survivors stays with them
         run.wait_for_shim(SHIM_PATIENCE)

@@ -78,9 +78,10 @@ class Run(RunConnection):
         """Return what is known of the run now."""
         if self._watcher is None and self._final is None and not self._closed:
             self._recover_without_watcher()
-        if self._final is not None:
-            return self._final
-        return self._connection.state if self._connection is not None else self.record.state
+        if self._final is None and self._connection is not None:
+            self._connection.catch_up()  # so that no look is older than a reply that another worker has had
+            return self._final or self._connection.state
+        return self._final or self.record.state
 
     @property
     def live(self) -> bool:

@@ -53,6 +53,8 @@ class RunConnection:
         self._closed = False
         self._replace_after = 0.0
         self._recovering = threading.RLock()
+        # Of its own: the thread that reads takes it, while another that recovers waits for what that one reads.
+        self._keeping = threading.Lock()
         self._adopted = False
         self._pidfd = open_pidfd(record.process) if record.process else None
 
@@ -163,9 +165,10 @@ class RunConnection:
         self._connection = ShimConnection(connection, state, self._keep_pipe)
 
     def _keep_pipe(self, fd: int) -> None:
-        if self._pipe is None and self._final is None:
-            self._pipe = fd
-        else:
+        with self._keeping:
+            if self._pipe is None and self._final is None:
+                self._pipe, fd = fd, -1
+        if fd != -1:
             os.close(fd)
 
     def _replace_shim(self) -> socket.socket | None:
@@ -213,7 +216,7 @@ class RunConnection:
             reap(self.shim)
 
     def _drop_descriptors(self) -> None:
-        with self._recovering:
+        with self._recovering, self._keeping:
             descriptors = [self._pipe, self._pidfd]
             self._pipe = self._pidfd = None
         for fd in descriptors:

@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reading": {"runs", "log", "linux", "exceptions"},
     "supervisor": {"reading", "runs", "log", "protocol", "linux", "config", "exceptions", "wording"},
     "web": {"runs", "reading", "config", "addresses", "exceptions", "wording", "version"},
-    "api": {"web", "supervisor", "reading", "runs", "config", "version"},
+    "api": {"web", "supervisor", "reading", "protocol", "runs", "config", "version"},
     "server": {"web", "service", "supervisor", "runs", "config", "linux", "log", "exceptions", "addresses"},
     # Where the packages are put together, and the names that gunicorn and python(1) are given.
     "service": {"supervisor", "shim", "runs", "config", "exceptions"},
