@@ -16,7 +16,7 @@ def manage(log_dir: str | Path = "logs", policy: Policy | None = None) -> Proces
     return ProcessManager(log_dir, policy or Policy(), end_tree)
 
 
-# The service's own, under gunicorn: claimed in the master, and serving in its worker.
+# The supervisor of a service under gunicorn: the master claims with it, its worker serves with it.
 supervisor = Supervisor(manage)
 _of_this_process: list[Supervisor] = []
 _serving = threading.Lock()

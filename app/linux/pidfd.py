@@ -21,7 +21,7 @@ def open_pidfd(identity: Identity) -> int | None:
 
 
 def find_pidfd(identity: Identity) -> int | None:
-    """Do the same, but raise `OSError` where the process may exist and no descriptor can be had for it."""
+    """Open a pidfd like `open_pidfd`, but raise `OSError` where the process may exist and none can be had."""
     try:
         pidfd = os.pidfd_open(identity.pid)
     except ProcessLookupError:

@@ -21,7 +21,7 @@ class Identity(NamedTuple):
 
 
 class Member(NamedTuple):
-    """Hold those fields of `/proc/PID/stat` that a tree is read from."""
+    """Hold the fields of `/proc/PID/stat` that show its place in a tree."""
 
     pid: int
     ppid: int
@@ -33,14 +33,14 @@ class Member(NamedTuple):
 
     @property
     def identity(self) -> Identity:
-        """Return what tells this process from a later one with the same pid."""
+        """Return the identity, which no later process with the same pid has."""
         return Identity(self.pid, self.start_ticks)
 
     @property
     def alive(self) -> bool:
         """Tell whether it still runs; a zombie only waits to be reaped.
 
-        Except where only its first thread has ended: it reads as a zombie then, while the others run
+        A process whose first thread alone has ended also reads as a zombie, while its other threads run
         (delay_group_leader(), kernel/exit.c).
         """
         return self.state not in DEAD_STATES or self.threads > 1
@@ -55,7 +55,7 @@ def read_member(pid: int) -> Member | None:
 
 
 def find_member(pid: int) -> Member | None:
-    """Do the same, but raise `OSError` when no descriptor is free."""
+    """Read one process like `read_member`, but raise `OSError` when no descriptor is free."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError, PermissionError):

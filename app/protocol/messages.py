@@ -14,7 +14,7 @@ import msgspec
 from app.linux.proc import Identity
 from app.runs.record import OVERTAKING, Cause, RunRecord, State
 
-# Of the messages. A shim runs on when its service is upgraded: it must understand what the next version sends.
+# The version of these messages. A shim goes on when its service is upgraded, and must understand the next version.
 VERSION = 2
 
 
@@ -46,8 +46,8 @@ class Kill(msgspec.Struct, tag="kill", frozen=True):
     timeout: float
     cause: Cause
 
-    def settle(self, result: "Result | None", state: State) -> "Killed":
-        """Return the result where a shim was killed that had this request: it ended what another no longer finds."""
+    def result_when_repeated(self, result: "Result | None", state: State) -> "Killed":
+        """Return the result where the shim was killed; `result` is its replacement's, None where the run had ended."""
         if isinstance(result, Killed) and result.found:
             return result
         overtaken = state.killed_by in OVERTAKING and self.cause not in OVERTAKING
@@ -57,8 +57,8 @@ class Kill(msgspec.Struct, tag="kill", frozen=True):
 class Killed(msgspec.Struct, tag="killed"):
     """Report how a `Kill` went.
 
-    `found` says whether anything was alive to be signalled, `overtaken` whether a `/kill` or the service's stop joined
-    in and what was to follow must not. `refused` are the survivors that the system does not let us signal.
+    `found` says whether anything was alive to be signalled, `overtaken` whether a `/kill` or the service's stop joined,
+    after which nothing is to be started. `refused` are the survivors that the system does not let us signal.
     """
 
     found: bool
@@ -69,7 +69,7 @@ class Killed(msgspec.Struct, tag="killed"):
 
 
 class Unsupported(msgspec.Struct, tag="unsupported"):
-    """Stand for an operation that the shim, of another version, does not know, and be its result."""
+    """Replace an operation that the shim's version does not know, in the request and as its result."""
 
 
 Operation = Kill
@@ -103,7 +103,7 @@ class Crashed(msgspec.Struct, tag="crashed"):
 
 
 class Takeover(msgspec.Struct, kw_only=True):
-    """Ask for a run to be kept whose shim died.
+    """Ask a replacement shim to keep a run whose shim died.
 
     `parents` are the subreapers that the orphans came to, `not_ours` the sessions that never belong to the tree.
     `pipe`, a read end of the output, and `pidfd`, the process's, are descriptors of the process that reads this.

@@ -1,1 +1,1 @@
-"""Runs in every process of ours: runs on disk, by spec, name, files and record, and the members of their trees."""
+"""Runs in every process of ours: a run's spec, names, files and record, and the members of its tree."""

@@ -1,4 +1,4 @@
-"""Runs in the worker and the shim: find the members of a tree whose shim died."""
+"""Runs in every process of ours: find the members of a tree whose shim died."""
 
 from collections.abc import Collection, Iterable
 

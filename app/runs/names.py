@@ -21,7 +21,7 @@ def is_run_id(text: str) -> bool:
 
 
 def newest_first(log_dir: Path) -> list[str]:
-    """Return the ids of the runs that have any file, by the age in their names."""
+    """Return the ids of the runs that have any file, the newest by its name first."""
     return [run_id for _second, _number, run_id in sorted(set(_runs(log_dir)), reverse=True)]
 
 

@@ -14,22 +14,22 @@ from app.runs.spec import Spec
 RESERVE = 4096
 # A command and an environment as large as may be, escaped character by character, and the members of a large tree.
 MAX_RECORD = 64 * 1024 * 1024
-# Neither through a link nor waiting for the other end of a FIFO, which another program may have put there.
+# Follows no link and waits for no other end of a FIFO: another program may have put one there.
 _IN_PLACE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 Cause = Literal["kill", "restart", "replace", "shutdown"]
-# These mean that nothing is to be started afterwards, whatever the operation that they join had in mind.
+# After a stop with one of these causes nothing is to be started, whatever operation it joined.
 OVERTAKING: frozenset[Cause] = frozenset({"kill", "shutdown"})
 # On disk and in messages these keep the names that version 1 gave them.
-_FIELDS = {"incidents": "trouble", "signalled": "told"}
+_FIELDS = {"incidents": "trouble", "signalled": "told", "cancellations": "orders"}
 
 
 class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_defaults=True, rename=_FIELDS):
     """Hold everything about a run that changes, in one value that is replaced as a whole.
 
     `killed_by` is set with the first signal that found the process alive. `ended` is set when the tree is gone, the
-    output is closed and nothing will change any more. `orders` counts the requests for the tree's end after which
-    nothing is to be started. `incidents` counts what went wrong, by kind.
+    output is closed and nothing will change any more. `cancellations` counts the requests for the tree's end
+    after which nothing is to be started. `incidents` counts what went wrong, by kind.
     """
 
     stopped_at: str | None = None
@@ -39,7 +39,7 @@ class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_default
     unknown: str | None = None
     output_open: bool = True
     ended: bool = False
-    orders: int = 0
+    cancellations: int = 0
     incidents: dict[str, int] = {}
 
 
@@ -59,7 +59,7 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Hold all that a new supervisor or shim needs to report on a run or to take it over.
 
     `started_ns`, `boottime_ns` and `boot_id` are the run's clock. `members` are the live members of the tree as
-    last reported. `beside` names those of the run before that could not be ended.
+    last reported. `beside` names members of the run before that could not be ended.
     """
 
     run_id: str
@@ -152,7 +152,7 @@ class RecordFile:
         """Replace the record on disk; raises `OSError` when neither way of doing so works."""
         try:
             filled = self.fill_spare(record)
-        except OSError:  # gone, or something in its place that is no file of ours: then a file replaces it
+        except OSError:  # gone, or another kind of file: both are made anew
             filled = False
         if not (filled and exchange(self._spare, self.path)):
             self._create(encode_record(record))

@@ -11,7 +11,7 @@ from app.runs.names import OURS, names_in
 def prune(log_dir: Path, keep: int, in_use: Callable[[str], bool]) -> None:
     """Remove the files of all but the newest `keep` runs, except those whose run id is `in_use`.
 
-    The age is that in the name. What can't be removed is tried again the next time.
+    The age is taken from the name. A file that can't be removed is tried again the next time.
     """
     names = names_in(log_dir)
     if len(names) <= keep:  # as each run has a file at least

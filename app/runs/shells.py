@@ -30,8 +30,8 @@ def default_shell() -> str:
     """Return the path of bash where this machine has one, else `/bin/sh`.
 
     Models write bash (`&>`, `[[`, `pipefail`, arrays), and it replaces itself by a single command, so that pid and exit
-    code are the tool's own. Entries of PATH that are not absolute are skipped: they would mean what a command left in
-    the service's working directory.
+    code are the tool's own. Entries of PATH that are not absolute are skipped: they would refer to the
+    service's working directory, where a command may have left a file.
     """
     for path in _USUAL_PLACES:
         if os.access(path, os.X_OK):
@@ -79,7 +79,7 @@ def _takes_dashes(shell: str, account: str | None) -> bool:
 
 
 def _environment_through(begin: Sequence[str], account: str | None, names: Iterable[bytes]) -> set[bytes]:
-    """Return the names of the variables that reach a program through a shell begun so; empty where none is started.
+    """Return the names of the variables that reach a program through a shell with these arguments; none if it fails.
 
     Runs it as the commands' user, who may be able to change the shell, with that user's rights alone. Raises `OSError`
     and `TimeoutExpired` for faults that may be temporary.

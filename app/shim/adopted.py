@@ -1,4 +1,4 @@
-"""Runs in a replacement shim: the adopted tree, whose members are not its children."""
+"""Runs in a replacement shim, or in the service in its place: a tree whose members are not children of the process."""
 
 import contextlib
 import fcntl
@@ -25,10 +25,10 @@ def allow_many_descriptors() -> None:
 
 
 class AdoptedTree:
-    """Watch a tree without being its parent, by the same calls as `OwnedTree`.
+    """Watch a tree of which this process is not the parent, with the methods of `OwnedTree`.
 
-    Ends are events of the members' pidfds; the members are those that `find_members` finds, `known` being the ones in
-    the first shim's last report.
+    A member's end is an event of its pidfd. Members are found by `find_members`; `known` are those in the dead shim's
+    last record.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class AdoptedTree:
     def ended(self) -> Iterator[tuple[int, int | None]]:
         """Yield pid and exit code of the process once it has ended; the code is None where it can't be read."""
         self._epoll.poll(0)
-        # Only here: a pidfd that is closed elsewhere takes the pending event of its process's end with it.
+        # Only here, after the poll: closing a pidfd before it would lose the pending event of its process's end.
         self._drop_ended()
         # First: when no member is left, the process has ended too, and its end is yielded before `gone` is set.
         gone = not self.members()
@@ -74,7 +74,7 @@ class AdoptedTree:
         return [member for member in found if self._watch_member(member.identity)]
 
     def kill_children(self) -> None:
-        """Do nothing: the tree has other parents."""
+        """Do nothing: the members are other processes' children."""
 
     def watch(self, awaited: Iterable[Identity]) -> None:
         """Do nothing: the ends of all members are reported."""
@@ -94,7 +94,7 @@ class AdoptedTree:
             return True
         try:
             pidfd = find_pidfd(identity)
-        except OSError:  # no descriptor is free to watch it by, and it is a member all the same
+        except OSError:  # no descriptor is free for a pidfd, but it is a member
             return True
         if pidfd is None:
             return False
@@ -116,7 +116,7 @@ class AdoptedTree:
         return member is None or member.identity != self._process or not member.alive
 
     def _exit_code(self) -> int | None:
-        """Return how the process ended: from its zombie (field 52 of its stat, proc(5)) or, once reaped, its pidfd."""
+        """Read the exit code from the zombie (field 52 of its stat, proc(5)) or, once reaped, from its pidfd."""
         status = self._status_of_zombie()
         if status is None:
             status = self._status_of_pidfd()
@@ -130,7 +130,7 @@ class AdoptedTree:
         return None
 
     def _status_of_pidfd(self) -> int | None:
-        """Ask the kernel, which since Linux 6.15 keeps the status for every holder of a pidfd."""
+        """Return the wait status, which the kernel keeps for every holder of a pidfd since Linux 6.15."""
         if self._process_pidfd is None:
             return None
         info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *[0] * 13))

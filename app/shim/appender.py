@@ -7,9 +7,9 @@ from stat import S_ISREG
 
 from app.log.snapshot import older_segment
 
-# A link in the log's place is not followed: the service may be root's, and the command another user's.
+# A symbolic link at the log's path is not followed: the service may be root's, and the command another user's.
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-_MOST_BLOCKS = os.sysconf("SC_IOV_MAX")  # that one writev(2) takes
+_MOST_BLOCKS = os.sysconf("SC_IOV_MAX")  # buffers that one writev(2) takes
 
 
 class Appender:
@@ -38,7 +38,7 @@ class Appender:
                     continue
             except OSError:
                 break
-            if not fitting:  # no room to rotate either: go on in the old file
+            if not fitting:  # the rotation failed: append beyond the cap
                 fitting, rest = left, []
             unwritten = self._write(fitting, size)
             left = unwritten + rest
@@ -54,7 +54,7 @@ class Appender:
             self._fd = -1
 
     def _writable_size(self) -> int:
-        """Return the file's size; reopen a file that was removed, and end a torn record, first."""
+        """Return the file's size, after reopening a file that was removed and ending a torn record."""
         if self._fd < 0:
             self._open()
         status = os.fstat(self._fd)
@@ -89,7 +89,7 @@ class Appender:
         return fd
 
     def _write(self, blocks: list[bytes], size: int) -> list[bytes]:
-        """Append to a file of `size` bytes; return what could not be written, whole records."""
+        """Append to a file of `size` bytes; return the records that were not written."""
         done, total = 0, sum(map(len, blocks))
         try:
             done = os.writev(self._fd, blocks[:_MOST_BLOCKS])
@@ -109,7 +109,7 @@ class Appender:
             self._torn = True
 
     def _split(self, blocks: list[bytes], size: int) -> tuple[list[bytes], list[bytes]]:
-        """Return the records that fit into the segment, none when it must be rotated, and the others."""
+        """Return the records that fit into the segment, none when it must be rotated, and the rest."""
         room = self._segment_bytes - size
         if not self._segment_bytes or sum(map(len, blocks)) <= room:
             return blocks, []
@@ -145,9 +145,9 @@ class Appender:
         return True
 
     def _give_second_name(self, name: str) -> None:
-        """Make `name` a second link to the log, in place of what it was.
+        """Make `name` a second link to the log, instead of a link to an older file.
 
-        Where it is one already (a rotation was cut short), rename(2) does nothing and the spare name stays.
+        Where it is one already (a rotation was cut short), rename(2) leaves the spare name, which is removed.
         """
         spare = f"{self._path}.old"
         _remove(spare)

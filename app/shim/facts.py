@@ -1,4 +1,4 @@
-"""Runs in the shim: read from `/proc` what decides when a member is signalled: whether it is a shell, and its pipes."""
+"""Runs in the shim: read from `/proc` whether a member is a shell and which pipes it has, on which its turn depends."""
 
 import contextlib
 import ctypes
@@ -22,7 +22,7 @@ _ACCESS_MODE = 0o3
 # process's CPU time.
 MAX_DESCRIPTORS = 20_000
 MAX_SECONDS = 0.25
-# Prefixes of the types of file systems that ask another machine, or another process, what a file is.
+# Prefixes of file system types whose stat(2) asks another machine or another process.
 _REMOTE = ("nfs", "cifs", "smb", "fuse", "ceph", "9p", "afs", "virtiofs", "lustre", "gfs", "ocfs")
 _libc = ctypes.CDLL(None)
 
@@ -46,23 +46,23 @@ class ProcFacts:
         self._seconds = MAX_SECONDS
 
     def is_shell(self, member: Member) -> bool:
-        """Tell whether its executable is a shell's."""
+        """Tell whether a member's executable is a shell."""
         if member.pid not in self._shells:
             with _as_user_of(member):
                 self._shells[member.pid] = _is_shell(_folder(member))
         return self._shells[member.pid]
 
     def reads(self, member: Member) -> Pipe | None:
-        """Return the pipe that is its standard input: the inode, and for a named FIFO the device with it."""
+        """Return the pipe that is a member's standard input: the inode, and for a named FIFO the device with it."""
         if member.pid not in self._inputs:
             with _as_user_of(member):
                 self._inputs[member.pid] = self._find_input(_folder(member))
         return self._inputs[member.pid]
 
     def writes(self, member: Member, pipes: Collection[Pipe]) -> set[Pipe]:
-        """Return those of `pipes` of which it has a write end; none where its descriptors can't be read.
+        """Return those of `pipes` that a member has a write end of; none where its descriptors can't be read.
 
-        Within a look `pipes` are always the same.
+        `pipes` must be the same in all calls of one look.
         """
         if member.pid not in self._written:
             found = self._written[member.pid] = set()
@@ -75,7 +75,7 @@ class ProcFacts:
         return self._written[member.pid]
 
     def holds_output(self, member: Member) -> bool:
-        """Tell whether it holds the run's pipe; True where its descriptors can't be read, or the pipe is not known."""
+        """Tell whether a member holds the run's pipe; True where its descriptors can't be read or it is unknown."""
         if self._output is None:
             return True
         if member.pid not in self._holders:
@@ -93,7 +93,7 @@ class ProcFacts:
     def _find_input(self, folder: str) -> Pipe | None:
         try:
             target = os.readlink(f"{folder}/fd/0")
-            # Only a path begins with a slash: others read `socket:[1]`, `anon_inode:[eventfd]`.
+            # Only a path begins with a slash: other targets read `socket:[1]`, `anon_inode:[eventfd]`.
             if not target.startswith("/") or target == os.devnull or not self._is_local(folder):
                 return _pipe(target)
             fifo = _fifo(f"{folder}/fd/0")
@@ -104,7 +104,7 @@ class ProcFacts:
         return fifo
 
     def _is_local(self, folder: str) -> bool:
-        """Tell whether the kernel itself knows what the standard input is.
+        """Tell whether the standard input is on a local file system.
 
         stat(2) could block for ever on a file server that is gone (nfs(5), `hard`), and no signal ends that.
         """
@@ -124,10 +124,10 @@ class ProcFacts:
         return _fifo(link) if target in self._fifos else _pipe(target)
 
     def _open_files(self, folder: str) -> Iterator[tuple[str, str]]:
-        """Yield a process's descriptors and what each is open on, within the limits of this look.
+        """Yield a process's descriptors and the target of each, within the limits of this look.
 
-        The directory is read lazily: to list a million entries alone takes longer than a look may. CPU time counts, so
-        that the load of the machine changes no order.
+        The directory is read lazily: to list a million entries alone takes longer than a look may. CPU time
+        counts, so that the machine's load does not change the order of signals.
         """
         if self._spent:
             return
@@ -173,7 +173,7 @@ def _as_user_of(member: Member) -> Iterator[None]:
 
 
 def _folder(member: Member) -> str:
-    """Return the directory in `/proc` to read a member from.
+    """Return the directory in `/proc` to read a member from, or one of its threads.
 
     One whose first thread has ended shows no files and no executable any more (exit_files(), exit_mm(), kernel/exit.c);
     its other threads do.
@@ -187,10 +187,10 @@ def _folder(member: Member) -> str:
 
 
 def _is_shell(folder: str) -> bool:
-    """Tell by the executable, or by the arguments where that can't be read.
+    """Tell by its executable whether a process is a shell; by its arguments where that can't be read.
 
-    A process of another user hides its executable, but not its arguments. A script's begin with its interpreter
-    (load_script(), fs/binfmt_script.c).
+    A process of another user hides its executable, but not its arguments, which for a script begin with its
+    interpreter (load_script(), fs/binfmt_script.c).
     """
     try:
         executable = os.readlink(f"{folder}/exe").removesuffix(_DELETED)

@@ -1,4 +1,4 @@
-"""Runs in the shim: its one loop, in which each event of a run is handled, and each change recorded and reported."""
+"""Runs in the shim: the event loop of a run, which records and reports each change of its state."""
 
 import contextlib
 import os
@@ -48,14 +48,14 @@ class Keeper:
         self._stop: StopSequence | None = None
         self._waiters: list[tuple[socket.socket, int, Kill]] = []
         self._incidents_reported_at = 0.0
-        # A replacement shim goes on from what the dead one had counted.
+        # A replacement shim adds to the dead one's counts.
         self._counted_before = {
             kind: record.state.incidents.get(kind, 0) for kind in ("dropped_lines", "failed_writes")
         }
         self._listener = Listener(listener, self._serve, self._handshake)
         self._operations: dict[type, Callable[[socket.socket, int, Any], None]] = {
             Kill: self._kill,
-            Unsupported: self._refuse,
+            Unsupported: self._reply_unsupported,
         }
         self._poller = select.poll()
         self._handlers: dict[int, Callable[[], object]] = {
@@ -73,18 +73,18 @@ class Keeper:
         self._listener.add(connection)
 
     def _handshake(self) -> tuple[Handshake, int | None]:
-        """Return what a supervisor is sent first; the record is written anew before, whatever became of it."""
-        self._name_members()
+        """Write the record anew; return the first message of a connection, and the pipe that goes with it."""
+        self._record_members()
         self._write_record()
         return Handshake(VERSION, self._state), self._output.fd
 
     def resume(self) -> None:
-        """Go on where a dead shim stopped: report what is lost, and finish the stop that was begun."""
+        """Continue the run of a dead shim: count the losses, and finish a stop that was begun."""
         self._count("takeovers")
         if self._state.output_open and not self._output.open:
             self._count("output_lost")
             self._writer.finish()
-            self._notice_end_of_output()  # a handshake with the one must not lack the other
+            self._notice_end_of_output()  # a handshake must report both facts
         intent = self._record.intent
         if intent is not None:
             left = (intent.kill_at_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9
@@ -103,26 +103,26 @@ class Keeper:
     def states(self) -> Iterator[State]:
         """Serve events, and yield the state after each, until the run has ended."""
         self._reap()
-        self._settle()
+        self._after_events()
         yield self._state
         while not self._state.ended:
-            for fd, _events in self._poller.poll(self._patience()):
-                # One event may have ended what another, of the same poll, was about.
+            for fd, _events in self._poller.poll(self._poll_timeout()):
+                # The handler of an earlier event of this poll may have removed this one.
                 self._handlers.get(fd, bool)()
-            self._settle()
+            self._after_events()
             yield self._state
 
     def close(self) -> None:
-        """Close all connections and what else is open, whether the run has ended or not."""
+        """Close connections, pipe and log, whether the run has ended or not."""
         if self._state.ended:
-            with contextlib.suppress(OSError):  # the record itself is whole
+            with contextlib.suppress(OSError):  # the record itself has been written
                 self._file.fill_spare(self._record)
         self._listener.close()
         self._output.close()
         self._writer.close()
 
-    def _settle(self) -> None:
-        """Do what follows from the last events; record and report it."""
+    def _after_events(self) -> None:
+        """Write and signal what is due, end the run if its tree is gone, then record and report the changes."""
         now = time.monotonic()
         self._writer.flush_due(now)
         replies = self._advance_stop(now)
@@ -133,8 +133,8 @@ class Keeper:
         for connection, reply in replies:
             self._listener.send(connection, reply)
 
-    def _patience(self) -> float | None:
-        """Return how many milliseconds the next poll may wait; None means until something happens."""
+    def _poll_timeout(self) -> float | None:
+        """Return how many milliseconds the next poll may wait; None means until the next event."""
         instants = (
             self._writer.deadline,
             self._stop.wake_at if self._stop else None,
@@ -148,7 +148,7 @@ class Keeper:
 
     def _reap(self) -> None:
         if self._stop is not None:
-            self._stop.stir()
+            self._stop.note_end()
         for pid, code in self._tree.ended():
             if pid != self._process.pid or self._state.stopped_at is not None:
                 continue
@@ -156,11 +156,11 @@ class Keeper:
             # The last line must be in the log before the exit is reported.
             self._output.drain()
             self._output.show_unfinished()
-            self._name_members()
+            self._record_members()
             self._change(stopped_at=stopped_at, exit_code=code, unknown=UNKNOWN_CODE if code is None else None)
 
     def _conclude(self) -> None:
-        """Close the run when its tree is gone: no process writes any more, so the pipe holds the last output now."""
+        """End the run when its tree is gone: no process writes any more, so the pipe holds the last output."""
         if self._tree.gone and not self._state.ended:
             self._output.drain()
             self._output.close()
@@ -169,18 +169,18 @@ class Keeper:
     def _serve(self, connection: socket.socket, request: Request) -> None:
         self._operations[type(request.op)](connection, request.id, request.op)
 
-    def _refuse(self, connection: socket.socket, number: int, operation: Unsupported) -> None:
+    def _reply_unsupported(self, connection: socket.socket, number: int, operation: Unsupported) -> None:
         self._listener.send(connection, Reply(number, operation))
 
     def _kill(self, connection: socket.socket, number: int, kill: Kill) -> None:
         self._reap()
         if self._tree.gone:
-            self._settle()
+            self._after_events()
             self._listener.send(connection, Reply(number, Killed(found=False)))
             return
         self._waiters.append((connection, number, kill))
         if kill.cause in OVERTAKING:
-            self._change(orders=self._state.orders + 1)
+            self._change(cancellations=self._state.cancellations + 1)
         deadline = time.monotonic() + kill.timeout
         if self._stop is None:
             self._begin_stop(kill, deadline)
@@ -196,7 +196,7 @@ class Keeper:
         if kill.signal == "SIGTERM":
             self._stop.terminate(deadline)
             return
-        self._name_members()
+        self._record_members()
         # On disk before the first signal, as below.
         self._publish()
         self._stop.kill()
@@ -228,12 +228,12 @@ class Keeper:
         self._changed = True
 
     def _advance_stop(self, now: float) -> list[tuple[socket.socket, Reply]]:
-        """Do what a stop under way needs; return the replies to be sent when it is over."""
+        """Advance a stop that is under way; return the replies to be sent when it is over."""
         stop = self._stop
         if stop is None or not (self._tree.gone or stop.advance(now)):
             return []
         if not self._tree.gone:
-            self._reap()  # an end that the last look has shown already may not have been reported yet
+            self._reap()  # a member that the last look did not find any more may not have been reaped yet
         survivors = [] if self._tree.gone else self._survivors()
         refused = sorted({identity.pid for identity in stop.refused}.intersection(survivors))
         killed = Killed(found=True, escalated=stop.escalated, survivors=survivors, refused=refused)
@@ -251,7 +251,7 @@ class Keeper:
         return replies
 
     def _survivors(self) -> list[int]:
-        """Return the members that outlived a stop; where `/proc` hides them (hidepid, proc(5)) only count that."""
+        """Return the members that outlived a stop; count an incident where `/proc` hides them (hidepid, proc(5))."""
         survivors = sorted(member.pid for member in self._tree.members())
         if not survivors:
             self._reap()  # a member that ended just now is no survivor
@@ -286,15 +286,15 @@ class Keeper:
         self._changed = False
         self._listener.broadcast(self._state)
 
-    def _name_members(self) -> None:
-        """Put the tree into the record: once this shim is killed, a service that is no ancestor of it needs that."""
+    def _record_members(self) -> None:
+        """Record the tree: a service that is not an ancestor of this shim needs that when the shim is killed."""
         self._record.members = [member.identity for member in self._tree.members()]
 
     def _write_record(self) -> None:
         self._record.state = self._state
         try:
             self._file.write(self._record)
-        except OSError:  # whatever became of the directory: the run goes on, and the next change tries again
+        except OSError:  # the run goes on, and the next change tries again
             self._count("failed_records")
 
     def _notice_end_of_output(self) -> None:

@@ -1,4 +1,4 @@
-"""Runs in the master and the worker: ends a tree whose shim died, where no process can be had for another shim."""
+"""Runs in the master and the worker: end a tree whose shim died, where no process can be created for another shim."""
 
 import contextlib
 import os
@@ -8,17 +8,17 @@ from app.linux import sockets
 from app.protocol import messages
 from app.protocol.messages import Killed, Operation, Reply, Request, Result, Takeover
 from app.runs.record import State, decode_record, encode_record
+from app.shim.after_spawn import adopt
 from app.shim.keeper import Keeper
-from app.shim.process import adopt
 
 
 def end_tree(takeover: Takeover, listener: socket.socket, operation: Operation) -> tuple[State, Result]:
-    """Keep the run as a shim would until this operation is done; return the state then and the result.
+    """Keep the run in this thread, as a shim does, until the operation is done; return state and result.
 
     `listener` is served meanwhile and closed. Raises `OSError` where there are too few descriptors even for that.
     """
     record = decode_record(encode_record(takeover.record))
-    record.shim = None  # there is no process of its own to wait for
+    record.shim = None  # there is no shim whose exit a caller could wait for
     with contextlib.ExitStack() as stack:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(ours)
@@ -39,11 +39,11 @@ def end_tree(takeover: Takeover, listener: socket.socket, operation: Operation) 
         for state in keeper.states():
             if (result := _result_on(ours)) is not None:
                 return state, result
-        return state, Killed(found=False)  # it was over before the request was read
+        return state, Killed(found=False)  # the run ended before the request was read
 
 
 def _result_on(connection: socket.socket) -> Result | None:
-    """Return the result if it has come; the keeper's other messages are passed over."""
+    """Return the result if it has been sent; the keeper's other messages are discarded."""
     with contextlib.suppress(BlockingIOError):
         while True:
             packet, fds = sockets.receive(connection)

@@ -1,4 +1,4 @@
-"""Runs in the shim: the connections of any number of supervisors, none of which it ever waits for."""
+"""Runs in the shim: serve any number of supervisors, without waiting for any of them."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from app.protocol import messages
 from app.protocol.messages import Handshake, Reply, Request
 from app.runs.record import State
 
-# Some milliseconds' worth.
+# Connections, some milliseconds' work.
 ACCEPTED_AT_ONCE = 512
 
 
@@ -58,10 +58,10 @@ class Listener:
             self._drop(connection)
 
     def serve(self) -> None:
-        """Accept the connections that wait, and take the requests that came."""
+        """Accept waiting connections, and handle the requests received."""
         ready = {fd for fd, _events in self._poller.poll(0)}
         for connection in [connection for connection in self._connections if connection.fileno() in ready]:
-            if connection in self._connections:  # another's request may have had this one dropped
+            if connection in self._connections:  # an earlier request's handler may have dropped it
                 self._receive(connection)
         if self._listener.fileno() in ready:
             self._accept()
@@ -88,7 +88,7 @@ class Listener:
         self._poller.close()
 
     def _accept(self) -> None:
-        """Accept all that wait, so that a flood keeps no supervisor out; not for ever, as output waits."""
+        """Accept all that wait, so that a flood keeps no supervisor out, up to a bound, since output waits too."""
         with contextlib.suppress(OSError):
             for _ in range(ACCEPTED_AT_ONCE):
                 connection, _address = self._listener.accept()

@@ -9,15 +9,15 @@ from app.log.snapshot import Snapshot
 from app.shim.appender import Appender
 
 UNFINISHED_TIMEOUT = 0.2
-"""Seconds after which an unfinished line is shown."""
+"""Seconds after which an unfinished line is written as a piece."""
 
 # Bytes of records that are written at once. A file system that keeps large folios in the page cache takes them in one
-# piece, which costs it far less than as many small writes do (mapping_set_large_folios, since Linux 6.16 in ext4).
+# piece, at far less cost than many small writes (mapping_set_large_folios, since Linux 6.16 in ext4).
 WRITE_SIZE = 512 * 1024
 
 
 class LogWriter:
-    """Write one run's log; on a log that has records already, go on after the last one.
+    """Write one run's log, continuing after the last record of a log that has some.
 
     Not thread-safe. Never raises OSError and blocks on the disk alone: a line that can't be written leaves a gap in
     `seq` and is counted in `dropped_lines`.
@@ -43,7 +43,7 @@ class LogWriter:
         return self._file.failed_writes
 
     def feed(self, data: bytes) -> None:
-        """Write the complete lines of what one read gave, under one timestamp, and hold the rest."""
+        """Write the complete lines of one read's data under one timestamp, and buffer the rest."""
         timestamp = self._timestamp()
         # Only the line that was begun is joined: to copy all that was read would cost as much as writing it.
         begun = (data.find(b"\n") + 1 or len(data)) if self._pending else 0
@@ -71,7 +71,7 @@ class LogWriter:
         self._pending = self._pending[self._write_piece(self._pending, self._timestamp()) :]
 
     def finish(self) -> None:
-        """Write what is left once the output has ended; harmless when nothing is."""
+        """Write the unfinished line, if there is one, once the output has ended."""
         if self._pending or self._part:
             self._write_lines(self._pending + b"\n", 0, len(self._pending) + 1, self._timestamp())
             self._write_gathered()
@@ -95,7 +95,7 @@ class LogWriter:
         return format_time(self._last_ns)
 
     def _take(self, output: bytes, start: int, timestamp: str) -> int:
-        """Write what can be written of the output from `start` on; return where the unfinished line begins."""
+        """Write whole lines from `start` on, and pieces of a too long one; return where the unfinished line begins."""
         while True:
             if (end := _end_of_lines(output, start)) > start:
                 self._write_lines(output, start, end, timestamp)
@@ -117,7 +117,7 @@ class LogWriter:
             self._gather(records)
 
     def _write_piece(self, data: bytes, timestamp: str) -> int:
-        """Write a piece of the current line; return how much of `data` it took, which is all but a cut character."""
+        """Write a piece of the current line; return how much of `data` it took, all but an incomplete character."""
         taken = whole_characters(data)
         if not taken:
             return 0

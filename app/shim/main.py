@@ -3,11 +3,11 @@
 `boot.py` starts it as `python -I -S -c BOOT ROOT SITE_PACKAGES DESCRIPTORS RUN_ID` with the request on descriptor 0
 (a dictionary by marshal, which needs no import: the run record as JSON, its path, the spec, the program's arguments and
 its environment), one end of a socket pair on 3, the listening control socket on 4 and the two ends of the output pipe
-on 5 and 6. DESCRIPTORS is how many the command may open. Up to its first message it imports next to nothing, since that
-is what a caller of `/start` waits for; the command itself never stands on its command line.
+on 5 and 6. DESCRIPTORS is how many the command may open. Until its first message it imports next to nothing, since a
+caller of `/start` waits for that. The command itself never appears on the shim's command line.
 
-One that stands by (`stands-by` in the place of RUN_ID) has made the other imports before it gets all that, in one
-packet on 3 that follows a question whether it is awake. A shim that replaces a dead one gets a `Takeover` as its
+A standby (`stands-by` in the place of RUN_ID) makes the other imports first, and gets all the other descriptors in one
+packet on 3, after one that it must reply to, to show that it runs. A replacement shim gets a `Takeover` as its
 request, the read end on 5 and the process's pidfd on 6.
 """
 
@@ -36,9 +36,9 @@ def main() -> None:
     _write_down(request["path"], b',"process":[%d,%d]}' % (pid, start_ticks), len(request["record"]) - 1)
     _send(b'{"type":"started","pid":%d,"start_ticks":%d}' % (pid, start_ticks))
 
-    from app.shim import process  # noqa: PLC0415  its imports cost more than the spawn: no caller waits now
+    from app.shim import after_spawn  # noqa: PLC0415  its imports cost more than the spawn: no caller waits now
 
-    process.keep(request["record"], (pid, start_ticks))
+    after_spawn.keep(request["record"], (pid, start_ticks))
 
 
 def stand_by() -> None:
@@ -47,23 +47,23 @@ def stand_by() -> None:
     import fcntl  # noqa: PLC0415  the same
     import socket  # noqa: PLC0415  the same
 
-    from app.shim import process  # noqa: F401, PLC0415  made here so that `main` finds it made
+    from app.shim import after_spawn  # noqa: F401, PLC0415  imported ahead of time, for `main`
 
     _send(b"\0")
     prctl(PR_SET_NAME, NAME)
     with socket.socket(fileno=os.dup(CONNECTION_FD)) as connection:
         try:
             if connection.recv(1):
-                _send(b"\0")  # awake: from here on the service relies on this one
+                _send(b"\0")  # from here on the worker gives the run to no other shim
             packet, fds, flags, _address = socket.recv_fds(connection, 1, 4)
         except ConnectionResetError:  # it was closed before our last packet was read
             packet = b""
     if not packet:
         os._exit(0)
-    if flags & socket.MSG_CTRUNC:  # what has no room in our table is dropped on the way (recvmsg(2), unix(7))
+    if flags & socket.MSG_CTRUNC:  # descriptors without room in our table were dropped (recvmsg(2), unix(7))
         _fail("spawn", errno.EMFILE)
     try:
-        # Out of the way of the numbers they are to have, which some of them may have already.
+        # Duplicated above their target numbers first, since some of them may have one of these already.
         high = [fcntl.fcntl(fd, fcntl.F_DUPFD, WRITE_END_FD + 1) for fd in fds]
         for fd, place in zip(high, (0, LISTENER_FD, PIPE_FD, WRITE_END_FD), strict=True):
             os.dup2(fd, place)
@@ -77,21 +77,21 @@ def take_over() -> None:
     request = _read_request()
     _detach()
 
-    from app.shim import process  # noqa: PLC0415  as above
+    from app.shim import after_spawn  # noqa: PLC0415  as above
 
-    process.take_over(request)
+    after_spawn.take_over(request)
 
 
 def _detach() -> None:
-    """Leave the service's session, close what was inherited by accident, and become a subreaper."""
+    """Leave the service's session, close descriptors inherited by accident, and become a subreaper."""
     os.setsid()
     os.closerange(WRITE_END_FD + 1, os.sysconf("SC_OPEN_MAX"))
     _limit_descriptors(int(sys.argv[3]))
     for fd in range(CONNECTION_FD, WRITE_END_FD + 1):
         os.set_inheritable(fd, False)
     prctl(PR_SET_NAME, NAME)
-    # What double-forks or calls setsid becomes the shim's child and can be found. Children don't inherit it (prctl(2));
-    # it is set before the spawn, so that no grandchild is ever too early.
+    # A process that double-forks or calls setsid becomes the shim's child and can be found. Children don't inherit the
+    # attribute (prctl(2)). It is set before the spawn, so that no orphan comes before it.
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     # A peer that connects gets the pid of the last caller of listen(2) (unix_listen(), net/unix/af_unix.c): ours now.
     ctypes.CDLL(None).listen(LISTENER_FD, BACKLOG)
@@ -111,7 +111,7 @@ def _read_request() -> bytes:
 
 
 def _spawn(request: "dict[str, Any]") -> int:
-    """Start the command and return its pid; report a failure, and end."""
+    """Start the command and return its pid; report a failure and exit."""
     program = Program(request["arguments"], request["environment"], request["spec"], WRITE_END_FD)
     account = Account.unpack(program.spec.get("account", b""))
     try:
@@ -123,19 +123,19 @@ def _spawn(request: "dict[str, Any]") -> int:
 
 
 def _fail(step: str, errno: int) -> "NoReturn":
-    """Report which step failed, and end."""
+    """Report which step failed, and exit."""
     _send(b'{"type":"failed","step":"%s","errno":%d}' % (step.encode(), errno))
     os._exit(1)
 
 
 def _write_down(path: bytes, last_field: bytes, offset: int) -> None:
-    """Put the process's identity into the record's padding, in the place of its last brace.
+    """Write the process's identity into the record's padding, over its last brace.
 
-    No process would know it if worker and shim were killed before the shim's loop, which takes imports, has written its
-    first record. A record that cannot be written is no reason not to go on; a torn one has its spare.
+    Otherwise no process would know it if worker and shim were killed before the shim's loop, which needs imports, has
+    written its first record. Where the write fails the run goes on; a torn record has its spare.
     """
     try:
-        # Neither through a link nor waiting for the reader of a FIFO, which another program may have put there.
+        # Follows no link and waits for no reader of a FIFO: another program may have put one there.
         record = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return
@@ -148,7 +148,7 @@ def _write_down(path: bytes, last_field: bytes, offset: int) -> None:
 
 
 def _send(packet: bytes) -> None:
-    """Send to the supervisor; that it died meanwhile is no reason to give the run up."""
+    """Send to the supervisor; the run goes on where that has died meanwhile."""
     try:
         os.write(CONNECTION_FD, packet)
     except OSError:

@@ -1,4 +1,4 @@
-"""Runs in the shim: which members get SIGTERM next: one decision over this look at the tree and earlier ones."""
+"""Runs in the shim: decide which members get SIGTERM next, from a look at the tree and the results of earlier looks."""
 
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Mapping
@@ -7,15 +7,15 @@ from typing import NamedTuple, Protocol
 from app.linux.proc import Identity, Member
 from app.shim.waiting import Waiting
 
-# What identifies a pipe.
+# The identity of a pipe.
 Pipe = Hashable
 
 
 class Facts(Protocol):
-    """Give facts about a member that `/proc/PID/stat` lacks; called only for those that a decision depends on."""
+    """Give facts about a member that `/proc/PID/stat` lacks; asked only for members that a decision depends on."""
 
     def is_shell(self, member: Member) -> bool:
-        """Tell whether it forwards no signal to its children, as no shell does."""
+        """Tell whether it is a shell, which forwards no signal to its children."""
 
     def reads(self, member: Member) -> Pipe | None:
         """Return the pipe that is its standard input; None where that is no pipe."""
@@ -30,9 +30,9 @@ class Facts(Protocol):
 class Past(NamedTuple):
     """Hold the results of earlier looks in the same stop sequence.
 
-    `signalled` have had SIGTERM. `refused` we may not signal. `held` had their turn and were deferred for a writer, and
-    `released` of these have had time to find the end of their input. `spared` is what signalled members have started
-    since, their clean-up. `parents` are the members' parents at the last look.
+    `signalled` were sent SIGTERM. `refused` we may not signal. `held` had their turn but waited for a writer, and
+    `released` of these have had time to read the end of their input. `spared` were started by signalled members since,
+    as clean-up. `parents` are the members' parents at the last look.
     """
 
     signalled: Collection[Identity] = ()
@@ -85,10 +85,10 @@ def parents_first(members: Iterable[Member], process: Identity, facts: Facts) ->
 def decide(members: Iterable[Member], process: Identity, past: Past, facts: Facts, *, late: bool = False) -> Decision:
     """Return which members to signal now.
 
-    No member comes before its parent, and the process first of all. A shell forwards nothing, so its children come
-    right after it; any other program is trusted with its own until it has ended. A member without a parent in the tree
-    counts as a child of the process. A reader of a pipe waits for its writers. Daemons, which left the process's
-    session and its output, serve the other members until these have ended. When it is `late`, every member left is due.
+    No member comes before its parent, and the process first of all. A shell forwards no signal, so its children come
+    right after it; those of any other program only once that has ended. A member without a parent in the tree counts as
+    a child of the process. A reader of a pipe waits for its writers. Daemons, which left the process's session and its
+    output, serve the other members until these have ended. When it is `late`, every member left is due.
     """
     return _Look(parents_first(members, process, facts), process, past, facts).decide(late=late)
 
@@ -110,7 +110,7 @@ class _Look:
         self._writers: dict[Pipe, list[Member]] | None = None
         self._waiting: Waiting | None = None
         self._awaited_pipes: set[Pipe] = set()
-        self._serves = False  # whether a daemon waits for those it serves
+        self._serves = False  # whether a daemon waits for the members it serves
         self._served: set[Identity] | None = None
         parents = {member.identity: self._parent(member) for member in members}
         self._result = Decision(
@@ -135,7 +135,7 @@ class _Look:
         return self._by_pid.get(member.ppid)
 
     def _has_its_turn(self, member: Member) -> bool:
-        """Tell whether all members above it have had theirs; note whose end is awaited where not."""
+        """Tell whether all members above it have had their turn; where not, note the one whose end is awaited."""
         parent = self._parent(member)
         if parent is not None:
             return self._follows(member, parent)
@@ -153,13 +153,13 @@ class _Look:
         return self._spare(member, self._process) if former in self._past.spared else True
 
     def _follows(self, member: Member, parent: Member) -> bool:
-        """Tell whether its live parent does not hold it back."""
+        """Tell whether a member with a live parent may be signalled now."""
         if not self._has_passed(parent):
             self._result.awaited.add(parent.identity)
             return False
         if parent.identity not in self._past.signalled or member.identity in self._past.held:
             return True
-        # What a shell starts after its signal is its clean-up.
+        # A process that a shell started after its signal is clean-up.
         return self._spare(member, parent)
 
     def _is_daemon(self, member: Member) -> bool:
@@ -167,7 +167,7 @@ class _Look:
         return member.session != self._session and not self._facts.holds_output(member)
 
     def _members_served(self) -> set[Identity]:
-        """Return the members that are neither daemons nor below one; those that we may not signal can't be awaited."""
+        """Return the members that are neither daemons nor below one, without those that we may not signal."""
         if self._served is None:
             apart: set[int] = set()
             for member in self._members:  # parents first
@@ -206,7 +206,7 @@ class _Look:
         return any(self._facts.reads(child) == pipe for child in children) and self._facts.is_shell(member)
 
     def _waits(self, reader: Member) -> bool:
-        """Tell whether a process keeps this reader waiting that does not, directly or not, wait for it."""
+        """Tell whether this reader waits, directly or not, for a process that does not wait for it in turn."""
         if self._waiting is None:
             self._waiting = self._graph()
         return self._waiting.waits(reader.pid)
@@ -228,7 +228,7 @@ class _Look:
         return Waiting(above, inputs, writers)
 
     def _release_children(self, parent: Member) -> None:
-        """Note that its children no longer wait for it, if that is so now that it is due."""
+        """Remove the children's wait for a parent that is due now, unless they must still wait for its end."""
         children = self._children.get(parent.pid)
         if self._waiting is not None and children and self._has_passed(parent):
             for child in children:

@@ -14,7 +14,7 @@ MAX_WATCHED = 256
 
 
 class OwnedTree:
-    """Reap what ends and know when no member is left, by event.
+    """Reap members as they end, and detect by event when none is left.
 
     The shim is a subreaper: a process whose parent ends becomes its child. So the tree is gone exactly when waitid(2)
     finds no child (ECHILD), and SIGCHLD announces every step towards that; `/proc` is never polled for it.
@@ -31,7 +31,7 @@ class OwnedTree:
         self.gone = False
 
     def ended(self) -> Iterator[tuple[int, int]]:
-        """Yield pid and exit code (Python's convention) of each child that ended; it is reaped after the look."""
+        """Yield pid and exit code (Python's convention) of each child that ended, and reap it afterwards."""
         self._clear()
         while True:
             try:
@@ -63,7 +63,7 @@ class OwnedTree:
                     os.kill(pid, signal.SIGKILL)
 
     def watch(self, awaited: Iterable[Identity]) -> None:
-        """Report the ends of these as well, and of no others: other members' children end without a SIGCHLD here."""
+        """Report the ends of these, and of no others, as well: another process's child sends no SIGCHLD here."""
         wanted = set(awaited)
         for identity in self._watched.keys() - wanted:
             os.close(self._watched.pop(identity))

@@ -20,7 +20,7 @@ _libc = ctypes.CDLL(None)
 
 
 class StepError(Exception):
-    """Say which step failed, and with which errno."""
+    """Report which step failed, and with which errno."""
 
     def __init__(self, step: str, errno: int) -> None:
         super().__init__(step, errno)
@@ -29,7 +29,7 @@ class StepError(Exception):
 
 
 class Program:
-    """Hold what is executed: arguments, environment, spec, and the descriptor that becomes stdout and stderr.
+    """Hold the program to execute: arguments, environment, spec, and the descriptor that becomes stdout and stderr.
 
     `spec` is `runs.spec.Spec` as a dictionary, its texts encoded, without the fields that have their defaults.
     """
@@ -66,7 +66,7 @@ _COMMAND = attributes(ALL_SIGNALS, flags=SETSID)
 
 
 def spawn_as(account: Account, program: Program, libc: "CDLL") -> int:
-    """Do the same as another user, which posix_spawn(3) can't: fork, become that user, execute.
+    """Start the program as another user, which posix_spawn(3) can't: fork, become that user, exec.
 
     The user becomes the owner of the pipe first: /dev/stdout is a link to it under /proc, and to open it that way takes
     the right to the pipe itself.
@@ -75,16 +75,16 @@ def spawn_as(account: Account, program: Program, libc: "CDLL") -> int:
 
     try:
         os.fchown(program.output, account.uid, account.gid)
-        report, told = os.pipe2(os.O_CLOEXEC)
+        failures, report = os.pipe2(os.O_CLOEXEC)
         shim = os.getpid()
         pid = os.fork()
     except OSError as error:
         raise StepError("spawn", error.errno or 0) from error
     if pid == 0:
-        _execute(account, program, told, libc, shim)
-    os.close(told)
-    failure = os.read(report, 64)
+        _execute(account, program, report, libc, shim)
     os.close(report)
+    failure = os.read(failures, 64)
+    os.close(failures)
     if failure:
         os.waitpid(pid, 0)
         step, number = failure.decode().split()
@@ -92,8 +92,8 @@ def spawn_as(account: Account, program: Program, libc: "CDLL") -> int:
     return pid
 
 
-def _execute(account: Account, program: Program, told: int, libc: "CDLL", shim: int) -> "NoReturn":
-    """Become the program, in the child; or report the failed step, and exit. A successful exec closes `told`."""
+def _execute(account: Account, program: Program, report: int, libc: "CDLL", shim: int) -> "NoReturn":
+    """Become the program, in the child; or report the failed step, and exit. A successful exec closes `report`."""
     import signal  # noqa: PLC0415  as above
 
     step = b"spawn"
@@ -113,7 +113,7 @@ def _execute(account: Account, program: Program, told: int, libc: "CDLL", shim: 
         step = b"spawn"
         os.execve(program.path, program.arguments, program.environment)  # noqa: S606  the shell is the product
     except OSError as error:
-        os.write(told, b"%b %d" % (step, error.errno or 0))
+        os.write(report, b"%b %d" % (step, error.errno or 0))
     finally:
         os._exit(127)
 
@@ -121,7 +121,7 @@ def _execute(account: Account, program: Program, told: int, libc: "CDLL", shim: 
 def _die_with(shim: int, number: int, libc: "CDLL") -> None:
     """Set the signal that the shim's death sends, 0 for none; exit if the shim is dead already.
 
-    A file system that does not answer may block the child until its shim was given up, and then nothing must be
+    A file system that does not answer may block the child until the worker has given up its shim; then nothing must be
     executed any more. A change of user clears the setting, an exec does not (prctl(2)): 0 lets the command outlive it.
     """
     libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)

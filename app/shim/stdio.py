@@ -15,7 +15,7 @@ PIPE_SIZE = 1024 * 1024
 
 
 class OutputPipe:
-    """Move what the process prints; `open` until every writer has closed the pipe, or `close` was called."""
+    """Move the run's output; `open` until every writer has closed the pipe, or `close` was called."""
 
     def __init__(self, pipe: int | None, writer: LogWriter) -> None:
         self.fd = pipe
@@ -27,11 +27,11 @@ class OutputPipe:
 
     @property
     def open(self) -> bool:
-        """Tell whether more may come."""
+        """Tell whether more output may come."""
         return self.fd is not None
 
     def move(self) -> int:
-        """Move one read; return its bytes, 0 when the pipe is empty or at its end, where it is closed."""
+        """Move one read's data; return its length, 0 when the pipe is empty or at its end, which closes it."""
         if self.fd is None:
             return 0
         try:
@@ -45,7 +45,7 @@ class OutputPipe:
         return len(data)
 
     def drain(self) -> None:
-        """Move what the pipe holds now: all that an ended process wrote, and not what other members go on to write."""
+        """Move the bytes in the pipe now: all that an ended process wrote, but not what other members write later."""
         if self.fd is None:
             return
         left = self._waiting()
@@ -55,7 +55,7 @@ class OutputPipe:
             self.move()  # sees the end of file, if there is one
 
     def show_unfinished(self) -> None:
-        """Write what there is of an unfinished line, before its deadline."""
+        """Write the unfinished line now, before its deadline."""
         self._writer.flush_due(float("inf"))
 
     def close(self) -> None:

@@ -14,13 +14,13 @@ from app.shim.facts import ProcFacts
 from app.shim.order import Decision, Past, decide, parents_first
 
 # A process that outlives SIGKILL this long is blocked in the kernel (state D): waiting longer is of no use.
-KILL_PATIENCE = 2.0
+AFTER_KILL_TIMEOUT = 2.0
 # While SIGKILL is under way `/proc` is read again at least this often, for processes forked between two reads.
 ROUND_INTERVAL = 0.05
-# So long before the grace ends, or at the last quarter of a short one, each member gets SIGTERM that has not had it.
-# A reader that lost its last writer has as long to find the end of its input.
+# Seconds before the end of the grace, at most a quarter of it, at which every member gets SIGTERM that has not had it.
+# A reader that lost its last writer has the same time to read the end of its input.
 LATE = 1.0
-# After a look at the tree, so many times its duration must pass before an end leads to the next.
+# A member's end leads to a new look at the tree only after this multiple of the last look's duration.
 REST = 2.0
 
 
@@ -31,7 +31,7 @@ class Tree(Protocol):
         """Return every live member."""
 
     def watch(self, awaited: Iterable[Identity]) -> None:
-        """Have the end of each of these lead to a call of `StopSequence.stir`."""
+        """Have the end of each of these lead to a call of `StopSequence.note_end`."""
 
     def kill_children(self) -> None:
         """Send SIGKILL to this process's children, of which some may change pids faster than the tree can be read."""
@@ -40,7 +40,7 @@ class Tree(Protocol):
 class StopSequence:
     """Stop one tree, from the first signal to the last survivor, in steps that never block for long.
 
-    `note` is called before each batch of SIGTERM, with the members and all those that will have had it by then. Times
+    `note` is called before each batch of SIGTERM, with the members and with all that had it or will get it now. Times
     are `time.monotonic()` instants.
     """
 
@@ -61,7 +61,7 @@ class StopSequence:
         self._spared: set[Identity] = set()
         self._parents: dict[Identity, Identity] = {}
         self._drained: dict[Identity, float] = {}
-        self._stirred = False
+        self._end_noted = False
         self._next_look = 0.0
         self._late_at: float | None = None
         self._lead = LATE
@@ -71,8 +71,8 @@ class StopSequence:
         self.deadline = 0.0
         self.killing = False
         self.escalated = False
-        # Whether all members left are ones that we may not signal: more time would change nothing.
-        self.hopeless = False
+        # Whether we may signal none of the members left, so that more time would change nothing.
+        self.only_refused = False
 
     def terminate(self, deadline: float) -> None:
         """Begin with SIGTERM, in the order of `decide`; `advance` kills the members that live at the deadline."""
@@ -83,17 +83,17 @@ class StopSequence:
         self._look(late=now >= self._late_at)
 
     def resume(self, signalled: Iterable[Identity], known: Iterable[Identity], deadline: float) -> None:
-        """Go on with a stop that a killed shim began; `known` lived before it, so they are not its clean-up."""
+        """Go on with a stop that a killed shim began; `known` are older than it, so they are not clean-up."""
         self._signalled.update(signalled)
         self._held.update(set(known) - self._signalled)
         self.terminate(deadline)
 
-    def stir(self) -> None:
+    def note_end(self) -> None:
         """Have the next `advance` look at the tree: a member has ended."""
-        self._stirred = True
+        self._end_noted = True
 
     def hasten(self, deadline: float) -> None:
-        """Bring the end of the grace forward; never puts it off."""
+        """Bring the end of the grace forward; a later deadline changes nothing."""
         if deadline >= self.deadline:
             return
         self.deadline = deadline
@@ -105,26 +105,26 @@ class StopSequence:
         """Send SIGKILL to every member now."""
         if not self.killing:
             self.killing = True
-            self.deadline = time.monotonic() + KILL_PATIENCE
+            self.deadline = time.monotonic() + AFTER_KILL_TIMEOUT
         self._kill_round()
 
     def advance(self, now: float) -> bool:
-        """Do what is due; True when no more can be done, whatever is still alive."""
+        """Send the signals that are due; True when the sequence is over, even if members are alive."""
         if self.killing:
             # Not at each end: with hundreds of them, a look at `/proc` for each would take seconds.
             if now >= self._next_round:
                 self._kill_round()
-            return self.hopeless or now >= self.deadline
+            return self.only_refused or now >= self.deadline
         if now >= self.deadline:
             self.escalate()
         elif self._late_at is not None and now >= self._late_at:
             self._look(late=True)
         elif now >= self._look_at:
             self._look(late=False)
-        return self.hopeless
+        return self.only_refused
 
     def escalate(self) -> None:
-        """Skip what is left of the grace of an earlier request."""
+        """End the grace of an earlier request now, with SIGKILL."""
         self.escalated = self.escalated or not self.killing
         self.kill()
 
@@ -139,7 +139,7 @@ class StopSequence:
     def _look_at(self) -> float:
         """Return when to look at the tree next: after an end, or when a reader has had its time."""
         released_at = min(self._drained.values(), default=self.deadline) + self._lead
-        return self._next_look if self._stirred else max(self._next_look, released_at)
+        return self._next_look if self._end_noted else max(self._next_look, released_at)
 
     def _look(self, *, late: bool) -> None:
         """Signal the members that are due.
@@ -150,7 +150,7 @@ class StopSequence:
         process acts on SIGTERM only when it continues (signal(7)).
         """
         began = time.monotonic()
-        self._stirred = False
+        self._end_noted = False
         if late:
             self._late_at = None
         members = self._tree.members()
@@ -165,10 +165,10 @@ class StopSequence:
             self._remember(decision, began, set(due) - refused)
             if not refused:
                 break
-            # A member that can't be signalled is not waited for, so others may be due now.
+            # A member that can't be signalled is not waited for, so further members may be due now.
             self.refused |= refused
             self._held |= refused
-        self.hopeless = bool(members) and all(member.identity in self.refused for member in members)
+        self.only_refused = bool(members) and all(member.identity in self.refused for member in members)
         self._tree.watch(decision.awaited)
         now = time.monotonic()
         self._next_look = now + REST * (now - began)
@@ -202,7 +202,7 @@ class StopSequence:
         """Find which of the members that outlived SIGKILL could not be sent it."""
         after = [member.identity for member in members if member.identity in self._killed]
         self.refused = {identity for identity in after if not may_signal(identity)}
-        self.hopeless = bool(members) and len(self.refused) == len(members)
+        self.only_refused = bool(members) and len(self.refused) == len(members)
 
 
 def _deliver(identity: Identity) -> bool:
@@ -211,14 +211,14 @@ def _deliver(identity: Identity) -> bool:
 
 
 def _kill_all(members: list[Member]) -> None:
-    """Send SIGKILL to each member once, to a whole group in one call where no member precedes its parent by that.
+    """Send SIGKILL to each member once, in one call for a whole group where that kills no member before its parent.
 
     Within a call the order is the kernel's, and does not matter: no member of the group can act on another's end before
     all have the signal, since an end is reported under a lock that the call holds (kill_pgrp(), exit_notify()).
     """
     group_of = {member.pid: member.pgid for member in members}
     groups: dict[int, list[int]] = {}
-    # Per pid, the groups of its children that are in other groups; per group, its members whose such parent lives.
+    # Per pid, the groups of its children in other groups; per group, how many members have a live parent in another.
     apart: dict[int, list[int]] = {}
     waiting: Counter[int] = Counter()
     for member in members:
@@ -239,7 +239,7 @@ def _kill_all(members: list[Member]) -> None:
 
 
 def _kill_group(member: Member) -> bool:
-    """Kill the group of a member in one kill(2), which no fork can slip past; False where it is in another now.
+    """Kill a member's group in one kill(2), which no fork can escape; False where the member has left that group.
 
     A group lies within one session, and every process of a session descends from its leader (setpgid(2), setsid(2)),
     so a member's group holds only members. Its number can't be reused as long as a member is in it, which is checked

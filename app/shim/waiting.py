@@ -1,9 +1,9 @@
-"""Runs in the shim: which members wait for which: a graph of members and pipes, queried once for each reader."""
+"""Runs in the shim: a graph of members and pipes that shows which members wait for which."""
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 
-# At most so many computations of the whole graph, however many parents become due during a look.
+# Computations of the whole graph in one look, at most, however many parents become due.
 MAX_COMPUTATIONS = 16
 
 
@@ -33,10 +33,10 @@ class Waiting:
         self._computations = 0
 
     def waits(self, pid: int) -> bool:
-        """Tell whether a process keeps it waiting, directly or not, that does not, directly or not, wait for it.
+        """Tell whether this process waits, directly or not, for one that does not wait for it in turn.
 
-        That is whether an edge leads out of its strongly connected component. The members of one would never have a
-        turn if they waited for each other, in a cycle of pipes or as a reader and its child.
+        It does if an edge leads out of its strongly connected component. Within one, a cycle of pipes or a reader and
+        its child, members do not wait for each other, or none would ever have a turn.
         """
         if pid not in self._nodes:
             return False
@@ -45,11 +45,11 @@ class Waiting:
         return self._outward[self._component[self._nodes[pid]]] > 0
 
     def release(self, pid: int) -> None:
-        """Remove its wait for its parent.
+        """Remove the wait of a process for its parent.
 
-        An edge between components goes without a change of these. One inside may break its component up, which takes
-        a computation of all; after the last one its members are assumed to wait for each other still, so that at worst
-        a reader is signalled together with its writers.
+        Removing an edge between components changes no component. Removing one inside may split its component, which
+        needs a new computation; beyond `MAX_COMPUTATIONS` the members count as unsplit, so that at worst a reader is
+        signalled together with its writers.
         """
         parent = self._above.pop(pid, None)
         if parent is None or self._stale:

@@ -1,1 +1,1 @@
-"""Runs in the worker, and in the master at its stop: the processes, and the connections to their shims."""
+"""Runs in the worker, and in the master at its stop: start, watch and end runs through their shims."""

@@ -1,4 +1,4 @@
-"""Runs in the master and the worker: how a shim's process is started, ended and reaped."""
+"""Runs in the master and the worker: start, end and reap a shim's process."""
 
 import contextlib
 import fcntl
@@ -21,15 +21,15 @@ from app.protocol.startup import CONNECTION_FD
 ROOT = str(Path(__file__).resolve().parents[2])
 SITE_PACKAGES = str(Path(msgspec.__file__).resolve().parents[1])
 _PLACES = (ROOT, SITE_PACKAGES)
-# -S and two directories given by name spare the shim the search for site-packages: half of a bare start. -I keeps the
-# service's PYTHON* variables, which the command must get, from meaning anything to the shim.
+# -S and two directories given by name spare the shim the search for site-packages: half the time of a bare
+# start. -I keeps the working directory and the user's own packages off the shim's path.
 BOOT = "import sys; sys.path[:0] = sys.argv[1:3]; from app.shim.main import {0}; {0}()"
-# What the interpreter itself may need to start.
+# Variables that the interpreter may need to start.
 SHIM_ENVIRONMENT = frozenset({b"LD_LIBRARY_PATH", b"PATH"})
 # A Ctrl-C reaches our whole process group, and must not make an interpreter that starts print a traceback; it stays
 # blocked, as a shim ignores it anyway.
 _SIGNALS = attributes(LIBRARY_SIGNALS, blocked=[signal.SIGINT])
-# How long a caller waits until a shim that has gone can be reaped.
+# Seconds that a caller waits until an exiting shim can be reaped.
 REAP_TIMEOUT = 1.0
 
 
@@ -43,21 +43,21 @@ def request_file(request: bytes) -> FileIO:
     return file
 
 
-def boot(entry: str, what_for: str, fds: Sequence[int]) -> tuple[int, socket.socket]:
-    """Start a shim at one of its entries; return its pid and our end of the connection that is its CONNECTION_FD.
+def boot(entry: str, label: str, fds: Sequence[int]) -> tuple[int, socket.socket]:
+    """Start a shim at a function of `shim/main.py`; return its pid and our end of its connection (CONNECTION_FD).
 
-    The first of `fds` becomes its 0, the others follow on the numbers after CONNECTION_FD. `what_for` ends its command
-    line. It begins in our session, of which no member of a tree is, and leaves it when it has a run. Raises `OSError`.
+    The first of `fds` becomes its 0, the others follow on the numbers after CONNECTION_FD. `label` ends its command
+    line. It begins in our session, which holds no member of a tree, and leaves it when it has a run. Raises `OSError`.
     """
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as on_failure:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         on_failure.callback(ours.close)
         stack.enter_context(theirs)
         places = [0, *range(CONNECTION_FD, CONNECTION_FD + len(fds))]
-        sources = [_out_of_the_way(fd, places[-1], stack) for fd in (fds[0], theirs.fileno(), *fds[1:])]
-        what = (BOOT.format(entry), *_PLACES, str(limit_of_commands()), what_for)
+        sources = [_above(fd, places[-1], stack) for fd in (fds[0], theirs.fileno(), *fds[1:])]
+        program = (BOOT.format(entry), *_PLACES, str(limit_of_commands()), label)
         pid = posix_spawn(
-            [os.fsencode(part) for part in (sys.executable, "-I", "-S", "-c", *what)],
+            [os.fsencode(part) for part in (sys.executable, "-I", "-S", "-c", *program)],
             # None of the service's environment: it may hold the token, and the command's own goes with the request.
             [b"%b=%b" % entry for entry in os.environb.items() if entry[0] in SHIM_ENVIRONMENT],
             list(zip(sources, places, strict=True)),
@@ -67,11 +67,11 @@ def boot(entry: str, what_for: str, fds: Sequence[int]) -> tuple[int, socket.soc
     return pid, ours
 
 
-def _out_of_the_way(fd: int, last_place: int, stack: contextlib.ExitStack) -> int:
-    """Return a descriptor for the same that no dup2 to a place overwrites before it was itself a source.
+def _above(fd: int, last_place: int, stack: contextlib.ExitStack) -> int:
+    """Return the descriptor, or a duplicate above `last_place`, which no dup2 to a place can overwrite.
 
-    A duplicate is closed with `stack`, in which it is put at once: the next one may be refused (EMFILE, fcntl(2)), and
-    one of the run's listener that stayed open would keep the name on which every later shim of the run must listen.
+    `stack` closes the duplicate, also where the next one can't be made (EMFILE, fcntl(2)): a duplicate of the run's
+    listener that stayed open would keep the control name, which every later shim of the run must bind.
     """
     if fd > last_place:
         return fd
@@ -81,19 +81,19 @@ def _out_of_the_way(fd: int, last_place: int, stack: contextlib.ExitStack) -> in
 
 
 def reap(shim: int) -> None:
-    """Reap a shim that has gone, if it is a child of this process; in the background when it takes long to end.
+    """Reap a shim that is exiting, if it is a child of this process; in the background when it takes long.
 
-    It closes its connections before it can be reaped: a moment when it was killed (do_exit(), kernel/exit.c), and as
-    long as the machine lets it wait when it has closed its files first. So no time bounds that, nor may a caller wait.
+    A killed one can be reaped a moment after its connections ended (do_exit(), kernel/exit.c), but one that closed them
+    itself much later, on a busy machine. So a caller waits `REAP_TIMEOUT` at most.
     """
     deadline = time.monotonic() + REAP_TIMEOUT
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(shim, os.WNOHANG)[0] == 0:
             if time.monotonic() > deadline:
-                with contextlib.suppress(RuntimeError):  # no thread to be had, and no other way left
+                with contextlib.suppress(RuntimeError):  # no thread can be created: it stays a zombie
                     threading.Thread(target=_wait_for, args=[shim], name="shim-reaper", daemon=True).start()
                 return
-            time.sleep(0.001)  # a pidfd, to wait by event, takes a descriptor, of which there may be none
+            time.sleep(0.001)  # a pidfd would take a descriptor, and none may be free
 
 
 def _wait_for(shim: int) -> None:
@@ -104,7 +104,7 @@ def _wait_for(shim: int) -> None:
 def end_unused(shim: int) -> None:
     """End a shim that has no command, and reap it.
 
-    Once it has been reaped elsewhere, its number may be an unrelated process's, which gets no signal.
+    It gets no signal once it was reaped elsewhere: its pid may be an unrelated process's then.
     """
     with contextlib.suppress(ChildProcessError, ProcessLookupError):
         os.waitid(os.P_PID, shim, os.WEXITED | os.WNOHANG | os.WNOWAIT)

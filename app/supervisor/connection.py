@@ -17,13 +17,13 @@ from app.protocol import messages
 from app.protocol.messages import Crashed, Handshake, Kill, KilledV1, Operation, Reply, Request, Result, Unsupported
 from app.runs.record import State
 
-# Beyond the grace: two seconds after SIGKILL, and what a loaded machine may need.
+# Seconds beyond an operation's timeout: two after SIGKILL, and the rest for a loaded machine.
 REPLY_MARGIN = 5.0
 logger = logging.getLogger(__name__)
 
 
 class ConnectionLostError(Exception):
-    """Say that the shim is gone; `asked` says whether it had the request before that, and sent no reply."""
+    """Report that the shim is gone; `asked` is true when it was sent the request and did not reply."""
 
     def __init__(self, *, asked: bool) -> None:
         super().__init__()
@@ -33,8 +33,8 @@ class ConnectionLostError(Exception):
 class ShimConnection:
     """Follow one shim: its latest state, its replies, its end. Thread-safe, without a thread of its own.
 
-    Of the threads that wait for something one reads the connection, and the others wait for what it receives. `state`
-    is the last that the shim sent, and `lost` is set once the connection has ended. `on_pipe` gets each read end of the
+    One of the waiting threads reads the connection, and the other threads wait for what it receives. `state` is the
+    last that the shim sent, and `lost` is set once the connection has ended. `on_pipe` gets each read end of the
     output pipe that the shim sends.
     """
 
@@ -83,7 +83,7 @@ class ShimConnection:
         self._wait(lambda: False, timeout)
 
     def catch_up(self) -> None:
-        """Take in what the shim has sent already; waits while another thread does, some microseconds."""
+        """Read all that the shim has sent already, or wait some microseconds while another thread reads it."""
         while True:
             with self._changed:
                 if self.lost or not _readable(self._connection, 0.0):
@@ -100,12 +100,12 @@ class ShimConnection:
     def close(self) -> None:
         """Close the connection; the shim goes on."""
         with contextlib.suppress(OSError):
-            # An end of file for the thread that reads, this one if none does.
+            # The reading thread, this one if there is no other, gets an end of file.
             self._connection.shutdown(socket.SHUT_RDWR)
         self._wait(lambda: False, None)
 
     def _wait(self, over: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until `over`, the end of the connection or `timeout`; return what `over` says then."""
+        """Wait until `over`, the end of the connection or `timeout`; return the result of `over`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if deadline is None else deadline - time.monotonic()
@@ -133,7 +133,7 @@ class ShimConnection:
         return received
 
     def _receive(self) -> bool:
-        with self._changed:  # until it is taken in, a look must find the packet under way
+        with self._changed:  # so that `catch_up` can't return between receipt and handling
             try:
                 packet, fds = sockets.receive(self._connection)
                 for fd in fds:

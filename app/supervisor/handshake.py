@@ -31,7 +31,7 @@ def connect(name: str, timeout: float) -> socket.socket | None:
     with contextlib.ExitStack() as on_failure:
         connection = on_failure.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         # connect(2) waits its turn for room in the queue as long as a send may take (unix_stream_connect(),
-        # net/unix/af_unix.c); a non-blocking one would fail at once, and again, in a flood.
+        # net/unix/af_unix.c); a non-blocking one would fail at once in a flood.
         seconds, rest = divmod(timeout, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(seconds), int(rest * 1e6) or 1))
         try:

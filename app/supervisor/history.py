@@ -1,4 +1,4 @@
-"""Runs in the worker: past runs: which are kept, and what is still known of each."""
+"""Runs in the worker, and in the master at its stop: past runs: which are kept, their state, members and logs."""
 
 import contextlib
 import threading
@@ -16,7 +16,7 @@ from app.runs.members import find_members
 from app.runs.record import RecordFile, RunRecord, State, load_record, read_record, record_path
 from app.supervisor.status import describe, ended_unseen
 
-UNWATCHED = "Its shim was killed and there is no other: what it prints is lost."
+UNWATCHED = "Its shim was killed and not replaced: its output is lost."
 
 
 class History:
@@ -50,7 +50,7 @@ class History:
         return describe(record, state, sorted(member.pid for member in leftovers))
 
     def _place_of_log(self, run_id: str) -> str:
-        """Return where the log of a run lies if it is kept; raises `NotFoundError` for what never named a run."""
+        """Return where the log of a run lies if it is kept; raises `NotFoundError` for a text that is no run id."""
         if not names.is_run_id(run_id):
             raise NotFoundError(
                 "There is no run of that run_id; take one from an answer of /start, /status or /restart, such as "
@@ -82,7 +82,7 @@ class History:
             last = load_record(path) or record
             if not last.state.ended:
                 last.state = ended_unseen(last)
-                with contextlib.suppress(OSError):  # no room or no right: then the next call tries again
+                with contextlib.suppress(OSError):  # disk full or no permission: the next call tries again
                     RecordFile(path, last.log_mode).write(last)
         return last.state
 

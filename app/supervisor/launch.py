@@ -1,4 +1,4 @@
-"""Runs in the worker: the launch of a shim, and through it of a command."""
+"""Runs in the worker: start a command through a shim, in an environment without the service's own variables."""
 
 import contextlib
 import marshal
@@ -23,8 +23,8 @@ from app.supervisor.orphans import reap_orphans
 from app.supervisor.standby import Standby
 
 # Keeps a run without a shim, in the calling thread, until an operation is done; returns the state then and the result.
-# It serves the listener meanwhile and closes it. It is the shim's code, not this package's to import: `app/service.py`
-# puts the two together. Raises `OSError` where there are too few descriptors even for that.
+# It serves the listener meanwhile and closes it. It is the shim's code, which this package must not import:
+# `app/service.py` passes it in. Raises `OSError` where there are too few descriptors even for that.
 EndTree = Callable[[Takeover, socket.socket, Operation], tuple[State, Result]]
 
 # A shim replies within a fraction of a second; on a machine that swaps it may need longer.
@@ -38,13 +38,13 @@ SERVICE_NAMES = frozenset(
     b"SERVER_SOFTWARE MFLAGS NOTIFY_SOCKET JOURNAL_STREAM INVOCATION_ID SYSTEMD_EXEC_PID MAINPID MANAGERPID "
     b"MANAGERPIDFDID FDSTORE LOG_NAMESPACE DEBUG_INVOCATION CREDENTIALS_DIRECTORY RUNTIME_DIRECTORY STATE_DIRECTORY "
     b"CACHE_DIRECTORY LOGS_DIRECTORY CONFIGURATION_DIRECTORY "
-    # Where the shell that started the service had been before, and what it ran last.
+    # The previous directory, and the last command, of the shell that started the service.
     b"OLDPWD _ "
     # With one of these Debian's bash takes itself for a login by ssh, and `bash -c` reads ~/.bashrc (bash(1)).
     b"SSH_CLIENT SSH2_CLIENT".split()
 )
-# Variables of a login or a change of user, where the command's user is another: they name that user's directories,
-# agents and mail.
+# Variables of a login or a change of user, which name directories, agents and mail of the service's user: left out
+# where commands run as another.
 SESSION_PREFIXES = (b"XDG_", b"SUDO_", b"SSH_", b"DBUS_SESSION_")
 SESSION_NAMES = frozenset(
     b"MAIL MAILPATH DOAS_USER PKEXEC_UID XAUTHORITY ICEAUTHORITY SESSION_MANAGER GPG_AGENT_INFO KRB5CCNAME".split()
@@ -62,7 +62,7 @@ class Launched(NamedTuple):
 
 
 class LaunchError(Exception):
-    """Say which step of a launch failed and with which system error."""
+    """Report which step of a launch failed and with which system error."""
 
     def __init__(self, step: str, errno: int) -> None:
         super().__init__(os.strerror(errno))
@@ -71,9 +71,9 @@ class LaunchError(Exception):
 
 
 def process_environment(extra: Mapping[str, str], login: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Return the command's environment: the service's, less what is its own, with a user's variables and `extra`.
+    """Return the command's environment: the service's without its own variables, with `login` and `extra`.
 
-    `login` are the variables of another user than the service's, and empty where that is the same.
+    `login` are the variables of the user that commands run as, empty where that is the service's user.
     """
     names = SERVICE_NAMES | SESSION_NAMES if login else SERVICE_NAMES
     prefixes = (*SERVICE_PREFIXES, *SESSION_PREFIXES) if login else SERVICE_PREFIXES
@@ -93,14 +93,14 @@ def launch(
 ) -> Launched:
     """Have a shim start the command and serve `listener`: the one that stands by, or a new one.
 
-    Blocks for some 5 ms, or 20. Raises `LaunchError` or `OSError`; then neither shim nor process is left.
+    Blocks for some 5 ms with a standby, else for 20. Raises `LaunchError` or `OSError`, and leaves no process then.
     """
     spec, fields = record.spec, msgspec.to_builtins(record.spec)
     options = options_for(spec.shell, Account.unpack(os.fsencode(spec.account)), spec.command)
     request = {
         "record": encode_record(record),
         "path": os.fsencode(record_path(record.log_file)),
-        # Texts as the system has them: the shim's interpreter may take another encoding for the system's.
+        # Encoded here, since the shim's interpreter may use another file system encoding.
         "spec": {name: os.fsencode(value) if isinstance(value, str) else value for name, value in fields.items()},
         "arguments": [part.encode() for part in (spec.shell, *options, spec.command)],
         "environment": dict(environment),
@@ -118,13 +118,13 @@ def launch(
         first = _first_message(connection, shim)
         if not isinstance(first, Started):
             end_unused(shim)
-            _end_what_it_started(record, listener, end_tree)
+            _end_started_process(record, listener, end_tree)
             raise LaunchError(first.step, first.errno)
         on_failure.pop_all()
     return Launched(Identity(first.pid, first.start_ticks), shim, connection, read_end)
 
 
-def _end_what_it_started(record: RunRecord, listener: socket.socket, end_tree: EndTree) -> None:
+def _end_started_process(record: RunRecord, listener: socket.socket, end_tree: EndTree) -> None:
     """End the command of a shim that was killed between spawn and first message: the record names the process."""
     written = read_record(record_path(record.log_file))
     if written is None or written.process is None:
@@ -135,7 +135,7 @@ def _end_what_it_started(record: RunRecord, listener: socket.socket, end_tree: E
 
 
 def _first_message(connection: socket.socket, shim: int) -> Started | Failed:
-    """Wait for a shim's first message; its command may have stopped it before it could send that."""
+    """Wait for a shim's first message; send it SIGCONT meanwhile, as its command may have stopped it."""
     deadline = time.monotonic() + START_TIMEOUT
     while (left := deadline - time.monotonic()) > 0:
         connection.settimeout(min(left, WAKE_INTERVAL))

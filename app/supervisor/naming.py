@@ -39,7 +39,7 @@ def shown(text: str, limit: int = SHOWN_CHARACTERS) -> str:
     r"""Return at most `limit` characters, the last one `…` where more follow.
 
     A character that is not printable becomes an escape such as `\n` or `\u202e`: a process chooses its own name and
-    arguments, and a newline, a terminal's sequence or a change of direction could pass for words of ours.
+    arguments, and a newline, a terminal's sequence or a change of direction could pass for the service's own text.
     """
     parts: list[str] = []
     length = 0

@@ -1,4 +1,4 @@
-"""Runs in the worker: the locks that let one operation at a time change the process, and kills at any time."""
+"""Runs in the worker: locks that allow one start or restart at a time, and kills at any time."""
 
 import contextlib
 import fcntl
@@ -12,7 +12,7 @@ from app.supervisor.refusals import busy
 
 
 class Operations:
-    """Let one operation through at a time, among the threads of this worker and among overlapping workers.
+    """Allow one operation at a time, among the threads of this worker and among overlapping workers.
 
     Thread-safe; an operation that is tried meanwhile is refused with `ConflictError`.
     """
@@ -26,7 +26,7 @@ class Operations:
 
     @contextlib.contextmanager
     def operation(self, name: str) -> Iterator[None]:
-        """Be the one operation; those refused meanwhile get its name."""
+        """Hold the locks for one operation; the refusal of a further one names it."""
         if not self._busy.acquire(blocking=False):
             raise busy(self._doing)
         try:
@@ -40,7 +40,7 @@ class Operations:
 
     @contextlib.contextmanager
     def kill(self) -> Iterator[None]:
-        """Refuse operations while a kill is under way; several may be, and they join."""
+        """Have operations refused while a kill is under way; several kills may be, and join each other."""
         with self._counting:
             self._kills += 1
         try:

@@ -13,8 +13,8 @@ def become_subreaper() -> None:
     """Make orphans below this process its children, from now on (PR_SET_CHILD_SUBREAPER, prctl(2)).
 
     The tree of a shim that is killed is then reparented to the worker that started it, or, when that has ended, to the
-    master, instead of to pid 1, where it can't be told from another program's. For processes that are the service's
-    alone: a process forked afterwards keeps the list of those above it.
+    master, instead of to pid 1, where it can't be told from another program's. For the service's own
+    processes only. A process forked afterwards keeps the list of the subreapers above it.
     """
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     _subreapers.append(os.getpid())

@@ -1,4 +1,4 @@
-"""Runs in the worker: how the operator wants runs to be started and kept."""
+"""Runs in the master and the worker: the operator's settings for how runs are started and kept."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,10 +8,10 @@ from app.runs.shells import default_shell
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How runs are started and kept.
+    """Hold the operator's settings for runs.
 
     `run_as` names another user to run commands as, for a service of root's. `working_dir` is the directory of
-    commands that name none, and what relative ones are relative to; None is this process's. `log_max_bytes` caps each
+    commands that name none, and the base of relative ones; None is this process's. `log_max_bytes` caps each
     run's log and `log_keep` the runs whose files are kept; 0 is no limit. `restart_timeout` is the grace, in seconds,
     of a restart whose caller gives none.
     """

@@ -1,4 +1,4 @@
-"""Runs in the master and the worker: the process of a log directory, changed by one operation at a time."""
+"""Runs in the master and the worker: start, watch and end the current run, by one operation at a time."""
 
 import contextlib
 import logging
@@ -23,16 +23,16 @@ from app.supervisor.operations import Operations
 from app.supervisor.policy import Policy
 from app.supervisor.run import HANDSHAKE_TIMEOUT, Run
 from app.supervisor.standby import Standby
-from app.supervisor.starting import Order, Starter
+from app.supervisor.starting import CheckedStart, Starter
 from app.supervisor.status import describe, reason_of, signal_name, status_of
 
 logger = logging.getLogger(__name__)
-# What `replace` gives the old tree before SIGKILL, like /kill's default.
+# Seconds from SIGTERM to SIGKILL for the old tree at `replace`, as by default for /kill.
 REPLACE_TIMEOUT = 5.0
-# What a process started and left may need a moment to end after it, as the members of a pipeline do.
-LEFTOVER_PATIENCE = 2.0
-# A shim whose run has ended needs milliseconds to write that down and exit.
-SHIM_PATIENCE = 2.0
+# Leftovers may need a moment to end after the process, as the members of a pipeline do.
+LEFTOVER_TIMEOUT = 2.0
+# A shim whose run has ended needs milliseconds to record that and exit.
+SHIM_TIMEOUT = 2.0
 # A lost run's shim replies within milliseconds; a service has time for a busy machine at its start, less at its stop.
 SEARCH_TIMEOUT = 5.0
 LAST_SEARCH_TIMEOUT = 2.0
@@ -88,7 +88,7 @@ class ProcessManager:
         with self._exchange:
             for path in kept_records(self.logs.log_dir):
                 if self._make_current(path):
-                    logger.warning("Nothing names the last run any more: the newest that is kept, %s, is it now.", path)
+                    logger.warning("No link names the current run: the newest that is kept, %s, is it now.", path)
                     return
 
     def _make_current(self, path: str) -> bool:
@@ -105,10 +105,10 @@ class ProcessManager:
     def start(self, command: str | Spec, log_file: str | None = None, *, replace: bool = False) -> dict[str, Any]:
         """Start a command, or all that a spec asks for, and return its status at the moment of the spawn.
 
-        Leftovers of the last run that go by themselves are waited for. Raises `BadRequestError`, `ConflictError` when
-        something lives and is not to be replaced, `InternalError`.
+        Waits a moment for leftovers of the last run to end by themselves. Raises `BadRequestError`, `InternalError`,
+        and `ConflictError` when members of that live and `replace` is false.
         """
-        order, beside = self._starter.check(command if isinstance(command, Spec) else Spec(command)), ""
+        checked, beside = self._starter.check(command if isinstance(command, Spec) else Spec(command)), ""
         with self._operations.operation("start"):
             run = self._current()
             if run is not None and run.live:
@@ -116,7 +116,7 @@ class ProcessManager:
                     beside = name_all(self._end(run, "replace", REPLACE_TIMEOUT))
                 else:
                     _await_leftovers(run)
-            return self._start(order, log_file, beside)
+            return self._start(checked, log_file, beside)
 
     def get_status(self, run_id: str | None = None) -> dict[str, Any]:
         """Return the status object of a run, the current one for None; raises `NotFoundError`."""
@@ -135,7 +135,7 @@ class ProcessManager:
         return run, run.request(operation) if run.live else None
 
     def kill(self, signal_type: str = "SIGTERM", timeout: float = 5.0) -> dict[str, Any]:
-        """End the whole tree and return how it went; joins a stop that is under way.
+        """End the whole tree and return the result; joins a stop that is under way.
 
         Raises `NotFoundError`, and `BadRequestError` when nothing is left to be ended.
         """
@@ -164,18 +164,18 @@ class ProcessManager:
         timeout, beside = self._policy.restart_timeout if timeout is None else timeout, ""
         with self._operations.operation("restart"):
             run = self._expected()
-            with refusals.said_before("Nothing was ended and nothing restarted. "):
-                order = self._starter.check(run.record.spec)
+            with refusals.prefixed("Nothing was ended and nothing restarted. "):
+                checked = self._starter.check(run.record.spec)
             if run.live:
                 refused = self._end(run, "restart", timeout)
                 if refused and run.state.stopped_at is None:
                     raise refusals.out_of_reach(refused)
                 beside = name_all(refused)
-            with refusals.said_before("The old process has ended, but the new start failed. "):
-                return self._start(order, None, beside)
+            with refusals.prefixed("The old process has ended, but the new start failed. "):
+                return self._start(checked, None, beside)
 
     def shut_down(self, timeout: float) -> None:
-        """End the tree because the service stops, overtaking any operation; its shim has gone on return."""
+        """End the tree because the service stops, overtaking any operation; return once its shim has exited."""
         with self._exchange:
             run = self._current()
         try:
@@ -185,17 +185,17 @@ class ProcessManager:
             self._shut_down_lost(timeout, run)
 
     def awaited(self) -> str | None:
-        """Name, as part of a sentence, what of the current run has still to end; None when nothing has."""
+        """Name, as part of a sentence, the processes of the current run that still live; None when none do."""
         run = self._current()
         if run is None or not run.live:
             return None
         if run.state.stopped_at is None and run.record.process is not None:
             return f"the command to end (pid {run.record.process.pid})"
         pids = run.leftovers()
-        return f"what the command left to end: {listed(pids)}" if pids else None
+        return f"the command's leftovers to end: {listed(pids)}" if pids else None
 
     def _shut_down_lost(self, timeout: float, current: Run | None) -> None:
-        """End what lives beside the current run, as it may when files were removed: nothing outlives a stop."""
+        """End runs that live beside the current one, as they may when files were removed: none outlives a stop."""
         for path in find_records(self.logs.log_dir, LAST_SEARCH_TIMEOUT):
             if current is not None and path == record_path(current.record.log_file):
                 continue
@@ -207,7 +207,7 @@ class ProcessManager:
                     _shut_down(lost, timeout)
                 except InternalError as error:  # the next run must be ended all the same
                     run_id = lost.record.run_id
-                    logger.error("Run %s could not be ended: %s", run_id, error)  # noqa: TRY400  it says it all
+                    logger.error("Run %s could not be ended: %s", run_id, error)  # noqa: TRY400  the message is enough
 
     def close(self) -> None:
         """Stop following the current run without ending it."""
@@ -274,9 +274,9 @@ class ProcessManager:
             raise refusals.outlived(killed.survivors, killed.refused)
         return killed.refused
 
-    def _start(self, order: Order, log_file: str | None, beside: str) -> dict[str, Any]:
+    def _start(self, checked: CheckedStart, log_file: str | None, beside: str) -> dict[str, Any]:
         with self._exchange:
-            run = self._starter.start(order, log_file, beside)
+            run = self._starter.start(checked, log_file, beside)
             self._replace_run(run)
             self._seen = record_path(run.record.log_file)
             return describe(run.record, State(), [])
@@ -288,11 +288,11 @@ def _started_ns(path: str) -> int:
 
 
 def _await_leftovers(run: Run) -> None:
-    """Give what an ended process left behind the time to go by itself; raises `ConflictError` where it does not."""
-    orders = run.state.orders
-    if run.state.stopped_at is None or not run.wait_until_ended(LEFTOVER_PATIENCE):
+    """Wait until leftovers have ended by themselves; raises `ConflictError` if they don't, or a kill comes."""
+    cancellations = run.state.cancellations
+    if run.state.stopped_at is None or not run.wait_until_ended(LEFTOVER_TIMEOUT):
         raise refusals.still_alive(run)
-    if run.state.orders > orders:
+    if run.state.cancellations > cancellations:
         raise refusals.cancelled()
 
 
@@ -301,5 +301,5 @@ def _shut_down(run: Run, timeout: float) -> None:
     killed = run.kill("SIGTERM", timeout, "shutdown")
     if killed is not None and killed.refused:
         logger.warning("Run %s: %s", run.record.run_id, refusals.not_signalled(killed.refused))
-    else:  # the shim of one with survivors stays with them
-        run.wait_for_shim(SHIM_PATIENCE)
+    else:  # with survivors, the shim goes on
+        run.wait_for_shim(SHIM_TIMEOUT)

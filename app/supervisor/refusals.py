@@ -1,4 +1,4 @@
-"""Runs in the worker: the errors for operations that can't be done: their words, and the facts with them."""
+"""Runs in the worker, and in the master at its stop: the errors of operations: messages, and the facts with them."""
 
 import contextlib
 import errno
@@ -14,8 +14,8 @@ from app.supervisor.run import Run
 from app.wording import shorten
 
 # Where /proc is mounted with hidepid (proc(5)), it does not show other users' processes.
-UNSEEN = "what /proc does not show"
-# At most so many variables are named, with so many characters of a name or a path.
+UNSEEN = "processes that /proc does not show"
+# Limits of a message: variables named, and characters of a name and of a path.
 MAX_NAMES = 5
 MAX_NAME = 80
 MAX_PATH = 200
@@ -23,8 +23,8 @@ MAKE_AGAIN = "make that directory again"
 
 
 @contextlib.contextmanager
-def said_before(words: str) -> Iterator[None]:
-    """Put before an error how far the operation got."""
+def prefixed(words: str) -> Iterator[None]:
+    """Prefix an error's message with how far the operation got."""
     try:
         yield
     except (BadRequestError, InternalError) as error:
@@ -42,10 +42,10 @@ def environment_too_large() -> BadRequestError:
 
 def directory_unusable(directory: str, error: OSError, given: str) -> BadRequestError:
     """Return the error for a directory that a command can't start in: its caller's, or the service's own."""
-    return _no_place(directory, "used", error.strerror or str(error), given, MAKE_AGAIN)
+    return _unusable(directory, "used", error.strerror or str(error), given, MAKE_AGAIN)
 
 
-def _no_place(directory: str, what: str, words: str, given: str, remedy: str) -> BadRequestError:
+def _unusable(directory: str, what: str, words: str, given: str, remedy: str) -> BadRequestError:
     directory = shorten(directory, MAX_PATH)
     if not given:
         detail = (
@@ -77,9 +77,9 @@ def launch_failure(
     """
     if error.step == "cwd":
         if user is None:
-            return _no_place(record.spec.cwd, "entered", str(error), given, MAKE_AGAIN)
+            return _unusable(record.spec.cwd, "entered", str(error), given, MAKE_AGAIN)
         what = f"entered by the user {user!r}, which commands run as"
-        return _no_place(record.spec.cwd, what, str(error), given, "have the service started where this user may enter")
+        return _unusable(record.spec.cwd, what, str(error), given, "have the service started where this user may enter")
     if error.errno == errno.E2BIG:
         return environment_too_large()
     if error.errno == 0:
@@ -91,7 +91,7 @@ def launch_failure(
 def busy(doing: str) -> ConflictError:
     """Return the error for an operation while another one is under way."""
     return ConflictError(
-        f"Another operation ({doing}) is under way: wait for its answer, or call /kill, which gets through."
+        f"Another operation ({doing}) is under way: wait for its answer, or call /kill, which is allowed meanwhile."
     )
 
 
@@ -121,7 +121,7 @@ def still_alive(run: Run) -> ConflictError:
 
 
 def _beside_only(said: str, run: Run, **facts: object) -> ConflictError:
-    """Return the error for a start that is possible only beside what lives, since that belongs to another user."""
+    """Return the error for a start that is possible only beside processes that the service may not signal."""
     return ConflictError(
         f'{said}, which the service may not signal. Send "replace": true to start beside it, or have its owner end it.',
         **facts,
@@ -164,7 +164,7 @@ def cancelled() -> ConflictError:
 
 
 def outlived(survivors: list[int], refused: list[int]) -> ConflictError:
-    """Return the error for a start that what outlived SIGKILL prevents; what `/proc` does not show is not named."""
+    """Return the error for a start that survivors of SIGKILL prevent; `/proc` may not show them."""
     others = [pid for pid in survivors if pid not in refused]
     return ConflictError(
         f"The old process could not be ended, so nothing was started: {listed(others) or UNSEEN} outlived SIGKILL."

@@ -1,4 +1,4 @@
-"""Runs in the master and the worker: what a replacement shim is given to take over a run whose shim died."""
+"""Runs in the master and the worker: start a replacement shim for a run whose shim died."""
 
 import contextlib
 import errno
@@ -29,9 +29,9 @@ def claim_name(name: str) -> socket.socket | None:
 
 
 def plan_takeover(record: RunRecord, pipe: int | None, pidfd: int | None) -> Takeover | State:
-    """Return what a replacement shim must know, or the last state of a run of which nothing is left to take over.
+    """Return a replacement shim's request, or the last state of a run of which nothing is left to take over.
 
-    An end that no shim saw is written to the record: nothing about it is invented.
+    An end that no shim saw is written to the record, with an unknown exit code.
     """
     if record.state.ended:
         return record.state

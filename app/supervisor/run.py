@@ -1,4 +1,4 @@
-"""Runs in the master and the worker: one run, followed, reported on and ended whatever becomes of its shim."""
+"""Runs in the master and the worker: one run: its state, and requests to its shim, also when the shim is killed."""
 
 import contextlib
 import logging
@@ -25,17 +25,17 @@ from app.supervisor.run_connection import RECOVERY_TIMEOUT, RETRY_INTERVAL, NoSh
 logger = logging.getLogger(__name__)
 # A shim writes its record within milliseconds; one that does not is asked again by the next call.
 HANDSHAKE_TIMEOUT = 1.0
-# How often a machine that gives no process or descriptor is asked again in the background.
+# Seconds between attempts, in the background, while no process or descriptor can be created.
 SCARCE_INTERVAL = 0.25
-# An adopted tree's zombies are no shim's children: they wait for us at most this long. So does a missing pipe.
+# Seconds between attempts to reap an adopted tree's zombies, which no shim can, and to get a missing pipe.
 UPKEEP_INTERVAL = 1.0
 
 
 class Run(RunConnection):
-    """Follow one run and send requests to its shim, whatever becomes of that. Thread-safe; reads need no shim.
+    """Follow one run and send requests to its shim or a replacement. Thread-safe; reads need no shim.
 
     A thread of the run's own follows the connection, and restores it when it ends before the run does. Where that
-    thread can't be had, the calls that need the state or the connection do so.
+    thread can't be created, the calls that need the state or the connection do so.
     """
 
     def __init__(self, record: RunRecord, end_tree: EndTree) -> None:
@@ -64,28 +64,28 @@ class Run(RunConnection):
             return None
         run = cls(record, end_tree)
         if record.state.ended:
-            run._settle(record.state)
+            run._set_outcome(record.state)
             return run
         try:
             run._recover()
         except (NoShimError, InternalError) as error:  # output waits in the pipe meanwhile
-            logger.error("Run %s: %s", record.run_id, error)  # noqa: TRY400  its sentence says it all
+            logger.error("Run %s: %s", record.run_id, error)  # noqa: TRY400  the message is enough
         run._ensure_watcher()
         return run
 
     @property
     def state(self) -> State:
-        """Return what is known of the run now."""
+        """Return the latest state that is known."""
         if self._watcher is None and self._final is None and not self._closed:
             self._recover_without_watcher()
         if self._final is None and self._connection is not None:
-            self._connection.catch_up()  # so that no look is older than a reply that another worker has had
+            self._connection.catch_up()  # so that the state is no older than a reply that another worker had
             return self._final or self._connection.state
         return self._final or self.record.state
 
     @property
     def live(self) -> bool:
-        """Tell whether anything of the run's tree may still be alive."""
+        """Tell whether a member of the run's tree may still be alive."""
         return not self.state.ended
 
     @property
@@ -94,7 +94,7 @@ class Run(RunConnection):
         return self.record.clock if self.record.boot_id == boot_id() else None
 
     def leftovers(self) -> list[int]:
-        """Return the pids of what lives on after the process has ended; looks at `/proc` only then."""
+        """Return the pids of the members that live on after the process has ended; reads `/proc` only then."""
         state = self.state
         if state.stopped_at is None or state.ended:
             return []
@@ -112,9 +112,9 @@ class Run(RunConnection):
         return {member.pid for member in find_members(record.process, record.members, subreapers(), not_ours)}
 
     def request(self, operation: Operation) -> Result | None:
-        """Have the run's shim do this, and another where that one is killed meanwhile; None when the run had ended.
+        """Have the run's shim do this, or its replacement where it is killed meanwhile; None when the run had ended.
 
-        Blocks for the operation's `timeout` and what a takeover needs. Raises `InternalError` where no shim replies.
+        Blocks for the operation's `timeout` and the time of a takeover. Raises `InternalError` where no shim replies.
         """
         deadline = time.monotonic() + operation.timeout + RECOVERY_TIMEOUT
         asked = False
@@ -127,7 +127,7 @@ class Run(RunConnection):
                     return result
                 continue
             if connection is None:
-                return operation.settle(None, self.state) if asked else None
+                return operation.result_when_repeated(None, self.state) if asked else None
             if self.shim is not None:
                 wake(self.shim)
             try:
@@ -135,7 +135,7 @@ class Run(RunConnection):
             except ConnectionLostError as lost:
                 asked = asked or lost.asked
             else:
-                return operation.settle(result, self.state) if asked else result
+                return operation.result_when_repeated(result, self.state) if asked else result
         raise InternalError(
             "The process could not be ended: its shim does not answer. Call again; the service's log says more."
         )
@@ -146,17 +146,17 @@ class Run(RunConnection):
         return result if isinstance(result, Killed) else None
 
     def _retry_without_shim(self, operation: Operation) -> Result | None:
-        """Do it where the machine gives no shim; None, a moment later, when it does not give enough for that."""
+        """Do the operation without a shim; None, a moment later, when resources are lacking for that as well."""
         with contextlib.suppress(OSError):
             if (result := self.request_without_shim(operation)) is not None:
                 return result
-        time.sleep(RETRY_INTERVAL)  # no event says that the machine has something to give again
+        time.sleep(RETRY_INTERVAL)  # no event announces that resources are free again
         return None
 
     def wait_until_ended(self, timeout: float) -> bool:
         """Wait until nothing of the run's tree is alive; False after `timeout` seconds.
 
-        Where a dead shim can't be replaced now it takes as long as that is tried.
+        It takes longer while a dead shim can't be replaced.
         """
         deadline = time.monotonic() + timeout
         with contextlib.suppress(NoShimError, InternalError):  # without a shim the end is not known
@@ -167,7 +167,7 @@ class Run(RunConnection):
         return not self.live
 
     def wait_for_shim(self, timeout: float) -> None:
-        """Wait until the shim has gone too, which it does by itself when the run has ended."""
+        """Wait until the shim has exited, which it does when the run has ended."""
         self.reread()
         pidfd = open_pidfd(self.record.shim) if self.record.shim else None
         if pidfd is None:
@@ -186,16 +186,16 @@ class Run(RunConnection):
             self._connection.close()
         if self._watcher is not None and self._watcher is not threading.current_thread():
             self._watcher.join()
-        self._settle_if_reported()
+        self._take_reported_outcome()
         self._drop_descriptors()
 
     def _ensure_watcher(self) -> None:
-        """Have a thread watch over the run; without one to be had, the calls that ask about the run do its work."""
-        with self._watching:  # else threads that ask for the state at once would start one each
+        """Start the run's thread; where none can be created, the calls that need the run's state do its work."""
+        with self._watching:  # or threads that read the state at once would start one each
             if self._watcher is not None or self._final is not None or self._closed:
                 return
             thread = threading.Thread(target=self._watch, name="run-watcher", daemon=True)
-            with contextlib.suppress(RuntimeError):  # all that CPython says of pthread_create(3)'s EAGAIN
+            with contextlib.suppress(RuntimeError):  # CPython's only sign of EAGAIN from pthread_create(3)
                 thread.start()
                 self._watcher = thread
 
@@ -206,30 +206,30 @@ class Run(RunConnection):
                 self._connection.follow(UPKEEP_INTERVAL if self._adopted or self._lacks_pipe else None)
                 self._request_pipe()
                 self._reap_adopted()
-            elif not self._settle_if_reported():
+            elif not self._take_reported_outcome():
                 self._go_on_without_shim()
 
     def _go_on_without_shim(self) -> None:
-        """Replace a shim that has gone before its run."""
-        logger.warning("The shim of run %s is gone before its run: taking over.", self.record.run_id)
+        """Replace a shim that ended before its run."""
+        logger.warning("The shim of run %s ended before its run: replacing it.", self.record.run_id)
         logged = ""
-        while self._shimless:
+        while self._lacks_shim:
             try:
                 self._recover()
             except (NoShimError, InternalError) as error:
                 if logged != str(error):
                     logged = str(error)
-                    logger.error("Run %s: %s", self.record.run_id, error)  # noqa: TRY400  its sentence says it all
-                time.sleep(SCARCE_INTERVAL)  # no event says that the machine has something to give again
+                    logger.error("Run %s: %s", self.record.run_id, error)  # noqa: TRY400  the message is enough
+                time.sleep(SCARCE_INTERVAL)  # no event announces that resources are free again
 
     def _recover_without_watcher(self) -> None:
-        """Do at a call what no thread does in the background, as far as that takes no waiting."""
+        """Do the thread's work in a call, as far as that takes no waiting."""
         self._ensure_watcher()
         connection = self._connection
         if self._watcher is not None or connection is None:
             return
         connection.catch_up()
-        if not self._settle_if_reported() and connection.lost and time.monotonic() > self._replace_after:
+        if not self._take_reported_outcome() and connection.lost and time.monotonic() > self._replace_after:
             with contextlib.suppress(NoShimError, OSError, LaunchError), self._recovering:
                 self._connect_or_replace()
 
@@ -239,7 +239,7 @@ class Run(RunConnection):
         return self._pipe is None and self._final is None and self.state.output_open
 
     def _request_pipe(self) -> None:
-        """Connect once more for a pipe that did not come."""
+        """Connect once more to get the pipe that the handshake lacked."""
         if self._lacks_pipe and (connection := connect(self.record.control, HANDSHAKE_TIMEOUT)) is not None:
             with connection, contextlib.suppress(OSError):
                 connection.settimeout(HANDSHAKE_TIMEOUT)
@@ -247,7 +247,7 @@ class Run(RunConnection):
                     self._keep_pipe(fd)
 
     def _reap_adopted(self) -> None:
-        """Reap what has ended of a tree that has come to this process, but not the process before the shim has."""
+        """Reap ended members reparented to this process, but the process only after its shim has read its exit code."""
         if self._adopted and self._final is None:
             process = self.record.process if self.state.stopped_at is None else None
             reap_orphans(spare=process.pid if process is not None else None)

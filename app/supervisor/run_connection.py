@@ -1,4 +1,4 @@
-"""Runs in the master and the worker: a run's connection to its shim, restored, or to a replacement, on demand."""
+"""Runs in the master and the worker: connect a run to its shim, or to a replacement where it is dead."""
 
 import contextlib
 import logging
@@ -24,23 +24,23 @@ logger = logging.getLogger(__name__)
 RECOVERY_TIMEOUT = 10.0
 # An overlapping worker needs about this long to make a replacement shim listen.
 RETRY_INTERVAL = 0.02
-# How long to wait in the queue before the next look at whether the shim is still there.
+# Seconds that connect(2) may wait in a full queue before the next check that the shim is alive.
 CONNECT_TIMEOUT = 1.0
 # At most one replacement shim for a run in this time.
 REPLACEMENT_INTERVAL = 1.0
 
 
 class NoShimError(Exception):
-    """Say that the machine gives no shim now, in its own words."""
+    """Report that no shim can be started now, with the system's message."""
 
 
 class RunConnection:
-    """Connect to a run's shim or start a replacement, or settle the outcome as far as it can be known. Thread-safe.
+    """Connect to a run's shim or start a replacement, or set the outcome as far as it is known. Thread-safe.
 
     `shim` is the pid of the last one known.
 
     Until the run has ended, a read end of its output pipe is held here, unread: as long as some process has one open, a
-    writer gets no SIGPIPE (pipe(7)), so that a shim may die without hurting the command.
+    writer gets no SIGPIPE (pipe(7)), so that the command survives its shim's death.
     """
 
     def __init__(self, record: RunRecord, end_tree: EndTree) -> None:
@@ -53,7 +53,7 @@ class RunConnection:
         self._closed = False
         self._replace_after = 0.0
         self._recovering = threading.RLock()
-        # Of its own: the thread that reads takes it, while another that recovers waits for what that one reads.
+        # Not `_recovering`: a thread may hold that while it waits for the reading thread, which takes this one.
         self._keeping = threading.Lock()
         self._adopted = False
         self._pidfd = open_pidfd(record.process) if record.process else None
@@ -61,39 +61,39 @@ class RunConnection:
     def usable_connection(self) -> ShimConnection | None:
         """Return a connection to a live shim, made anew where needed; None when the run has ended.
 
-        Raises `NoShimError` when the machine gives no shim now, `InternalError` when none replies for a while.
+        Raises `NoShimError` when no shim can be started now, `InternalError` when none replies for a while.
         """
-        if self._shimless:
+        if self._lacks_shim:
             self._recover()
         return None if self._final is not None else self._connection
 
     def request_without_shim(self, operation: Operation) -> Result | None:
-        """Do it in this thread, where no shim can be had; None when another thread or worker does.
+        """Do the operation in this thread, where no shim can be started; None when another thread or worker does.
 
-        It does what a shim does, under the same name, so that further requests reach it as one. Raises `OSError`.
+        The thread listens on the run's control name as a shim does, so further requests reach it. Raises `OSError`.
         """
         with contextlib.ExitStack() as held:
             with self._recovering:
-                listener = claim_name(self.record.control) if self._shimless else None
+                listener = claim_name(self.record.control) if self._lacks_shim else None
                 if listener is None:
                     return None
                 held.enter_context(listener)
                 takeover = self._plan_takeover()
                 if takeover is None:
                     return None
-                # Duplicates: the watcher may read of the end, and close the run's own, before this thread is done.
+                # Duplicates: the watcher may learn of the end, and close the originals, before this thread is done.
                 takeover.pipe, takeover.pidfd = (_duplicate(fd, held) for fd in (takeover.pipe, takeover.pidfd))
                 self._adopted = True
-            logger.warning("Run %s: no shim can be had, so the service ends its tree itself.", self.record.run_id)
+            logger.warning("Run %s: no shim can be started, so the service ends its tree itself.", self.record.run_id)
             state, result = self._end_tree(takeover, listener, operation)
         with self._recovering:
             self.record.state = state
             if state.ended:
-                self._settle(state)
+                self._set_outcome(state)
         return result
 
     def reread(self) -> None:
-        """Read what the shim wrote down last; one killed early may not have written the process's identity."""
+        """Read the shim's last record; a shim killed early may not have recorded the process's identity."""
         process = self.record.process
         self.record = load_record(record_path(self.record.log_file)) or self.record
         if self.record.process is None:
@@ -105,29 +105,29 @@ class RunConnection:
                 self._pidfd = open_pidfd(self.record.process)
 
     @property
-    def _shimless(self) -> bool:
+    def _lacks_shim(self) -> bool:
         """Tell whether the run goes on and no shim is known to keep it."""
         return self._final is None and not self._closed and (self._connection is None or self._connection.lost)
 
-    def _settle_if_reported(self) -> bool:
-        """Keep the outcome that a shim has reported before it went; False when it has reported none."""
+    def _take_reported_outcome(self) -> bool:
+        """Set the outcome that a shim reported before it exited; False when it reported none."""
         connection = self._connection
         if self._final is not None or connection is None or not (connection.lost and connection.state.ended):
             return False
-        self._settle(connection.state)
+        self._set_outcome(connection.state)
         return True
 
     def _recover(self) -> None:
-        """Connect to the run's shim, or to a replacement, or start one; else settle the outcome.
+        """Connect to the run's shim, or to a replacement, or start one; set the outcome where none is needed.
 
         An overlapping worker may do the same: the one that binds the dead shim's name starts the replacement, and the
-        other connects to that as soon as it listens. Raises `NoShimError` when the machine gives none, `InternalError`
+        other connects to that as soon as it listens. Raises `NoShimError` when none can be started, `InternalError`
         when none replies for a while.
         """
         deadline = time.monotonic() + RECOVERY_TIMEOUT
         while True:
             with self._recovering:
-                if not self._shimless:
+                if not self._lacks_shim:
                     return
                 fault = self._try_to_recover()
             if fault is None:
@@ -137,18 +137,18 @@ class RunConnection:
             time.sleep(RETRY_INTERVAL)  # no event says that another worker's replacement shim listens
 
     def _try_to_recover(self) -> str | None:
-        """Do what `_recover` says once; return what prevents it, if anything does. Raises `NoShimError`."""
+        """Try once to recover; return the reason when that fails, else None. Raises `NoShimError`."""
         try:
             connected = self._connect_or_replace()
         except LaunchError as error:
             return str(error)
         except OSError as error:
-            raise NoShimError(f"No other shim can be had for its dead one: {error.strerror}.") from error
-        # Once a shim has sent its state, all that it started before is in the record.
+            raise NoShimError(f"Its dead shim can't be replaced: {error.strerror}.") from error
+        # Once a shim has sent its state, its record is current.
         if connected and self._connection is not None and self._connection.wait_for_handshake(RECOVERY_TIMEOUT):
             self.reread()
         elif not connected and self._final is None:
-            return "another worker is at it and does not come to an end"
+            return "another worker is replacing the shim and does not finish"
         return None
 
     def _connect_or_replace(self) -> bool:
@@ -184,7 +184,7 @@ class RunConnection:
             takeover = self._plan_takeover()
             if takeover is None:
                 return None
-            # The first at once; one that dies at once, too, must not be replaced hundreds of times a second.
+            # Replacements that die at once must not follow each other hundreds of times a second.
             time.sleep(max(0.0, self._replace_after - time.monotonic()))
             self.shim, connection = launch_takeover(takeover, listener)
             self._replace_after = time.monotonic() + REPLACEMENT_INTERVAL
@@ -192,23 +192,23 @@ class RunConnection:
             return connection
 
     def _plan_takeover(self) -> Takeover | None:
-        """Return what a replacement shim must know; None, the outcome settled, where nothing is left to keep."""
+        """Return a replacement shim's request; None, with the outcome set, where nothing is left to keep."""
         self.reread()
         plan = plan_takeover(self.record, self._pipe, self._pidfd)
         if isinstance(plan, Takeover):
             return plan
-        self._settle(plan)
+        self._set_outcome(plan)
         return None
 
-    def _settle(self, final: State) -> None:
-        """Keep the outcome, and reap what has ended: no exit code is to be read from it any more."""
+    def _set_outcome(self, final: State) -> None:
+        """Set the outcome, and reap ended processes, whose exit codes need not be read any more."""
         self._final = final
         self._drop_descriptors()
         self._reap_shim()
         reap_orphans()
 
     def _reap_shim(self) -> None:
-        """Reap the shim that has gone, unless its number is known to be another process's by now."""
+        """Reap the shim that has ended, unless its pid is known to be another process's by now."""
         if self.shim is None:
             return
         known, there = self.record.shim, read_member(self.shim)

@@ -12,12 +12,12 @@ from app.linux.proc import command_line, snapshot
 from app.supervisor.boot import boot, end_unused
 from app.supervisor.handshake import wake
 
-# The first second of a command is its own: another shim's imports would compete with it for the processors.
+# Not in a command's first second, when the next shim's imports would compete with it for the processors.
 RENEWAL_DELAY = 1.0
-# One that was stopped would never reply.
+# Seconds for its reply, which one that was stopped never sends.
 WAKING_TIMEOUT = 0.5
-# On its command line, by which the master finds those of its dead workers; it stays there when a run comes.
-_WHAT_FOR = "stands-by"
+# Ends its command line, by which the master finds its dead workers' standbys; it stays when it gets a run.
+_LABEL = "stands-by"
 
 
 class Standby:
@@ -34,16 +34,16 @@ class Standby:
         self._closed = False
 
     def prepare(self) -> None:
-        """Start one if there is none; where none can be had now, the next start does without."""
+        """Start a standby if there is none; where that fails, the next start makes a shim of its own."""
         with self._changing:
             self._renewal = None
             if self._shim is None and not self._closed:
-                # A start that needs what the system lacks now reports that: this is only about its speed.
+                # Not reported: a standby makes a start faster, and a start reports what the system lacks.
                 with contextlib.suppress(OSError), Path(os.devnull).open("rb") as nothing:
-                    self._shim = boot("stand_by", _WHAT_FOR, [nothing.fileno()])
+                    self._shim = boot("stand_by", _LABEL, [nothing.fileno()])
 
     def prepare_soon(self) -> None:
-        """Start one a second from now, and no sooner."""
+        """Start a standby one second from now, and no sooner."""
         with self._changing, contextlib.suppress(RuntimeError):  # no thread can be had now: the next start tries again
             if self._renewal is not None:
                 self._renewal.cancel()
@@ -58,7 +58,7 @@ class Standby:
         """Give a run to the shim that stands by; return its pid and the connection to it, or None.
 
         `fds` are what `boot` takes for a shim with a run. None means that no shim has got the run: none stands
-        by, or it still makes its imports and goes on, or it did not reply within half a second and was ended.
+        by, or it is still importing and is kept, or it did not reply within half a second and was ended.
         """
         with self._changing:
             if self._shim is None:
@@ -80,7 +80,7 @@ class Standby:
         return None
 
     def close(self) -> None:
-        """End it, and keep none from now on."""
+        """End the standby, and keep none from now on."""
         with self._changing:
             self._closed = True
             shim, self._shim = self._shim, None
@@ -92,15 +92,15 @@ class Standby:
 
 
 def await_unused(timeout: float) -> None:
-    """Wait until those have gone that stood by for dead workers of this process, whose children they are now.
+    """Wait until the standbys of dead workers, which are children of this process now, have exited.
 
-    No event says when, so they are looked for. One that was stopped would outlive the service.
+    `/proc` is polled for that, as no event announces it. One that was stopped is sent SIGCONT, or it would stay.
     """
     own, session = os.getpid(), os.getsid(0)
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         children = [one for one in snapshot().values() if (one.ppid, one.session) == (own, session) and one.alive]
-        left = [child.pid for child in children if command_line(child.pid).endswith(_WHAT_FOR)]
+        left = [child.pid for child in children if command_line(child.pid).endswith(_LABEL)]
         if not left:
             return
         for pid in left:
@@ -109,7 +109,7 @@ def await_unused(timeout: float) -> None:
 
 
 def _is_awake(connection: socket.socket) -> bool:
-    """Have a shim reply; False when it has gone. Raises `OSError` when it does not reply in time."""
+    """Check that a standby replies; False when it has gone. Raises `OSError` when it does not reply in time."""
     connection.settimeout(WAKING_TIMEOUT)
     connection.send(b"\0")
     return bool(connection.recv(1))

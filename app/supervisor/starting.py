@@ -1,4 +1,4 @@
-"""Runs in the worker: the start of a run, from its checks to its shim, of which no trace is left where it fails."""
+"""Runs in the worker: start a run: its checks, its files, its shim; a start that fails leaves no trace."""
 
 import contextlib
 import os
@@ -32,7 +32,7 @@ MAX_STRING = 131_072
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class CheckedStart:
     """Hold a start that was checked: its spec as given and as it is to be run, and the command's whole environment."""
 
     given: Spec
@@ -54,14 +54,14 @@ class Starter:
         self._pointer = pointer
         self._policy = policy
         self._pruning = threading.Lock()
-        # The current run and one that is being started: retention, which runs beside, looks here before each removal.
+        # The current run and one that is being started: retention, in its own thread, checks this before each removal.
         self._in_use: set[str] = set()
 
-    def check(self, given: Spec) -> Order:
+    def check(self, given: Spec) -> CheckedStart:
         """Check what can be checked before anything is ended or started for it; raises `BadRequestError`.
 
-        The shell is the policy's unless the spec has one, as that of a run which is started again: what its command is
-        written in does not change with a setting. Raises `InternalError` where it is gone.
+        The shell is the policy's unless the spec has one, as at a restart: a setting does not change the language of a
+        command. Raises `InternalError` where the shell is gone.
         """
         shell = given.shell or self._policy.shell
         if not os.access(shell, os.X_OK):
@@ -77,13 +77,13 @@ class Starter:
             raise environment_too_large()
         user = account.pack() if account is not None else ""
         spec = msgspec.structs.replace(given, cwd=directory, shell=shell, account=user)
-        return Order(given, spec, environment)
+        return CheckedStart(given, spec, environment)
 
     def _directory(self, cwd: str) -> str:
         """Return the absolute path of the directory to start in; raises `BadRequestError` where that can't be entered.
 
-        The service's own is known by its path, as it may have been removed and made again: then the one that it has
-        open is no place any more, and even its name can't be had (getcwd(2)).
+        The service's own is known by its path, as it may have been removed and made again: getcwd(2) fails then, and
+        no command can start in the removed one.
         """
         directory = cwd if cwd.startswith("/") else str((self._policy.working_dir or Path.cwd()) / (cwd or "."))
         try:
@@ -93,24 +93,24 @@ class Starter:
             raise directory_unusable(directory, error, given=cwd) from error
         return directory
 
-    def start(self, order: Order, log_file: str | None, beside: str) -> Run:
+    def start(self, checked: CheckedStart, log_file: str | None, beside: str) -> Run:
         """Start the run and make it the current one; raises `BadRequestError` and `InternalError`.
 
         Its log is `log_file`, or named after the time. `beside` names what is left of the run before.
         """
         before = self._pointer.read()
         try:
-            record = self._new_record(order, log_file, beside)
+            record = self._new_record(checked, log_file, beside)
             self._in_use.add(record.run_id)
             path = self.launching = record_path(record.log_file)
-            # Bound before the pointer names the run: an overlapping worker would take its shim for dead.
+            # Bound before the pointer names the run: an overlapping worker would else take its shim for dead.
             with sockets.listen(record.control) as listener, self._undone_on_failure(record, before):
                 RecordFile(path, record.log_mode).write(record)
                 self._pointer.set(path)
-                launched = launch(record, order.environment, listener, self.standby, self._end_tree)
+                launched = launch(record, checked.environment, listener, self.standby, self._end_tree)
                 run = Run.begin(record, launched, self._end_tree)
         except LaunchError as error:
-            raise launch_failure(error, record, order.given.cwd, self._policy.run_as) from error
+            raise launch_failure(error, record, checked.given.cwd, self._policy.run_as) from error
         except OSError as error:
             raise InternalError(f"The command could not be started: {error.strerror}.") from error
         finally:
@@ -121,13 +121,13 @@ class Starter:
         self._prune()
         return run
 
-    def _new_record(self, order: Order, log_file: str | None, beside: str) -> RunRecord:
+    def _new_record(self, checked: CheckedStart, log_file: str | None, beside: str) -> RunRecord:
         logs = self._logs
         path = logs.create_log_file() if log_file is None else logs.claim_log_file(log_file)
         clock = RunClock.start()
         return RunRecord(
             run_id=Path(path).stem,
-            spec=order.spec,
+            spec=checked.spec,
             created_at=format_time(clock.started_ns),
             started_ns=clock.started_ns,
             boottime_ns=clock.boottime_ns,

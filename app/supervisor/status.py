@@ -46,7 +46,7 @@ def signal_name(exit_code: int | None) -> str | None:
 
 
 def reason_of(state: State) -> str | None:
-    """Return in one short text what the other fields can't say; None when there is nothing to add."""
+    """Return the facts that no other field has, as one short text; None when there are none."""
     parts = []
     if state.killed_by and state.stopped_at:
         parts.append(_CAUSES[state.killed_by])
@@ -63,7 +63,7 @@ def reason_of(state: State) -> str | None:
 
 
 def ended_unseen(record: RunRecord) -> State:
-    """Return the last state of a run whose end was not observed: nothing about it is invented."""
+    """Return the last state of a run whose end was not observed; what no shim recorded stays unknown."""
     state = msgspec.structs.replace(record.state, output_open=False, ended=True)
     if state.stopped_at is not None:
         return state
@@ -72,13 +72,13 @@ def ended_unseen(record: RunRecord) -> State:
     elif record.process is None:
         unknown = "The service died while it was starting this: whether it ran, and how it ended, is not known."
     else:
-        unknown = "Its shim was killed with no service there, so its exit code is not known."
+        unknown = "Its shim was killed while no service was running, so its exit code is not known."
     return msgspec.structs.replace(state, stopped_at=format_time(time.time_ns()), unknown=unknown)
 
 
 def describe(record: RunRecord, state: State, leftover_pids: list[int]) -> dict[str, Any]:
     """Return the status object of a run."""
-    beside = f"Started beside what the service may not signal: {record.beside}." if record.beside else None
+    beside = f"Started beside processes that the service may not signal: {record.beside}." if record.beside else None
     return {
         "status": status_of(state),
         "process_pid": record.process.pid if record.process else None,

@@ -18,9 +18,9 @@ from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
 
 logger = logging.getLogger(__name__)
-# What a stopping service gives the tree before SIGKILL.
+# Seconds from SIGTERM to SIGKILL when the service stops.
 SHUTDOWN_TIMEOUT = 5.0
-# When to log what a stopping service waits for: what obeys SIGTERM has ended by then.
+# Seconds until a stop logs which processes it waits for: those that obey SIGTERM have ended by then.
 SHUTDOWN_SILENCE = 0.5
 
 
@@ -41,7 +41,7 @@ class Supervisor:
         self._claimed_by = 0  # the pid of this process or, in a worker, of the master
         self._log_dir = ""
         self._started_ns = 0
-        # Taken by the one of a stop's threads that logs what it waits for.
+        # Taken by the thread that logs what a stop waits for, so that only one of them does.
         self._wait_logged = threading.Lock()
 
     @property
@@ -110,7 +110,7 @@ class Supervisor:
                 last.take_over()
                 self._shut_down(last)
         except InternalError as error:
-            logger.error("The tree could not be ended: %s", error)  # noqa: TRY400  its sentence says it all
+            logger.error("The tree could not be ended: %s", error)  # noqa: TRY400  the message is enough
 
     def _shut_down(self, manager: ProcessManager) -> None:
         timer = threading.Timer(SHUTDOWN_SILENCE, self._log_wait, [manager])
@@ -129,7 +129,7 @@ class Supervisor:
 
     @property
     def process(self) -> ProcessManager:
-        """Return what starts, watches and ends the process; raises `InternalError` once the service stops."""
+        """Return the manager of the current run; raises `InternalError` once the service stops."""
         if self._manager is None:
             raise InternalError("The service is stopping: no command is taken any more.")
         return self._manager
@@ -141,7 +141,7 @@ class Supervisor:
         return manager.logs.open_page(log_file, lines, seconds, clock)
 
     def uptime(self) -> int:
-        """Return whole seconds since the service started, whatever became of its workers and of the wall clock."""
+        """Return whole seconds since the service started, unaffected by new workers and by the wall clock."""
         return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._started_ns) // 1_000_000_000
 
     def _new_manager(self, settings: Settings) -> ProcessManager:
@@ -157,7 +157,7 @@ class Supervisor:
         return self._manage(settings.log_dir, policy)
 
     def _claim_is_good(self, log_dir: Path) -> bool:
-        """Tell whether the claim is to what is there under this path now: it goes with a directory that is removed."""
+        """Tell whether the claim is to the directory that has this path now, and not to one that was removed."""
         with contextlib.suppress(OSError):
             return self._claim is not None and os.path.samestat(os.fstat(self._claim), log_dir.stat())
         return False
@@ -169,5 +169,5 @@ class Supervisor:
             atexit.unregister(self._stop_with_the_interpreter)
 
     def _stop_with_the_interpreter(self) -> None:
-        if os.getpid() == self._claimed_by:  # and not with that of a child which was forked from it
+        if os.getpid() == self._claimed_by:  # and not in a child forked from it
             self.stop()

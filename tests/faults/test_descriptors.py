@@ -16,7 +16,7 @@ from tests.kit.processes import descriptors_of, send
 from tests.kit.service import Service
 from tests.kit.waiting import wait_until
 
-REFUSED = "No other shim can be had"
+REFUSED = "Its dead shim can't be replaced"
 # From what the worker has open anyway to more than a takeover needs.
 LIMITS = range(14, 34)
 

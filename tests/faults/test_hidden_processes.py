@@ -58,7 +58,7 @@ def test_a_hidden_survivor_is_told(service: Service, tmp_path: Path) -> None:
     assert (answer["status"], answer["exit_code"], answer["survivors"]) == ("killed", -15, [])
     assert "a process which /proc does not show outlived SIGKILL: 1" in answer["reason"]
     refusal = service.post("/restart?timeout=0")
-    assert (refusal.status, "what /proc does not show outlived" in refusal.body["detail"]) == (409, True)
+    assert (refusal.status, "processes that /proc does not show outlived" in refusal.body["detail"]) == (409, True)
     send(signal.SIGKILL, survivor)
     assert service.wait_for_exit()["status"] == "killed"
 

@@ -121,7 +121,7 @@ def test_only_replace_starts_beside_a_leftover(service: Service, helper: str) ->
         assert "which the service may not signal" in refusal.body["detail"]
         service.post("/kill")
     began = time.monotonic()
-    beside = f"Started beside what the service may not signal: {named(pid)}."
+    beside = f"Started beside processes that the service may not signal: {named(pid)}."
     assert service.start("echo new; exec sleep 1000", replace=True)["reason"] == beside
     assert time.monotonic() - began < AT_ONCE
     service.wait_for_output("new")
@@ -150,7 +150,7 @@ def test_a_restart_starts_beside_a_leftover(service: Service, helper: str) -> No
     service.start(f"{helper} sleep 1001 & wait")
     pid = survivor()
     status, body = service.post("/restart?timeout=30")
-    assert (status, body["reason"]) == (200, f"Started beside what the service may not signal: {named(pid)}.")
+    assert (status, body["reason"]) == (200, f"Started beside processes that the service may not signal: {named(pid)}.")
     wait_until(lambda: len(sleepers()) == 2)
 
 

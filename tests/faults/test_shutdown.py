@@ -57,7 +57,7 @@ def test_a_stop_says_what_leftovers_it_waits_for(serve: Services) -> None:
     os.kill(service.pid, signal.SIGINT)
     assert service.wait(timeout=9) == 0
     [line] = re.findall(r"Waiting .*", service.text)
-    assert line.startswith(f"Waiting up to 5 s for what the command left to end: {pid} (")
+    assert line.startswith(f"Waiting up to 5 s for the command's leftovers to end: {pid} (")
 
 
 def test_a_stop_of_what_ends_at_once_says_no_more(serve: Services) -> None:

@@ -95,7 +95,7 @@ def test_without_the_link_the_newest_kept_run_is_the_last(logs: Path, caplog: py
     (logs / "current").unlink()
     with manager_of(logs) as manager:
         assert manager.get_status()["exit_code"] == 6
-    assert "Nothing names the last run any more" in caplog.text
+    assert "No link names the current run" in caplog.text
     assert (logs / "current").exists()
 
 

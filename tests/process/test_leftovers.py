@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from app.exceptions import ConflictError
-from app.supervisor.process import LEFTOVER_PATIENCE, ProcessManager
+from app.supervisor.process import LEFTOVER_TIMEOUT, ProcessManager
 from app.supervisor.run import Run
 from tests.kit.output import printed
 from tests.kit.processes import alive, send
@@ -80,7 +80,7 @@ def test_leftovers_that_go_by_themselves_are_waited_for(pm: ProcessManager) -> N
     starting.join()
     assert starting.status is not None
     assert starting.status["status"] == "running"
-    assert starting.seconds < LEFTOVER_PATIENCE
+    assert starting.seconds < LEFTOVER_TIMEOUT
 
 
 def test_leftovers_that_stay_are_told_after_the_wait(pm: ProcessManager) -> None:
@@ -89,7 +89,7 @@ def test_leftovers_that_stay_are_told_after_the_wait(pm: ProcessManager) -> None
     (leftover,) = pm.get_status()["leftover_pids"]
     starting.join()
     assert starting.refusal is not None
-    assert LEFTOVER_PATIENCE <= starting.seconds < LEFTOVER_PATIENCE + 1
+    assert LEFTOVER_TIMEOUT <= starting.seconds < LEFTOVER_TIMEOUT + 1
     assert starting.refusal.extra["leftovers"] == [{"pid": leftover, "name": "sleep", "command_line": "sleep 1000"}]
     assert starting.refusal.extra["more"] == 0
     assert f"{leftover} (sleep). Call /kill" in starting.refusal.detail
@@ -102,7 +102,7 @@ def test_a_kill_gets_through_to_leftovers_and_cancels_the_start(pm: ProcessManag
     starting = starting_beside(pm, STAYS)
     assert (pm.get_status()["status"], pm.kill()["status"]) == ("exited", "exited")
     starting.join()
-    assert starting.seconds < LEFTOVER_PATIENCE
+    assert starting.seconds < LEFTOVER_TIMEOUT
     assert starting.refusal is not None
     assert "cancelled" in starting.refusal.detail
     assert pm.get_status()["exit_code"] == 4

@@ -34,7 +34,7 @@ def _modules_after(statement: str) -> set[str]:
 
 def test_the_shim_loads_no_web_framework() -> None:
     """Neither Flask nor marshmallow is loaded by the whole of the shim."""
-    loaded = _modules_after("import app.shim.main, app.shim.process")
+    loaded = _modules_after("import app.shim.main, app.shim.after_spawn")
     assert "app.shim.keeper" in loaded
     assert not {"flask", "marshmallow", "werkzeug", "environs", "pathlib", "json", "logging"} & loaded
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from gunicorn.config import GracefulTimeout
 
-from app.supervisor.process import SHIM_PATIENCE
+from app.supervisor.process import SHIM_TIMEOUT
 from app.supervisor.supervisor import SHUTDOWN_TIMEOUT
 from tests.kit.calling import ANSWER_TIMEOUT, over_unix_socket
 from tests.kit.leftovers import nothing_left_behind
@@ -341,5 +341,5 @@ def test_stop_has_time() -> None:
     """TimeoutStopSec is longer than the longest graceful stop, so that systemd's SIGKILL never cuts one short."""
     unit = read_unit(UNITS / "llm-shell.service")
     after_kill = 2.0
-    longest = GracefulTimeout.default + SHUTDOWN_TIMEOUT + after_kill + SHIM_PATIENCE
+    longest = GracefulTimeout.default + SHUTDOWN_TIMEOUT + after_kill + SHIM_TIMEOUT
     assert int(unit["TimeoutStopSec"][0]) >= longest + 10

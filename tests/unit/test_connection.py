@@ -56,9 +56,9 @@ def end() -> Iterator[End]:
 def test_a_state_that_was_sent_is_seen_by_the_next_look(end: End) -> None:
     """Whichever thread reads: a look is never older than a reply that another worker got after that state."""
     for number in range(300):
-        end.send(State(orders=number))
+        end.send(State(cancellations=number))
         end.connection.catch_up()
-        assert end.connection.state.orders == number
+        assert end.connection.state.cancellations == number
 
 
 def test_a_look_at_a_lost_connection_returns(end: End) -> None:

@@ -49,7 +49,7 @@ def test_a_request_arrives_as_it_was_sent() -> None:
     "message",
     [
         Handshake(VERSION, State(stopped_at="then", exit_code=-15, killed_by="kill", incidents={"takeovers": 2})),
-        State(output_open=False, ended=True, unknown="why", orders=3, escalated=True),
+        State(output_open=False, ended=True, unknown="why", cancellations=3, escalated=True),
         Reply(3, Killed(found=True, escalated=True, survivors=[4], overtaken=True, refused=[4])),
         Reply(4, Unsupported()),
     ],

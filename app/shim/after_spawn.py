@@ -1,4 +1,4 @@
-"""Runs in the shim: puts a keeper together after the spawn, or at a takeover, which keeps the run to its end."""
+"""Runs in the shim: its program after the spawn, or from a takeover on: signals, streams, and the keeper."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM,
 
 
 def keep(record_json: bytes, process: tuple[int, int]) -> None:
-    """Keep a run from its spawn until nothing of it is left; returns then."""
+    """Keep a run from its spawn until nothing of it is left."""
     with _reporting_a_crash() as connection:
         record = decode_record(record_json)
         record.shim = _own_identity()
@@ -35,7 +35,7 @@ def keep(record_json: bytes, process: tuple[int, int]) -> None:
 
 
 def take_over(request: bytes) -> None:
-    """Keep a run whose shim died until nothing of it is left; returns then."""
+    """Keep a run whose shim died until nothing of it is left."""
     with _reporting_a_crash() as connection:
         allow_many_descriptors()
         takeover = msgspec.json.decode(request, type=Takeover)
@@ -65,7 +65,7 @@ def _reporting_a_crash() -> Iterator[socket.socket]:
     try:
         yield connection
     except Exception:
-        import traceback  # noqa: PLC0415  not worth its memory in every shim that never needs it
+        import traceback  # noqa: PLC0415  it takes memory, and most shims never need it
 
         with contextlib.suppress(OSError):
             connection.send(messages.encode(Crashed(traceback.format_exc())))
@@ -73,7 +73,7 @@ def _reporting_a_crash() -> Iterator[socket.socket]:
 
 
 def _release_standard_streams() -> None:
-    """Point 0, 1 and 2 nowhere: the request may hold secrets, and readers of the service's streams await their end."""
+    """Redirect 0 to 2 to /dev/null: the request may hold secrets, and readers wait for the service's streams to end."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
