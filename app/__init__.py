@@ -16,7 +16,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     Each log directory has one supervisor, which is `app.extensions["supervisor"]`; its `stop()` ends the run. Raises
     `SettingsError` when the environment's settings are faulty, `ConflictError` when the log directory is in use.
 
-    Flask is imported here and not above, because the shim imports `app.shim` and must not pay for a web framework.
+    Flask is imported here and not above, because the shim imports `app.shim` and must not load a web framework.
     """
     from app.api import build_app  # noqa: PLC0415 (see the docstring)
     from app.config import load_settings  # noqa: PLC0415 (see the docstring)

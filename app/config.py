@@ -35,7 +35,7 @@ _EXPORT_LINE = """export LLM_SHELL_TOKEN="$(python3 -c 'import secrets; print(se
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The operator's settings; the defaults are those of the documentation.
+    """Hold the operator's settings; the defaults are those of the documentation.
 
     `log_dir` is absolute, `default_restart_timeout` is in seconds, `log_max_bytes` is per run, `log_keep` counts runs.
     `trusted_hosts` holds lower-case `name` or `name:port`, a name without a port standing for any port. `bind`, in
@@ -72,8 +72,8 @@ class SettingsError(Exception):
 def load_settings() -> Settings:
     """Read the settings from the environment and, for names not set there, from `.env` in the working directory.
 
-    Raises `SettingsError` with every fault. `os.environ` stays as it is, so that no value of `.env` reaches a process
-    started.
+    Raises `SettingsError` with every fault. `os.environ` stays as it is, so that no value of `.env` reaches a started
+    process.
     """
     file_names, faults = _inspect_env_file()
     env = Env(eager=False)

@@ -1,4 +1,4 @@
-"""Runs in the worker: build the Flask application out of the calls, a module a subject."""
+"""Runs in the worker: build the Flask application from the modules of calls."""
 
 from __future__ import annotations
 

@@ -94,8 +94,8 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
         ),
         "too-many-operations": _problem(
             HTTPStatus.TOO_MANY_REQUESTS,
-            "Two other operations are under way: wait for their answers, or call POST /kill?type=SIGKILL, which gets "
-            "through. GET /status shows the state.",
+            "Two other operations are under way: wait for their answers, or call POST /kill?type=SIGKILL, which has a "
+            "place of its own. GET /status shows the state.",
         ),
         "too-many-long-answers": _problem(
             HTTPStatus.TOO_MANY_REQUESTS,

@@ -82,8 +82,8 @@ class StartSchema(RequestSchema):
         allow_none=True,
         metadata={
             "description": "Environment variables to add to the process's, or to override. A name must not be empty, "
-            "contain `=` or begin with `LLM_SHELL_`; at most 1000 of them. bash hands on other names than identifiers, "
-            "too; where the shell is another, that drops them, they are refused. null adds none.",
+            "contain `=` or begin with `LLM_SHELL_`; at most 1000 of them. Names that the shell "
+            "would drop, as shells other than bash may, are refused. null adds none.",
             "example": {"PORT": "3000"},
             "maxProperties": MAX_VARIABLES,
         },
@@ -177,7 +177,7 @@ class StatusSchema(AnswerSchema):
         required=True, allow_none=True, metadata={"description": "The signal that ended it, such as SIGTERM, or null."}
     )
     reason = fields.String(
-        required=True, allow_none=True, metadata={"description": "One sentence where one is needed."}
+        required=True, allow_none=True, metadata={"description": "Facts that no other field has, or null."}
     )
     output_open = fields.Boolean(
         required=True,
@@ -186,12 +186,12 @@ class StatusSchema(AnswerSchema):
     leftover_pids = fields.List(
         fields.Integer(),
         required=True,
-        metadata={"description": "What the command started and left alive after it ended. POST /kill ends these too."},
+        metadata={"description": "Processes that the command started and that outlive it. POST /kill ends them, too."},
     )
 
 
 class KillSchema(AnswerSchema):
-    """What /kill did."""
+    """The result of POST /kill."""
 
     status = fields.String(
         required=True,
@@ -234,7 +234,7 @@ def start(spec: Spec, *, replace: bool) -> dict[str, Any]:
     """Start a command
 
     Answers at once, while the command runs on; read what it prints with GET /logs and its end from GET /status. 409
-    when the last run is still alive, or something it left behind does not go by itself within 2 s: call POST /kill
+    when the last run is still alive, or something it left behind does not end by itself within 2 s: call POST /kill
     first, or send `"replace": true`.
     """
     with places.operation():
@@ -267,11 +267,11 @@ def kill(signal_type: str, timeout: float) -> dict[str, Any]:
     """End the process and everything it started
 
     Answers when all of it is gone. Parameters go in the query string; a body is refused. 400 when it had ended already
-    and left nothing behind. It joins or overtakes another operation that is under way, one of them at a time: a further
-    one is 429 at once, before anything is done, but `type=SIGKILL` has a place of its own.
+    and left nothing behind. It joins or overtakes an operation that is under way. A third operation at a time is 429
+    at once, before anything is done, but `type=SIGKILL` has a place of its own.
     """
     refuse_body(KILL_QUERY, "type=SIGKILL&timeout=2")
-    with places.last_resort() if signal_type == "SIGKILL" else places.operation():
+    with places.forced_kill() if signal_type == "SIGKILL" else places.operation():
         return supervisor.process.kill(signal_type, timeout)
 
 

@@ -1,4 +1,4 @@
-"""Runs in every process of ours: a run's time: the wall clock at its start plus what elapsed, even when that is set."""
+"""Runs in every process of ours: a run's clock: wall-clock time at its start, plus the time elapsed since."""
 
 import time
 

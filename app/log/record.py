@@ -76,7 +76,7 @@ def whole_characters(output: bytes) -> int:
 def encode_lines(first_seq: int, timestamp: str, output: bytes, start: int, end: int) -> Iterator[tuple[bytes, int]]:
     """Yield the records of the lines in `output[start:end]`, which ends with a newline, in counted blocks.
 
-    A flood of output takes its time here, so no Python runs for each line: only the numbers of the first ten thousand
+    Floods of output spend their time here, so no Python runs for each line: only the numbers of the first ten thousand
     are formatted one by one, and binary output that holds every placeholder is escaped line by line.
     """
     seq = first_seq

@@ -35,7 +35,7 @@ class Snapshot(AbstractContextManager["Snapshot"]):
 
     @classmethod
     def open(cls, path: str) -> "Snapshot":
-        """Open the log's segments as they belong together; raise FileNotFoundError when there is no log.
+        """Open both segments of the log as of one moment; raise FileNotFoundError when there is no log.
 
         The writer links a log to its second name before it renames a fresh one into its place, so a log that still has
         its name after the older segment was opened is the one that follows that segment.
@@ -74,7 +74,7 @@ class Snapshot(AbstractContextManager["Snapshot"]):
         return data
 
     def blocks(self, start: int, size: int = BLOCK) -> Iterator[tuple[int, bytes]]:
-        """Yield whole lines from the offset `start` on, in blocks behind their offsets.
+        """Yield whole lines from the offset `start` on, as offsets and blocks.
 
         The first block has about `size` bytes, later ones grow to 64 KiB. A line longer than any record is dropped, so
         that memory stays bounded in a file of garbage.
@@ -95,7 +95,7 @@ class Snapshot(AbstractContextManager["Snapshot"]):
             yield start - len(rest), rest
 
     def blocks_backward(self, size: int) -> Iterator[tuple[int, bytes]]:
-        """Yield whole lines from the end of the log to its beginning, in blocks behind their offsets.
+        """Yield whole lines from the end of the log to its beginning, as offsets and blocks.
 
         Blocks have about `size` bytes first and grow to 64 KiB, or as far as one line takes.
         """

@@ -1,1 +1,1 @@
-"""Runs in the master, and in the worker from its fork on: gunicorn, adapted to a service that must not end."""
+"""Runs in the master, and in the worker from its fork on: gunicorn, adapted so that no fault ends the service."""

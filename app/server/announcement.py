@@ -19,7 +19,7 @@ _BODY = """-H 'Content-Type: application/json' -d '{"command": "echo hello"}'"""
 
 
 def announce(names: Sequence[object], scheme: str) -> None:
-    """Log three lines, once for all workers of a service; `names` are what getsockname(2) gives of its sockets.
+    """Log three lines, once for all workers of a service; `names` are its sockets' addresses (getsockname(2)).
 
     The example starts a command, or asks for the status of a run that is still alive, since a start would be refused.
     """

@@ -55,7 +55,7 @@ def check_workers(config: "Config") -> None:
     if config.threads < 4:  # noqa: PLR2004  the minimum of LLM_SHELL_THREADS
         refuse(f"LLM Shell needs at least 4 threads, so that reads never wait: {config.threads} were asked for.")
     if config.preload_app:
-        refuse("LLM Shell can't be preloaded, since its worker keeps the process: remove --preload.")
+        refuse("LLM Shell can't be preloaded, since its worker manages the process: remove --preload.")
 
 
 def require_same_place(old: Settings, new: Settings) -> None:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def exposures(settings: Settings, directory: Path) -> Iterator[str]:
-    """Return warnings about service files in this working directory, and about what `RUN_AS` can't use or could change.
+    """Yield warnings about service files in this directory, and about paths that `RUN_AS` can't use or could change.
 
     Warnings, not refusals: a user's own directory is a natural place to start the service in.
     """
@@ -34,8 +34,8 @@ def exposures(settings: Settings, directory: Path) -> Iterator[str]:
         yield from _exposed(settings, directory, account)
     else:
         yield (
-            f"LLM_SHELL_RUN_AS: {settings.run_as!r} can't enter {directory}, where commands begin that don't say "
-            'where: send "cwd", or start the service in a directory that this user may enter.'
+            f"LLM_SHELL_RUN_AS: {settings.run_as!r} can't enter {directory}, where commands without a "
+            'cwd begin: send "cwd", or start the service in a directory that this user may enter.'
         )
     if Path(settings.shell) not in usable:
         yield f"LLM_SHELL_RUN_AS: {settings.run_as!r} can't execute the shell {settings.shell}: no command will start."
@@ -51,14 +51,14 @@ def _changeable(user: str, account: Account, directory: Path) -> Iterator[str]:
     if found := changeable_by(account, paths):
         named = ", ".join(str(path) for path in found if path.parent not in found)
         yield (
-            f"LLM_SHELL_RUN_AS does not hold {user!r} back for long: that user may write to {named}, and so give this "
-            "service, which runs as root, other settings or other code. Take the right away, or start the service "
-            "elsewhere."
+            f"LLM_SHELL_RUN_AS does not protect the service from {user!r}: that user may write to {named}, and so "
+            "give this service, which runs as root, other settings or other code. Take the right away, or start the "
+            "service elsewhere."
         )
 
 
 def _exposed(settings: Settings, directory: Path, account: Account | None) -> Iterator[str]:
-    """Name the settings file and the logs where `python3 -m http.server`, tar or git add would take them along."""
+    """Warn of a settings file and logs that `python3 -m http.server`, tar or git add in the directory would include."""
     own = {directory / ENV_FILE: str(ENV_FILE), settings.log_dir: "logs"}
     inside = [path for path in own if path.exists() and _is_below(path, directory)]
     if account is not None:

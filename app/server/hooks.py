@@ -113,7 +113,7 @@ def post_fork(server: "Arbiter", worker: object) -> None:  # noqa: ARG001  gunic
 
 
 def on_reload(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
-    """Make the workers after a reload ours, too."""
+    """Have the workers after a reload use our worker class, too."""
     for master in _masters:
         master.use_own_worker()
 
@@ -140,7 +140,7 @@ def when_ready(server: "Arbiter") -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGHUP, hang_up)
-    terminal.keep_in_view()
+    terminal.watch()
     _guard_reload(server)
 
 
@@ -203,6 +203,6 @@ def on_exit(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
         _log.error("The master exits after an internal error: the command runs on, and the next service takes it over.")
         return
     if terminal.closed:
-        _log.info("The terminal was closed that the service was started in.")
+        _log.info("The terminal in which the service was started was closed.")
     supervisor.stop()
     await_unused(STANDBY_TIMEOUT)

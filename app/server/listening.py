@@ -44,7 +44,7 @@ def bind_address(settings: Settings) -> str:
 def require_free(address: object, setting: str, *, reuse_port: bool, deadline: float) -> None:
     """Refuse an address that can't be listened on, by raising `ConflictError` with one line.
 
-    One in use by a process that can't be identified, as while its holder is exiting, is waited for until `deadline`.
+    Waits until `deadline` for one in use by a process that can't be identified, as when that is exiting.
     gunicorn itself would try five times, a second apart, and then log the errno.
     """
     waited = False

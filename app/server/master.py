@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
 
 _log = logging.getLogger("gunicorn.error")
-# At most so many workers in so many seconds: one that fails at its start is replaced for ever, but not in a loop that
+# Limit of workers in an interval of seconds: one that fails at its start is replaced for ever, but not in a loop that
 # takes all processor time. The master asks for a missing worker again at least once a second.
 MOST_WORKERS = 5
 WORKERS_INTERVAL = 2.0
@@ -36,7 +36,7 @@ class RetryingMaster:
         self.use_own_worker()
 
     def use_own_worker(self) -> None:
-        """Replace gunicorn's gthread worker class by its subclass of ours; at the start and at each reload."""
+        """Replace gunicorn's gthread worker class by our subclass of it; at the start and at each reload."""
         if issubclass(ShellWorker, self._server.worker_class):
             self._server.worker_class = ShellWorker
 

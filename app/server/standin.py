@@ -26,7 +26,7 @@ _log = logging.getLogger("gunicorn.error")
 
 
 class StandIn:
-    """Load the application as soon as that works; until then answer why it does not, to callers who may see paths.
+    """Load the application as soon as that works; until then answer with the reason, to callers that may see paths.
 
     `on_loaded` gets the application, which then replaces this one.
     """

@@ -10,7 +10,7 @@ LOOK_INTERVAL = 5.0
 
 
 class Terminal:
-    """Know whether the process has just lost its controlling terminal.
+    """Detect whether the process has just lost its controlling terminal.
 
     When a terminal is closed the kernel takes it from every process of its session, and signals the session's leader,
     normally a shell, that passes the signal on to its jobs (tty_signal_session_leader(), drivers/tty/tty_jobctrl.c). So
@@ -24,8 +24,8 @@ class Terminal:
         self._missed = False
         self.closed = False
 
-    def keep_in_view(self) -> None:
-        """Check regularly, from now on, whether it is still there; call this in the main thread.
+    def watch(self) -> None:
+        """Check regularly from now on whether the terminal is still there; call this in the main thread.
 
         By a timer, which no forked child inherits (setitimer(2)) and which needs no thread. It is stopped before the
         interpreter removes the handler at exit: SIGALRM would kill the process then.

@@ -25,14 +25,14 @@ class _Task(NamedTuple):
 class Threads:
     """Run calls in up to `size` threads. As many as the system allows are created at once, and the rest by `fill`.
 
-    Without any, `submit` runs the call itself: a slow service can still take a /kill of the run that uses up the limit.
+    Without any, `submit` runs the call itself, so that a /kill can still end the run that uses up the limit.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._changing = threading.Lock()
         self._threads: list[threading.Thread] = []
-        # Last in, first out: what the thread needs is still in the processor's caches.
+        # Last in, first out: the last thread's data is still in the processor's caches.
         self._idle: list[SimpleQueue[_Task | None]] = []
         self._waiting: deque[_Task] = deque()
         self._closed = False

@@ -43,13 +43,13 @@ GONE = frozenset({
 
 
 class ShellWorker(ThreadWorker):
-    """Serve as gunicorn's threaded worker does, and exit for no other reason than a signal to.
+    """Serve as gunicorn's threaded worker does, and exit only at a signal.
 
     Threads are created at its start. A request gets one when all of it has been received. While the application can't
     be loaded, `StandIn` answers.
     """
 
-    tpool: Threads  # type: ignore[assignment]  # what gunicorn asks of an executor
+    tpool: Threads  # type: ignore[assignment]  # it has the methods that gunicorn calls
     _accept_again_at = 0.0
     _stand_in: StandIn | None = None
 
@@ -108,7 +108,7 @@ class ShellWorker(ThreadWorker):
             try:
                 client, address = listener.accept()
             except OSError as error:
-                # accept(2) allocates a descriptor before it looks for a connection: only at first is one sure to wait.
+                # accept(2) allocates a descriptor before it looks for a connection: one waits for sure only at first.
                 if not taken:
                     self._note_refusal(error)
                 return
@@ -122,7 +122,7 @@ class ShellWorker(ThreadWorker):
                 return
 
     def set_accept_enabled(self, enabled: bool | None) -> None:
-        """Watch the listeners or not; not for a moment after there was no descriptor for a connection."""
+        """Watch the listeners or not; pause after there was no descriptor for a connection."""
         if enabled and time.monotonic() < self._accept_again_at:
             return
         try:
@@ -178,7 +178,7 @@ class ShellWorker(ThreadWorker):
             self.keepalived_conns.pop()
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
-        """Answer what gunicorn itself refuses in the format of the application's errors, and log one short line."""
+        """Answer a request that gunicorn itself refuses in the application's error format, and log one short line."""
         refusal = refusal_of(exc)
         if refusal is None:
             super().handle_error(req, client, addr, exc)

@@ -27,8 +27,8 @@ OUTCOME = ("run_id", "process_pid", "status", "exit_code", "escalated", "survivo
 def register(app: Flask, settings: Settings) -> None:
     """Log every start, kill and restart, refused ones included.
 
-    The environment's values never appear, nor does the service's token, even inside a command. The request of a caller
-    who was refused is not read; the line has its address alone.
+    The environment's values never appear, nor does the service's token, even inside a command. The request of a
+    refused caller is not read; its line has the caller's address alone.
     """
     show, holds = make_show(settings.token), make_holds(settings.token)
 
@@ -36,7 +36,7 @@ def register(app: Flask, settings: Settings) -> None:
         call = AUDITED.get(request.endpoint or "")
         if call is not None and request.method == "POST":
             facts = _describe(call, response)
-            # A refusal quotes shortened texts: of a token at the cut, a part would remain unrecognised.
+            # A refusal quotes shortened texts, and the part of a token before the cut would not be recognised.
             if "detail" in facts and any(map(holds, _sent())):
                 facts["detail"] = HIDDEN
             logger.info("%s", _write(facts, show))

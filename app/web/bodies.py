@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 MAX_BODY_BYTES = 1024 * 1024
-# Of a chunked body with its framing: chunks of a few bytes are mostly framing, and cost time rather than memory.
+# Bytes of a chunked body with its framing: chunks of a few bytes are mostly framing, and cost time rather than memory.
 MAX_CHUNKED_BYTES = 2 * MAX_BODY_BYTES
 CUT_SHORT = "The body is cut short, or its chunks are not well-formed."
 # gunicorn's limit to a chunk's line (gunicorn.http.body) and a little more, so that gunicorn refuses it itself.
@@ -22,7 +22,7 @@ _CONTINUE = b"100-continue"
 
 
 class Came(Enum):
-    """How much of a body has been received."""
+    """Say how much of a body has been received."""
 
     PART = auto()
     WHOLE = auto()
@@ -71,7 +71,7 @@ class _Chunked:
         self._payload = 0
 
     def look(self, data: bytearray) -> Came:
-        # One that is too long is odd as soon as that is certain.
+        # A body that is too long is not waited for any longer.
         if len(data) - self._start > MAX_CHUNKED_BYTES:
             return Came.ODD
         while (end := data.find(b"\r\n", self._at, self._at + _MAX_LINE)) >= 0:

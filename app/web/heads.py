@@ -24,9 +24,9 @@ from app.web.problems import whole_answer
 # from there to the end of its body.
 HEAD_TIMEOUT = 10.0
 BODY_TIMEOUT = 10.0
-# Of one head: nginx's default (large_client_header_buffers); most have less than a kilobyte.
+# Bytes of one head: nginx's default (large_client_header_buffers); most have less than a kilobyte.
 MAX_HEAD = 32 * 1024
-# Of all requests received in part, and of the bodies that threads have or wait for.
+# Bytes of all requests received in part, and of the bodies that threads have or wait for.
 MAX_HELD = 32 * 1024 * 1024
 # A client that sends further requests with more than this of earlier answers unread is disconnected.
 MAX_UNTAKEN = 64 * 1024
@@ -39,7 +39,7 @@ _HANDSHAKE = b"\x16"
 
 @dataclass(slots=True)
 class _Incoming:
-    """The bytes received of a request, and the kind of its body once its head is complete."""
+    """Hold the bytes received of a request, and the kind of its body once its head is complete."""
 
     data: bytearray = field(default_factory=bytearray)
     body: Body | None = None

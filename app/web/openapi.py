@@ -1,4 +1,4 @@
-"""Runs in the worker: the frame of the OpenAPI document: title, security, and each call's errors."""
+"""Runs in the worker: the OpenAPI document's title and security scheme, and the errors of each call."""
 
 from __future__ import annotations
 

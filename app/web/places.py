@@ -33,7 +33,7 @@ def operation() -> AbstractContextManager[None]:
     return _taken(_places().usual)
 
 
-def last_resort() -> AbstractContextManager[None]:
+def forced_kill() -> AbstractContextManager[None]:
     """Take a place as any operation does or, where there is none, the one reserved for SIGKILL."""
     return _taken(_places().usual, _places().last)
 
@@ -65,8 +65,8 @@ def _taken(*places: BoundedSemaphore) -> Iterator[None]:
     place = next((place for place in places if place.acquire(blocking=False)), None)
     if place is None:
         raise TooManyRequests(
-            "Two other operations are under way: wait for their answers, or call POST /kill?type=SIGKILL, which gets "
-            "through. GET /status shows the state.",
+            "Two other operations are under way: wait for their answers, or call POST /kill?type=SIGKILL, which has a "
+            "place of its own. GET /status shows the state.",
             retry_after=1,
         )
     try:

@@ -13,7 +13,7 @@ _LONGEST_FORM = 36
 
 
 def make_show(token: str | None) -> Callable[[str, int], str]:
-    """Return a function that returns the beginning of a text, of so many characters at most, without the token.
+    """Return a function of a text and a limit: it returns the text up to that many characters, without the token.
 
     The token is removed before the text is cut, since a part of it left at the cut could not be recognised.
     """

@@ -10,7 +10,7 @@ import pytest
 from tests.kit.services import Services
 
 USER = "nobody"
-WARNING = f"LLM_SHELL_RUN_AS does not hold {USER!r} back for long: that user may write to "
+WARNING = f"LLM_SHELL_RUN_AS does not protect the service from {USER!r}: that user may write to "
 
 
 def warnings_at(serve: Services, cwd: Path) -> list[str]:

@@ -33,7 +33,7 @@ import signal, sys
 from app.server import terminal
 terminal.LOOK_INTERVAL = 0.05
 here = terminal.Terminal()
-here.keep_in_view()
+here.watch()
 heard = []
 signal.signal(signal.SIGHUP, lambda *_: heard.append(here.hung_up()))
 print("ready", flush=True)
@@ -79,7 +79,7 @@ def test_a_closed_terminal_ends_service_and_tree(serve: Services) -> None:
         screen.close()
         assert service.wait() == 0
     assert not [pid for pid in tree if alive(pid)]
-    assert "The terminal was closed that the service was started in." in service.text
+    assert "The terminal in which the service was started was closed." in service.text
 
 
 def test_a_reload_in_a_terminal(serve: Services) -> None:
