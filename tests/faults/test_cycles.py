@@ -86,6 +86,8 @@ def test_many_callers_get_answers(service: Service) -> None:
     assert sum(answers.values()) == CALLERS * CALLS
     assert set(answers) <= {200, 201, 400, 404, 409, 429}, answers
     assert answers[200] > CALLERS
-    assert answers[201] > 0
     assert time.monotonic() - began < 30
+    # How many of their starts found nothing running, and a place, is chance.
+    service.end_run()
+    service.start("echo ready; exec sleep 1000")
     assert_no_larger(service, before)
