@@ -7,7 +7,7 @@ path: it survives the removal of the log directory and disappears with the shim.
 name, so both ends check the peer's user with `SO_PEERCRED`.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -16,6 +16,8 @@ from app.runs.record import OVERTAKING, Cause, RunRecord, State
 
 # The version of these messages. A shim goes on when its service is upgraded, and must understand the next version.
 VERSION = 2
+# Seconds: no clock of the shim overflows.
+MAX_TIMEOUT = 86_400
 
 
 class Started(msgspec.Struct, tag="started"):
@@ -43,7 +45,7 @@ class Kill(msgspec.Struct, tag="kill", frozen=True):
     """Ask for the end of the tree: `signal` first, SIGKILL after `timeout` seconds."""
 
     signal: Literal["SIGTERM", "SIGKILL"]
-    timeout: float
+    timeout: Annotated[float, msgspec.Meta(ge=0, le=MAX_TIMEOUT)]
     cause: Cause
 
     def result_when_repeated(self, result: "Result | None", state: State) -> "Killed":
@@ -121,7 +123,7 @@ FromShim = Started | Failed | Handshake | State | Reply | KilledV1 | Crashed
 
 encode = msgspec.json.Encoder().encode
 _from_shim: msgspec.json.Decoder[FromShim] = msgspec.json.Decoder(FromShim)
-# As `decode_from_supervisor` does, it raises `msgspec.MsgspecError` for anything else.
+# As `decode_from_supervisor` does, it raises one of `UNDECODABLE` for anything else.
 decode_from_shim = _from_shim.decode
 _from_supervisor = msgspec.json.Decoder(Request)
 
@@ -132,7 +134,7 @@ def encode_v1(request: Request) -> bytes:
 
 
 def decode_from_supervisor(packet: bytes) -> Request:
-    """Read a packet of the supervisor's; raises `msgspec.MsgspecError` for what is no request.
+    """Read a packet of the supervisor's; raises one of `UNDECODABLE` for what is no request.
 
     A request for an operation that this version does not know is one for `Unsupported`.
     """

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -17,6 +17,9 @@ MAX_RECORD = 64 * 1024 * 1024
 # Follows no link and waits for no other end of a FIFO: another program may have put one there.
 _IN_PLACE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
+# What msgspec raises for other bytes: for invalid UTF-8 a ValueError (UnicodeDecodeError), for deep nesting a
+# RecursionError, neither of which is a MsgspecError.
+UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 Cause = Literal["kill", "restart", "replace", "shutdown"]
 # After a stop with one of these causes nothing is to be started, whatever operation it joined.
 OVERTAKING: frozenset[Cause] = frozenset({"kill", "shutdown"})
@@ -85,6 +88,10 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
         return RunClock(self.started_ns, self.boottime_ns)
 
 
+class _RecordV1(RunRecord, kw_only=True, omit_defaults=True):
+    spec: Spec = Spec("")
+
+
 def record_path(log_file: str) -> str:
     """Return where the record of a run with this log lies: beside it, under the same stem."""
     return os.path.splitext(log_file)[0] + ".json"
@@ -98,7 +105,7 @@ def spare_path(path: str) -> str:
 def read_record(path: str) -> RunRecord | None:
     """Read a run record, or its last version but one where it is damaged; None when neither can be read."""
     for name in (path, spare_path(path)):
-        with contextlib.suppress(OSError, msgspec.MsgspecError), open(name, "rb", opener=_open_in_place) as file:
+        with contextlib.suppress(OSError, *UNDECODABLE), open(name, "rb", opener=_open_in_place) as file:
             return decode_record(file.read(MAX_RECORD))
     return None
 
@@ -122,14 +129,14 @@ def encode_record(record: RunRecord) -> bytes:
 def decode_record(data: bytes) -> RunRecord:
     """Read a record from JSON, also one of version 1, which held the spec's fields itself.
 
-    Raises `msgspec.MsgspecError` for anything else.
+    Raises one of `UNDECODABLE` for anything else.
     """
     try:
         return msgspec.json.decode(data, type=RunRecord)
     except msgspec.ValidationError:
-        fields = msgspec.json.decode(data, type=dict[str, Any])
-        spec = {name: fields.pop(name) for name in Spec.__struct_fields__ if name in fields}
-        return msgspec.convert({**fields, "spec": spec}, RunRecord)
+        old = msgspec.json.decode(data, type=_RecordV1)
+        old.spec = msgspec.json.decode(data, type=Spec)
+        return old
 
 
 def _open_in_place(path: str, flags: int) -> int:

@@ -6,12 +6,10 @@ import select
 import socket
 from collections.abc import Callable
 
-import msgspec
-
 from app.linux import sockets
 from app.protocol import messages
 from app.protocol.messages import Handshake, Reply, Request
-from app.runs.record import State
+from app.runs.record import UNDECODABLE, State
 
 # Connections, some milliseconds' work.
 ACCEPTED_AT_ONCE = 512
@@ -109,7 +107,7 @@ class Listener:
         if not packet:
             self._drop(connection)
             return
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(*UNDECODABLE):
             self._on_request(connection, messages.decode_from_supervisor(packet))
 
     def _drop(self, connection: socket.socket) -> None:

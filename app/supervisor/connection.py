@@ -9,16 +9,15 @@ import threading
 import time
 from collections.abc import Callable
 
-import msgspec
-
 from app.exceptions import InternalError
 from app.linux import sockets
 from app.protocol import messages
 from app.protocol.messages import Crashed, Handshake, Kill, KilledV1, Operation, Reply, Request, Result, Unsupported
-from app.runs.record import State
+from app.runs.record import UNDECODABLE, State
 
 # Seconds beyond an operation's timeout: two after SIGKILL, and the rest for a loaded machine.
 REPLY_MARGIN = 5.0
+_TOO_OLD = "The run's shim is of an older version and can't do that: restart the command."
 logger = logging.getLogger(__name__)
 
 
@@ -26,7 +25,6 @@ class ConnectionLostError(Exception):
     """Report that the shim is gone; `asked` is true when it was sent the request and did not reply."""
 
     def __init__(self, *, asked: bool) -> None:
-        super().__init__()
         self.asked = asked
 
 
@@ -59,7 +57,9 @@ class ShimConnection:
         deadline = time.monotonic() + operation.timeout + REPLY_MARGIN
         if not self.wait_for_handshake(operation.timeout + REPLY_MARGIN):
             raise ConnectionLostError(asked=False)
-        self._results[request.id] = None if self._version != 1 or isinstance(operation, Kill) else Unsupported()
+        if self._version == 1 and not isinstance(operation, Kill):
+            raise InternalError(_TOO_OLD)
+        self._results[request.id] = None
         try:
             self._connection.send(messages.encode_v1(request) if self._version == 1 else messages.encode(request))
             self._wait(lambda: self._results[request.id] is not None, deadline - time.monotonic())
@@ -71,7 +71,7 @@ class ShimConnection:
         if result is None:
             raise ConnectionLostError(asked=True)
         if isinstance(result, Unsupported):
-            raise InternalError("The run's shim is of an older version and can't do that: restart the command.")
+            raise InternalError(_TOO_OLD)
         return result
 
     def wait_for_handshake(self, timeout: float) -> bool:
@@ -133,24 +133,28 @@ class ShimConnection:
         return received
 
     def _receive(self) -> bool:
+        fault = ""
         with self._changed:  # so that `catch_up` can't return between receipt and handling
             try:
                 packet, fds = sockets.receive(self._connection)
                 for fd in fds:
                     self._on_pipe(fd)
-                if packet:
-                    self._take(messages.decode_from_shim(packet))
-                    return True
-            except (OSError, msgspec.MsgspecError) as error:
-                logger.warning("The connection to a shim broke: %s", error)
-            self.lost = True
-            self._connection.close()
-            return False
+                message = messages.decode_from_shim(packet) if packet else None
+            except (OSError, *UNDECODABLE) as error:
+                message, fault = None, f"The connection to a shim broke: {error}"
+            if message is None:
+                self.lost = True
+                self._connection.close()
+            else:
+                self._take(message)
+        if isinstance(message, Crashed):
+            fault = f"A shim crashed:\n{message.traceback}"
+        if fault:  # only here: where the log is not read, no look at the state may wait for that
+            logger.error("%s", fault)
+        return message is not None
 
     def _take(self, message: messages.FromShim) -> None:
-        if isinstance(message, Crashed):
-            logger.error("A shim crashed:\n%s", message.traceback)
-        elif isinstance(message, Handshake):
+        if isinstance(message, Handshake):
             self._version, self.state = message.version, message.state
         elif isinstance(message, State):
             self._version = self._version or 1  # a later version's first message is the handshake

@@ -8,15 +8,13 @@ import socket
 import struct
 from pathlib import Path
 
-import msgspec
-
 from app.linux import sockets
 from app.linux.pidfd import send
 from app.linux.proc import read_member
 from app.protocol import messages
 from app.protocol.messages import Handshake
 from app.protocol.startup import NAME
-from app.runs.record import State
+from app.runs.record import UNDECODABLE, State
 
 logger = logging.getLogger(__name__)
 _TIMEVAL = struct.Struct("@ll")
@@ -59,17 +57,16 @@ def await_handshake(connection: socket.socket, timeout: float) -> bool:
         return isinstance(messages.decode_from_shim(packet), Handshake | State)
     except TimeoutError:
         raise
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNDECODABLE):
         return False
 
 
 def request_handshake(name: str, timeout: float) -> bool:
     """Connect to a shim only to have it write its record anew; False when that does not happen in time."""
-    connection = connect(name, timeout)
-    if connection is None:
-        return False
-    with connection, contextlib.suppress(TimeoutError):
-        return await_handshake(connection, timeout)
+    with contextlib.suppress(TimeoutError):
+        if (connection := connect(name, timeout)) is not None:
+            with connection:
+                return await_handshake(connection, timeout)
     return False
 
 

@@ -15,7 +15,7 @@ from app.linux.account import Account
 from app.linux.proc import Identity
 from app.protocol import messages
 from app.protocol.messages import Failed, Kill, Operation, Result, Started, Takeover
-from app.runs.record import RunRecord, State, encode_record, read_record, record_path
+from app.runs.record import UNDECODABLE, RunRecord, State, encode_record, read_record, record_path
 from app.runs.shells import options_for
 from app.supervisor.boot import boot, end_unused, request_file
 from app.supervisor.handshake import wake
@@ -95,7 +95,9 @@ def launch(
 
     Blocks for some 5 ms with a standby, else for 20. Raises `LaunchError` or `OSError`, and leaves no process then.
     """
-    spec, fields = record.spec, msgspec.to_builtins(record.spec)
+    spec = record.spec
+    # Without what goes on in another form.
+    fields = msgspec.to_builtins(msgspec.structs.replace(spec, command="", env={}))
     options = options_for(spec.shell, Account.unpack(os.fsencode(spec.account)), spec.command)
     request = {
         "record": encode_record(record),
@@ -144,7 +146,7 @@ def _first_message(connection: socket.socket, shim: int) -> Started | Failed:
         except TimeoutError:
             wake(shim)
             continue
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *UNDECODABLE):
             break
         connection.settimeout(None)
         return first if isinstance(first, Started | Failed) else Failed("spawn", 0)

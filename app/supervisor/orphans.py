@@ -12,9 +12,9 @@ _subreapers: list[int] = []
 def become_subreaper() -> None:
     """Make orphans below this process its children, from now on (PR_SET_CHILD_SUBREAPER, prctl(2)).
 
-    The tree of a shim that is killed is then reparented to the worker that started it, or, when that has ended, to the
-    master, instead of to pid 1, where it can't be told from another program's. For the service's own
-    processes only. A process forked afterwards keeps the list of the subreapers above it.
+    The tree of a killed shim is then reparented to the worker that started it, or, when that has ended, to the master,
+    instead of to pid 1, where it can't be told from another program's. For the service's own processes only: a process
+    forked afterwards keeps the list of the subreapers above it.
     """
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     _subreapers.append(os.getpid())

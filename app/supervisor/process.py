@@ -126,10 +126,7 @@ class ProcessManager:
         return describe(run.record, run.state, run.leftovers())
 
     def request(self, operation: Operation) -> tuple[Run, Result | None]:
-        """Have the current run's shim do this; return the run, and the result unless the run had ended.
-
-        Blocks as `Run.request` does; raises `NotFoundError` and what that raises.
-        """
+        """Do `Run.request` for the current run; return that run, too. Raises `NotFoundError` where there is none."""
         with self._exchange:
             run = self._expected()
         return run, run.request(operation) if run.live else None

@@ -40,12 +40,10 @@ def environment_too_large() -> BadRequestError:
     )
 
 
-def directory_unusable(directory: str, error: OSError, given: str) -> BadRequestError:
+def directory_unusable(
+    directory: str, words: str, given: str, what: str = "used", remedy: str = MAKE_AGAIN
+) -> BadRequestError:
     """Return the error for a directory that a command can't start in: its caller's, or the service's own."""
-    return _unusable(directory, "used", error.strerror or str(error), given, MAKE_AGAIN)
-
-
-def _unusable(directory: str, what: str, words: str, given: str, remedy: str) -> BadRequestError:
     directory = shorten(directory, MAX_PATH)
     if not given:
         detail = (
@@ -77,9 +75,10 @@ def launch_failure(
     """
     if error.step == "cwd":
         if user is None:
-            return _unusable(record.spec.cwd, "entered", str(error), given, MAKE_AGAIN)
+            return directory_unusable(record.spec.cwd, str(error), given, "entered")
         what = f"entered by the user {user!r}, which commands run as"
-        return _unusable(record.spec.cwd, what, str(error), given, "have the service started where this user may enter")
+        remedy = "have the service started where this user may enter"
+        return directory_unusable(record.spec.cwd, str(error), given, what, remedy)
     if error.errno == errno.E2BIG:
         return environment_too_large()
     if error.errno == 0:

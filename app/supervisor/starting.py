@@ -89,8 +89,8 @@ class Starter:
         try:
             # The last component "." makes the system itself say whether it is a directory that may be entered.
             os.stat(f"{directory}/.")  # noqa: PTH116  pathlib would take the dot away
-        except OSError as error:
-            raise directory_unusable(directory, error, given=cwd) from error
+        except (OSError, UnicodeEncodeError) as error:  # the latter where the locale has no bytes for a character
+            raise directory_unusable(directory, getattr(error, "strerror", None) or str(error), cwd) from error
         return directory
 
     def start(self, checked: CheckedStart, log_file: str | None, beside: str) -> Run:
@@ -144,7 +144,7 @@ class Starter:
         """Remove what a failed start left: the former run is the current one again, its outcome readable."""
         try:
             yield
-        except (OSError, LaunchError):
+        except BaseException:
             with contextlib.suppress(OSError):
                 self._pointer.set(before)
             self._in_use.discard(record.run_id)

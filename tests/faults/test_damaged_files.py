@@ -23,6 +23,8 @@ Damage = Callable[[Path], object]
 DAMAGES: dict[str, Damage] = {
     "empty": lambda path: path.write_bytes(b""),
     "garbage": lambda path: path.write_bytes(b"\0\xff{garbage" * 1000),
+    "no UTF-8 in a text": lambda path: path.write_bytes(path.read_bytes().replace(b'"command":"', b'"command":"\xff')),
+    "deeply nested": lambda path: path.write_bytes(b'{"a":' * 20_000),
     "cut": lambda path: os.truncate(path, 40),
     "removed": lambda path: path.unlink(),
 }

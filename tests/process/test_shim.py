@@ -114,3 +114,23 @@ def test_descriptors_that_come_with_a_packet_are_closed(pm: ProcessManager) -> N
             socket.send_fds(connection, [b'{"id":7,"op":{"type":"resize"}}'], [file.fileno(), file.fileno()])
             assert sockets.receive(connection)[0]
         assert len(descriptors_of(parent(pid))) == before
+
+
+def test_packets_that_are_no_requests_do_no_harm(pm: ProcessManager) -> None:
+    """Whatever bytes a process of the service's user sends, the shim goes on and ends the tree when it is asked to."""
+    pm.start("echo ready; exec sleep 100")
+    (record,) = [read_record(str(path)) for path in pm.logs.log_dir.glob("*.json")]
+    assert record is not None
+    odd = [b"\xff", b'{"a":' * 9_000, b'{"\xff":1,"id":1}', b'{"id":1,"op":{"type":"\xff"}}']
+    odd += [
+        b'{"id":1,"op":{"type":"kill","signal":"SIGTERM","timeout":%b,"cause":"kill"}}' % t for t in (b"1e308", b"-1")
+    ]
+    connection = connect(record.control, 1.0)
+    assert connection is not None
+    with connection:
+        assert await_handshake(connection, 5.0)
+        for packet in odd:
+            connection.send(packet)
+    assert pm.get_status()["reason"] is None
+    killed = pm.kill()
+    assert (killed["exit_code"], killed["reason"]) == (-15, "Ended by /kill.")

@@ -3,7 +3,6 @@
 import json
 import socket
 
-import msgspec
 import pytest
 
 from app.linux.sockets import receive
@@ -22,7 +21,7 @@ from app.protocol.messages import (
     encode,
     encode_v1,
 )
-from app.runs.record import State
+from app.runs.record import UNDECODABLE, State
 
 KILL = Kill("SIGTERM", 2.5, "restart")
 
@@ -60,17 +59,40 @@ def test_a_message_of_the_shim_arrives_as_it_was_sent(message: FromShim) -> None
     assert decode_from_shim(encode(message)) == message
 
 
-@pytest.mark.parametrize("operation", [{"type": "resize", "rows": 40}, {"type": "kill", "signal": "SIGHUP"}, {}, None])
+UNKNOWN = [
+    {"type": "resize", "rows": 40},
+    {"type": "kill", "signal": "SIGHUP"},
+    {"type": "kill", "signal": "SIGTERM", "timeout": 1e308, "cause": "kill"},
+    {"type": "kill", "signal": "SIGTERM", "timeout": -1, "cause": "kill"},
+    {},
+    None,
+]
+
+
+@pytest.mark.parametrize("operation", UNKNOWN)
 def test_an_unknown_operation_is_a_request_all_the_same(operation: object) -> None:
     """A newer supervisor's request keeps its number, so that the shim can reply that it does not know the operation."""
     packet = json.dumps({"id": 9, "op": operation}).encode()
     assert decode_from_supervisor(packet) == Request(9, Unsupported())
 
 
-@pytest.mark.parametrize("packet", [b"", b"x", b"[]", b"{}", b'{"id":"9"}', b'{"op":{"type":"unsupported"}}', b"\xff"])
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"",
+        b"x",
+        b"[]",
+        b"{}",
+        b'{"id":"9"}',
+        b'{"op":{"type":"unsupported"}}',
+        b"\xff",
+        b'{"\xff":1,"id":1}',
+        b'{"id":1,"op":' + b"[" * 20_000,
+    ],
+)
 def test_what_is_no_request_is_refused(packet: bytes) -> None:
     """A packet without a number can't be replied to."""
-    with pytest.raises(msgspec.MsgspecError):
+    with pytest.raises(UNDECODABLE):
         decode_from_supervisor(packet)
 
 
