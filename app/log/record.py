@@ -100,8 +100,9 @@ def _encode_block(seq: int, timestamp: bytes, lines: bytes) -> Iterator[tuple[by
     thousand heads share all but the last four digits of `seq`, which the `%` of bytes fills in. Of lines 19999 to
     20001, `a`, `b` and `c`, `~` standing for a newline, this makes first
 
-        {"seq":1%b,…,"line":"a~b~c"}                            text {"seq":1%b,…,"line":"a~b~c"}
-        framed: only 19999 begins so {"seq":19999,…,"line":"a"}                              yielded; left is "b~c"
+        {"seq":1%b,…,"line":"a~b~c"}                            text
+        {"seq":1%b,…,"line":"a~b~c"}                            framed: only 19999 begins so
+        {"seq":19999,…,"line":"a"}                              yielded; left is "b~c"
 
     and then
 

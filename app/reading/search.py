@@ -34,8 +34,7 @@ def last_lines(snapshot: Snapshot, lines: int) -> tuple[int | None, bool]:
 def lines_since(snapshot: Snapshot, seconds: float, clock: RunClock | None) -> tuple[int, bool]:
     """Return where the lines of the last seconds begin, and whether some of them may no longer be kept.
 
-    A line in pieces has the time of its last piece, and begins with its first. Times have one form, so they compare as
-    text.
+    A line in pieces has the time of its last piece, and begins with its first. Times compare as text.
     """
     if not seconds:
         return snapshot.size, False

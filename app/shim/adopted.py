@@ -27,8 +27,7 @@ def allow_many_descriptors() -> None:
 class AdoptedTree:
     """Watch a tree of which this process is not the parent, with the methods of `OwnedTree`.
 
-    A member's end is an event of its pidfd. Members are found by `find_members`; `known` are those in the dead shim's
-    last record.
+    A member's end is an event of its pidfd. Members are found by `find_members`; `known` are the last record's.
     """
 
     def __init__(
