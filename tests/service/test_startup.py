@@ -259,7 +259,7 @@ def test_what_the_commands_user_can_t_reach(serve: Services, tmp_path: Path) -> 
     private.mkdir(mode=0o700)
     service = serve(cwd=private, settings={"LLM_SHELL_RUN_AS": USER})
     [warning] = warnings_of(service)
-    assert warning.startswith(f"LLM_SHELL_RUN_AS: {USER!r} can't enter {private}, where commands begin ")
+    assert warning.startswith(f"LLM_SHELL_RUN_AS: {USER!r} can't enter {private}, where commands without a cwd begin")
     answer = service.post("/start", {"command": "pwd"})
     assert answer.status == 400
     assert answer.body["detail"] == (
