@@ -43,7 +43,7 @@ def _lock_within(fd: int, timeout: float) -> bool:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(0.05)
+            time.sleep(0.05)  # flock(2) either waits without a bound or not at all, and no event tells that it is free
         else:
             return True
 
