@@ -72,8 +72,7 @@ class SettingsError(Exception):
 def load_settings() -> Settings:
     """Read the settings from the environment and, for names not set there, from `.env` in the working directory.
 
-    Raises `SettingsError` with every fault. `os.environ` stays as it is, so that no value of `.env` reaches a started
-    process.
+    Raises `SettingsError` with every fault. `os.environ` stays as it is, so that no value of `.env` reaches a command.
     """
     file_names, faults = _inspect_env_file()
     env = Env(eager=False)

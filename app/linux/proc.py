@@ -12,8 +12,7 @@ MAX_LOOKS = 5
 class Identity(NamedTuple):
     """Identify one process until the next boot.
 
-    A pid alone is reused; together with the start time (field 22 of `/proc/PID/stat`, clock ticks since boot, proc(5))
-    it is not.
+    A pid alone is reused; with the start time (field 22 of `/proc/PID/stat`, in clock ticks, proc(5)) it is not.
     """
 
     pid: int

@@ -107,8 +107,11 @@ class Listener:
         if not packet:
             self._drop(connection)
             return
-        with contextlib.suppress(*UNDECODABLE):
-            self._on_request(connection, messages.decode_from_supervisor(packet))
+        try:
+            request = messages.decode_from_supervisor(packet)
+        except UNDECODABLE:  # no request, so there is no number to reply to
+            return
+        self._on_request(connection, request)
 
     def _drop(self, connection: socket.socket) -> None:
         if connection not in self._connections:

@@ -3,6 +3,8 @@
 import socket
 import threading
 
+import pytest
+
 from app.linux import sockets
 from app.protocol import messages
 from app.protocol.messages import VERSION, Handshake, Kill, Request
@@ -67,3 +69,21 @@ def test_a_full_queue_is_waited_for() -> None:
     for link in (first, accepted, *found):
         assert link is not None
         link.close()
+
+
+def test_a_fault_of_the_handler_is_not_taken_for_one_of_the_packet() -> None:
+    """Only bytes that are no request are passed over: the shim's own fault ends it, and is reported."""
+
+    def fail(_connection: socket.socket, _request: Request) -> None:
+        raise ValueError("the handler's")
+
+    listener = Listener(sockets.listen("llm-shell-test-of-a-fault"), fail, handshake)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        listener.add(theirs)
+        ours.send(b"\xff")
+        listener.serve()
+        ours.send(messages.encode(Request(1, Kill("SIGTERM", 1.0, "kill"))))
+        with pytest.raises(ValueError, match="the handler's"):
+            listener.serve()
+    listener.close()
