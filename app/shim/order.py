@@ -30,9 +30,9 @@ class Facts(Protocol):
 class Past(NamedTuple):
     """Hold the results of earlier looks in the same stop sequence.
 
-    `signalled` were sent SIGTERM. `refused` we may not signal. `held` had their turn but waited for a writer, and
-    `released` of these have had time to read the end of their input. `spared` were started by signalled members since,
-    as clean-up. `parents` are the members' parents at the last look.
+    `signalled` were sent SIGTERM. `refused` we may not signal. `held` waited for a writer to their input, and
+    `released` of these have had time to read its end. `spared` were started by signalled members since, as clean-up.
+    `parents` are the members' parents at the last look.
     """
 
     signalled: Collection[Identity] = ()
@@ -125,6 +125,8 @@ class _Look:
                 self._due.add(member.identity)
                 self._result.due.append(member)
                 self._release_children(member)
+            elif member.identity not in self._result.spared:
+                self._hold_reader(member)
         if self._serves:
             self._result.awaited.update(self._members_served())
         for pipe in self._awaited_pipes:
@@ -196,6 +198,12 @@ class _Look:
         else:
             return True
         return False
+
+    def _hold_reader(self, member: Member) -> None:
+        """Note a reader that has not had its turn: a parent's end may be both its turn and the end of its input."""
+        pipe = self._facts.reads(member)
+        if pipe is not None and not self._passes_on(member, pipe) and self._waits(member):
+            self._result.held.add(member.identity)
 
     def _passes_on(self, member: Member, pipe: Pipe) -> bool:
         """Tell whether a shell has left its input to a child, which must then read to the end in its place.

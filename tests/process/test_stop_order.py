@@ -108,6 +108,17 @@ def test_readers_have_the_last_words(pm: ProcessManager, tmp_path: Path, rest: s
         assert content(pm).splitlines() == ["ready", "SIGTERM", *LAST_WORDS]
 
 
+@pytest.mark.parametrize("reader", ["tee {}", "while read -r line; do echo $line; done"])
+def test_a_reader_below_its_writer_has_the_last_words(pm: ProcessManager, tmp_path: Path, reader: str) -> None:
+    """What a server says last passes through a reader that is its own child, as with `> >(...)` in bash."""
+    for _ in range(5):
+        pm.start(f"exec bash -c '{SERVER} > >({reader.format(tmp_path / 'tee')})'")
+        printed(pm, "ready")
+        answer = pm.kill()
+        assert (answer["escalated"], answer["survivors"]) == (False, [])
+        assert content(pm).splitlines() == ["ready", "SIGTERM", *LAST_WORDS]
+
+
 def test_a_script_that_logs_through_tee_cleans_up(pm: ProcessManager, tmp_path: Path) -> None:
     """A script whose output goes to a tee of its own runs its trap, says its last words and removes its lock file."""
     script = tmp_path / "script"

@@ -134,6 +134,10 @@ SUBSTITUTION = Table({10: 1, 9: 10, 8: 10}, shells=[10], readers={9: 77}, writer
             Table({10: 1, 9: 10, 8: 9}, [10], {9: 77}, {77: [8]}), [10, 9], set(), id="a reader of what is below it"
         ),
         pytest.param(
+            Table({10: 1, 9: 10}, [], {9: 77}, {77: [10]}), [10], {9}, id="exec server > >(tee log): it is tee's parent"
+        ),
+        pytest.param(Table({10: 1, 8: 10, 9: 8}, [10], {9: 77}, {77: [8]}), [10, 8], {9}, id="the same below a shell"),
+        pytest.param(
             Table({10: 1, 9: 10, 8: 9}, [10, 9], {9: 77}, {77: [8]}), [10, 9, 8], set(), id="a shell of the same kind"
         ),
         pytest.param(Table({10: 1, 8: 10}, [10], {10: 77}, {77: [8]}), [10, 8], set(), id="the process never waits"),
@@ -165,6 +169,22 @@ def test_a_reader_has_time_to_find_the_end_of_its_input() -> None:
     assert pids(look(after, past).drained) == {9}
     assert due(after, past) == []
     assert due(after, past._replace(released=those(9))) == [9]
+
+
+def test_a_parent_that_was_the_writer_leaves_its_reader_time() -> None:
+    """One event, the end of the parent that wrote to it, does not make a reader due before it has had its time."""
+    after = Table({9: 1}, readers={9: 77})
+    past = Past(signalled=those(10), held=those(9), parents={Identity(9, 109): Identity(10, 110)})
+    assert pids(look(after, past).drained) == {9}
+    assert due(after, past) == []
+    assert due(after, past._replace(released=those(9))) == [9]
+
+
+def test_clean_up_that_reads_a_pipe_is_left_alone() -> None:
+    """A pipeline of a trap is clean-up at every look: its reader is not held back for a turn of its own."""
+    table = Table({10: 1, 7: 10, 6: 10}, shells=[10], readers={6: 77}, writers={77: [7]})
+    decision = look(table, Past(signalled=those(10)))
+    assert (decision.due, pids(decision.held), pids(decision.spared)) == ([], set(), {6, 7})
 
 
 FORMER = {Identity(8, 108): Identity(9, 109), Identity(9, 109): Identity(10, 110)}
