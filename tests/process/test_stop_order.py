@@ -96,23 +96,22 @@ SERVER = f"{sys.executable} {PROGRAMS / 'last_words.py'}"
 
 
 @pytest.mark.parametrize(
-    "rest", ["| cat", "| tee {}", "2>&1 | cat | tee {}", "| (cat; echo next)", "| while read l; do echo $l; done"]
+    "command",
+    [
+        "{server} | cat",
+        "{server} | tee {copy}",
+        "{server} 2>&1 | cat | tee {copy}",
+        "{server} | (cat; echo next)",
+        "{server} | while read l; do echo $l; done",
+        # bash makes the reader the server's own child.
+        "exec bash -c '{server} > >(tee {copy})'",
+        "exec bash -c '{server} > >(while read -r line; do echo $line; done)'",
+    ],
 )
-def test_readers_have_the_last_words(pm: ProcessManager, tmp_path: Path, rest: str) -> None:
-    """What a server says after its signal passes through the pipeline behind it."""
+def test_readers_have_the_last_words(pm: ProcessManager, tmp_path: Path, command: str) -> None:
+    """What a server says after its signal passes through the reader of its output, beside it or below it."""
     for _ in range(5):
-        pm.start(f"{SERVER} {rest.format(tmp_path / 'tee')}")
-        printed(pm, "ready")
-        answer = pm.kill()
-        assert (answer["escalated"], answer["survivors"]) == (False, [])
-        assert content(pm).splitlines() == ["ready", "SIGTERM", *LAST_WORDS]
-
-
-@pytest.mark.parametrize("reader", ["tee {}", "while read -r line; do echo $line; done"])
-def test_a_reader_below_its_writer_has_the_last_words(pm: ProcessManager, tmp_path: Path, reader: str) -> None:
-    """What a server says last passes through a reader that is its own child, as with `> >(...)` in bash."""
-    for _ in range(5):
-        pm.start(f"exec bash -c '{SERVER} > >({reader.format(tmp_path / 'tee')})'")
+        pm.start(command.format(server=SERVER, copy=tmp_path / "copy"))
         printed(pm, "ready")
         answer = pm.kill()
         assert (answer["escalated"], answer["survivors"]) == (False, [])
