@@ -50,6 +50,8 @@ def _nothing_started(client: FlaskClient) -> Iterator[None]:
         ({"command": "ls", "env": {"A\0": "x"}}, "env.A\0"),
         ({"command": "ls", "env": {LONE_SURROGATE: "x"}}, "env.\\ud800"),
         ({"command": "ls", "env": {"LLM_SHELL_TOKEN": "x"}}, "env.LLM_SHELL_TOKEN"),
+        ({"command": "ls", "env": {"LLM_SHELL_RUN_ID": "x"}}, "env.LLM_SHELL_RUN_ID"),
+        ({"command": "ls", "env": {"LLM_SHELL_NAME": "default"}}, "env.LLM_SHELL_NAME"),
         ({"command": "ls", "replace": "true"}, "replace"),
         ({"command": "ls", "replace": 1}, "replace"),
         ({"command": "ls", "shell": None}, "shell"),

@@ -125,12 +125,13 @@ def test_broken_pipes_end_their_writers(service: Service) -> None:
 
 
 def test_environment(service: Service, process: Path) -> None:
-    """The process sees none of the service's own variables, the rest of its environment, and four defaults."""
+    """The process sees none of the service's own variables, the rest of its environment, four defaults and its run."""
     master = environment_of(service.pid)
     assert set(SERVICE_NAMES) <= set(master)  # or the next line would prove nothing
     seen = environment_of(int(process.name))
-    assert [name for name in seen if FOREIGN.fullmatch(name)] == []
-    expected = {name: value for name, value in master.items() if not FOREIGN.fullmatch(name)} | DEFAULTS
+    run = {"LLM_SHELL_RUN_ID": service.status()["run_id"], "LLM_SHELL_NAME": "default"}
+    assert {name: value for name, value in seen.items() if FOREIGN.fullmatch(name)} == run
+    expected = {name: value for name, value in master.items() if not FOREIGN.fullmatch(name)} | DEFAULTS | run
     assert {**seen, **SHELL_NAMES} == {**expected, **SHELL_NAMES}
 
 

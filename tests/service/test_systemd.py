@@ -235,7 +235,9 @@ def test_commands_run(host: Host) -> None:
     assert cwd == home == host.work
     if ACCOUNT:
         assert "ermission denied" in refused
-    assert not [line for line in environment if TOKEN in line or line.startswith(("LISTEN_", "NOTIFY_", "LLM_SHELL_"))]
+    assert not [line for line in environment if TOKEN in line or line.startswith(("LISTEN_", "NOTIFY_"))]
+    ours = {line.split("=")[0] for line in environment if line.startswith("LLM_SHELL_")}
+    assert ours == {"LLM_SHELL_RUN_ID", "LLM_SHELL_NAME"}
 
 
 def test_commands_begin_in_an_empty_directory(host: Host) -> None:

@@ -238,6 +238,30 @@ def test_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "LLM_SHELL_TRUSTED_HOSTS" in fault
 
 
+def test_the_variables_of_a_run_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a service that is part of a run, the run's two variables are passed over, whatever their values."""
+    usual = load_settings()
+    for name, value in {"LLM_SHELL_RUN_ID": "2026-11-22_06-08-00", "LLM_SHELL_NAME": ""}.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == usual
+
+
+@pytest.mark.parametrize("name", ["LLM_SHELL_RUN_IDS", "LLM_SHELL_NAMES", "llm_shell_run_id", "LLM_SHELL_RUN_NAME"])
+def test_what_resembles_the_variables_of_a_run(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A name that is like them and not one of them is an unknown setting."""
+    (fault,) = faults_of(monkeypatch, {name: "1", "LLM_SHELL_RUN_ID": "1", "LLM_SHELL_NAME": "default"})
+    assert fault.startswith(f"{name}: there is no such setting")
+    assert "LLM_SHELL_NAME," not in fault
+
+
+@pytest.mark.parametrize("name", ["LLM_SHELL_RUN_ID", "LLM_SHELL_NAME"])
+def test_the_variables_of_a_run_in_the_file(directory: Path, name: str) -> None:
+    """In `.env`, where no run has put them, they are unknown settings like any other."""
+    (directory / ".env").write_text(f"{name}=x\n")
+    with pytest.raises(SettingsError, match=f"{name}: there is no such setting"):
+        load_settings()
+
+
 def test_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a fault nor the settings' own text shows the token."""
     assert "sesame" not in str(faults_of(monkeypatch, {"LLM_SHELL_TOKEN": "sesame"}))
