@@ -14,6 +14,7 @@ from dotenv.parser import parse_stream
 from environs import Env, EnvValidationError, ValidationError, validate
 
 from app.addresses import HOST_AND_PORT, HOST_NAME, is_exposed, is_host, parse_ip, show
+from app.runs.names import NAME_VARIABLE, RUN_ID_VARIABLE
 from app.runs.shells import default_shell
 from app.wording import nearest
 
@@ -85,7 +86,8 @@ def load_settings() -> Settings:
     except EnvValidationError as error:
         messages = cast("dict[str, list[str]]", error.error_messages)
         faults += [f"{name}: {message}" for name, texts in messages.items() for message in texts]
-    faults += _unknown_names([*os.environ, *file_names])
+    # A command of another service has these two: a service that is one goes by its own settings.
+    faults += _unknown_names([*(os.environ.keys() - {RUN_ID_VARIABLE, NAME_VARIABLE}), *file_names])
     if faults:
         raise SettingsError(faults)
     return settings

@@ -47,7 +47,7 @@ def _check_env_name(name: str) -> None:
     if not name or "=" in name:
         raise ValidationError("A variable's name must not be empty or contain '='.")
     if name.startswith(PREFIX):
-        raise ValidationError(f"Names that begin with {PREFIX} are the service's own.")
+        raise ValidationError(f"Names that begin with {PREFIX} are the service's own: leave it out.")
 
 
 class StartSchema(RequestSchema):

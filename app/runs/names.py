@@ -7,6 +7,12 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+# In the environment of each command: which run it belongs to, and of which process that is.
+RUN_ID_VARIABLE = "LLM_SHELL_RUN_ID"
+NAME_VARIABLE = "LLM_SHELL_NAME"
+DEFAULT_NAME = "default"
+# A run's id is part of a file's name (NAME_MAX, limits.h).
+MAX_RUN_ID = 255
 OURS = re.compile(
     r"(?P<run_id>(?P<second>\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:_(?P<number>\d+))?)"
     r"\.(?:log|1\.log|log\.new|log\.old|json|json\.spare)",

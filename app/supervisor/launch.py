@@ -15,6 +15,7 @@ from app.linux.account import Account
 from app.linux.proc import Identity
 from app.protocol import messages
 from app.protocol.messages import Failed, Kill, Operation, Result, Started, Takeover
+from app.runs.names import DEFAULT_NAME, NAME_VARIABLE, RUN_ID_VARIABLE
 from app.runs.record import UNDECODABLE, RunRecord, State, encode_record, read_record, record_path
 from app.runs.shells import options_for
 from app.supervisor.boot import boot, end_unused, request_file
@@ -70,8 +71,13 @@ class LaunchError(Exception):
         self.errno = errno
 
 
+def run_variables(run_id: str) -> dict[bytes, bytes]:
+    """Return the variables by which a command, and all that it starts, can be known as of this run."""
+    return {RUN_ID_VARIABLE.encode(): os.fsencode(run_id), NAME_VARIABLE.encode(): DEFAULT_NAME.encode()}
+
+
 def process_environment(extra: Mapping[str, str], login: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Return the command's environment: the service's without its own variables, with `login` and `extra`.
+    """Return the command's environment without `run_variables`: the service's less its own, with `login` and `extra`.
 
     `login` are the variables of the user that commands run as, empty where that is the service's user.
     """

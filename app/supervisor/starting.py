@@ -15,13 +15,13 @@ from app.linux.account import look_up
 from app.linux.proc import boot_id
 from app.log.clock import RunClock, format_time
 from app.reading.reader import LogManager
-from app.runs.names import new_control_name
+from app.runs.names import MAX_RUN_ID, new_control_name
 from app.runs.pointer import Pointer
 from app.runs.record import RecordFile, RunRecord, record_path
 from app.runs.shells import names_dropped
 from app.runs.spec import Spec
 from app.supervisor.history import may_live
-from app.supervisor.launch import EndTree, LaunchError, launch, process_environment
+from app.supervisor.launch import EndTree, LaunchError, launch, process_environment, run_variables
 from app.supervisor.policy import Policy
 from app.supervisor.refusals import directory_unusable, environment_too_large, launch_failure, names_lost
 from app.supervisor.run import Run
@@ -33,7 +33,10 @@ MAX_STRING = 131_072
 
 @dataclass(frozen=True, slots=True)
 class CheckedStart:
-    """Hold a start that was checked: its spec as given and as it is to be run, and the command's whole environment."""
+    """Hold a start that was checked: its spec as given and as it is to be run, and the command's environment.
+
+    That is without `run_variables`, since the run has no id yet.
+    """
 
     given: Spec
     spec: Spec
@@ -71,9 +74,10 @@ class Starter:
         if lost := names_dropped(shell, account, given.env):
             raise names_lost(shell, lost)
         environment = process_environment(given.env, login)
-        sizes = [len(name) + len(value) + 2 for name, value in environment.items()]
+        with_longest = environment | run_variables("x" * MAX_RUN_ID)
+        sizes = [len(name) + len(value) + 2 for name, value in with_longest.items()]
         # Half of ARG_MAX is left to the command and the pointers that execve(2) also counts.
-        if max(sizes, default=0) > MAX_STRING or sum(sizes) > os.sysconf("SC_ARG_MAX") // 2:
+        if max(sizes) > MAX_STRING or sum(sizes) > os.sysconf("SC_ARG_MAX") // 2:
             raise environment_too_large()
         user = account.pack() if account is not None else ""
         spec = msgspec.structs.replace(given, cwd=directory, shell=shell, account=user)
@@ -107,7 +111,9 @@ class Starter:
             with sockets.listen(record.control) as listener, self._undone_on_failure(record, before):
                 RecordFile(path, record.log_mode).write(record)
                 self._pointer.set(path)
-                launched = launch(record, checked.environment, listener, self.standby, self._end_tree)
+                # Last: they prove whose a process is, so that nothing a caller gave may go before them.
+                environment = checked.environment | run_variables(record.run_id)
+                launched = launch(record, environment, listener, self.standby, self._end_tree)
                 run = Run.begin(record, launched, self._end_tree)
         except LaunchError as error:
             raise launch_failure(error, record, checked.given.cwd, self._policy.run_as) from error
