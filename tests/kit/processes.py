@@ -53,8 +53,17 @@ def name_of(pid: int) -> str:
 
 def environment_of(pid: int) -> dict[str, str]:
     """Return the environment that a process's program was executed with (proc_pid_environ(5))."""
-    entries = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="surrogateescape").split("\0")
+    entries = [entry.decode(errors="surrogateescape") for entry in environment_entries(pid)]
     return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
+def environment_entries(pid: int) -> list[bytes]:
+    """Return the strings of a process's environment, which must not be empty.
+
+    A spawn returns when its execve(2) can no longer fail, and the new program's environment is put in place only after
+    that: until then the file is empty (`environ_read()`, fs/proc/base.c).
+    """
+    return wait_until(Path(f"/proc/{pid}/environ").read_bytes).removesuffix(b"\0").split(b"\0")
 
 
 def descriptors_of(pid: int) -> dict[int, str]:

@@ -14,7 +14,7 @@ from app.service import manage
 from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
 from tests.kit.output import content
-from tests.kit.processes import environment_of
+from tests.kit.processes import environment_entries, environment_of
 from tests.kit.requiring import require
 from tests.kit.waiting import ended, wait_until
 
@@ -63,10 +63,8 @@ def test_the_executed_program_has_them(either: ProcessManager) -> None:
     status = either.start(Spec("exec sleep 300", cwd="/"))
     shown = environment_of(status["process_pid"])
     assert [shown.get(name) for name in NAMES] == [status["run_id"], "default"]
-    entries = Path(f"/proc/{status['process_pid']}/environ").read_bytes().split(b"\0")
-    assert sorted(entry.split(b"=")[0].decode() for entry in entries if entry.startswith(b"LLM_SHELL_")) == sorted(
-        NAMES
-    )
+    names = [entry.split(b"=")[0].decode() for entry in environment_entries(status["process_pid"])]
+    assert sorted(name for name in names if name.startswith("LLM_SHELL_")) == sorted(NAMES)
 
 
 def test_descendants_have_them(either: ProcessManager) -> None:
@@ -115,7 +113,7 @@ def padding(pm: ProcessManager, room: int) -> dict[str, str]:
     """Return variables with which a command's environment, without these two, is `room` bytes below the limit."""
     # A shell that stays: what it executes has variables of the shell's own.
     pid = pm.start(Spec("sleep 300 & wait", cwd="/"))["process_pid"]
-    shown = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")[:-1]
+    shown = environment_entries(pid)
     pm.kill("SIGKILL")
     usual = sum(len(entry) + 1 for entry in shown if not entry.startswith(tuple(map(str.encode, NAMES))))
     left = os.sysconf("SC_ARG_MAX") // 2 - usual - room

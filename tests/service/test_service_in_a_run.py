@@ -29,12 +29,12 @@ WAYS: dict[str, Sequence[str]] = {
 # A process with applications and no server, as in the tests of others.
 APPLICATION = """
 import json
-from pathlib import Path
 from app import create_app
+from tests.kit.processes import environment_of
 app = create_app()
 started = app.test_client().post("/start", json={"command": "exec sleep 300"}).get_json()
-entries = Path(f"/proc/{started['process_pid']}/environ").read_bytes().decode().split("\\0")
-own = dict(entry.split("=", 1) for entry in entries if entry.startswith("LLM_SHELL_"))
+environment = environment_of(started["process_pid"])
+own = {name: value for name, value in environment.items() if name.startswith("LLM_SHELL_")}
 app.extensions["supervisor"].stop()
 print(json.dumps([started["run_id"], own]))
 """
