@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bench import builds, capture, contestants, latency, reading, steps
+from bench import builds, capture, contestants, footprint, latency, reading, starts, steps
 from bench.table import Row, machine, render
 from bench.timing import ATTEMPTS, undisturbed
 
-PARTS = ("capture", "cpu", "reading", "latency", "steps")
+PARTS = ("capture", "cpu", "reading", "starts", "latency", "footprint", "steps")
 
 
 def main() -> None:
@@ -19,9 +19,11 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="size of outputs and logs (default: 1.0)")
     parser.add_argument("--lines", default="", help="only the floods whose name holds this, such as emoji")
     parser.add_argument("--before", metavar="COMMIT", help="measure this build beside that commit's, and nothing else")
+    parser.add_argument("--only", default="", help="with --before: only what has this in its name, such as /kill")
     arguments = parser.parse_args()
     if arguments.before:
-        print(f"{machine()}\n\n{render(builds.measure(arguments.before, arguments.rounds, arguments.scale))}")
+        rows = builds.measure(arguments.before, arguments.rounds, arguments.scale, arguments.only)
+        print(f"{machine()}\n\n{render(rows)}")
         return
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -33,7 +35,7 @@ def main() -> None:
 
 def _measure(parts: Sequence[str], texts: capture.Texts, rounds: int, scale: float) -> None:
     """Measure these parts beside the peers, and print the table."""
-    absent = contestants.install() if {"capture", "cpu", "latency"} & set(parts) else set()
+    absent = contestants.install() if {"capture", "cpu", "latency", "footprint"} & set(parts) else set()
     rows: list[Row] = []
     if "capture" in parts:
         rows += capture.measure(texts, rounds, scale, absent)
@@ -41,8 +43,12 @@ def _measure(parts: Sequence[str], texts: capture.Texts, rounds: int, scale: flo
         rows += capture.measure_cpu(texts, rounds, scale, absent)
     if "reading" in parts:
         rows += reading.measure(scale)
+    if "starts" in parts:
+        rows += starts.measure(rounds)
     if "latency" in parts:
         rows += latency.measure(rounds)
+    if "footprint" in parts:
+        rows += footprint.measure(rounds, absent)
     if "steps" in parts:
         rows += steps.measure()
     if set(parts) - {"steps"}:

@@ -4,15 +4,16 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.service import Service, alive, cpu_seconds, looks, memory_kib, parent
+from bench.service import Service, alive, cpu_seconds, looks, memory_kib, parent, wait_until
 
 CONMON_STUB = """#!/bin/sh
 while [ $# -gt 0 ]; do [ "$1" = --pid-file ] && pidfile=$2; shift; done
@@ -72,19 +73,9 @@ def conmon_without_sync(folder: Path, command: str) -> Result:
 
 
 def _conmon(folder: Path, command: str, *options: str) -> Result:
-    """Run under conmon, with a stub in the place of the container runtime."""
-    stub = folder / "runtime"
-    stub.write_text(CONMON_STUB)
-    stub.chmod(0o755)
-    (folder / "bundle").mkdir()
-    (folder / "exits").mkdir()
-    arguments = ["conmon", "--api-version", "1", "-c", "bench", "-u", "bench", "-n", "bench", "-r", str(stub)]
-    arguments += ["-b", str(folder / "bundle"), "-p", str(folder / "pid"), "-l", f"k8s-file:{folder / 'log'}"]
-    arguments += ["--exit-dir", str(folder / "exits"), "--full-attach", "--log-level", "error", *options]
-    arguments += ["--conmon-pidfile", str(folder / "conmon.pid")]
+    """Run under conmon to the end."""
     began = time.perf_counter()
-    subprocess.run(arguments, env={**os.environ, "BENCH_COMMAND": command}, check=True)
-    keeper = int((folder / "conmon.pid").read_text())
+    keeper = start_conmon(folder, command, *options)
     cpu, peak = 0.0, 0
     for _ in looks(0.01):
         with contextlib.suppress(OSError, IndexError):
@@ -94,6 +85,36 @@ def _conmon(folder: Path, command: str, *options: str) -> Result:
     seconds = time.perf_counter() - began
     # A line that fell across two of its reads is kept in pieces, tagged P but for the last.
     return Result(seconds, cpu, peak, _count(folder / "log", b" stdout F "))
+
+
+def start_conmon(folder: Path, command: str, *options: str) -> int:
+    """Start a command under conmon, with a stub in the place of the container runtime; return conmon's pid."""
+    stub = folder / "runtime"
+    stub.write_text(CONMON_STUB)
+    stub.chmod(0o755)
+    (folder / "bundle").mkdir()
+    (folder / "exits").mkdir()
+    arguments = ["conmon", "--api-version", "1", "-c", "bench", "-u", "bench", "-n", "bench", "-r", str(stub)]
+    arguments += ["-b", str(folder / "bundle"), "-p", str(folder / "pid"), "-l", f"k8s-file:{folder / 'log'}"]
+    arguments += ["--exit-dir", str(folder / "exits"), "--full-attach", "--log-level", "error", *options]
+    arguments += ["--conmon-pidfile", str(folder / "conmon.pid")]
+    subprocess.run(arguments, env={**os.environ, "BENCH_COMMAND": command}, check=True)
+    return int((folder / "conmon.pid").read_text())
+
+
+@contextlib.contextmanager
+def under_conmon(base: Path, command: str, count: int = 1) -> Iterator[list[int]]:
+    """Have a command live as often as asked for, each under a conmon of its own; yield the conmons' pids."""
+    folders = [base / f"conmon-{number}" for number in range(count)]
+    try:
+        for folder in folders:
+            folder.mkdir()
+        yield [start_conmon(folder, command) for folder in folders]
+    finally:
+        for folder in folders:
+            with contextlib.suppress(OSError):  # it was not started
+                os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+                wait_until((folder / "exits" / "bench").exists)
 
 
 def s6_log(folder: Path, command: str) -> Result:

@@ -1,14 +1,13 @@
-"""Latency: how quick the API is at rest, under a flood and with many past runs, and what the service weighs."""
+"""Latency: how quick the API is at rest, under a flood and with many past runs."""
 
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median, quantiles
 
-from bench.service import Service, children, memory_kib, name, parent, serving, stands_by, wait_until
+from bench.service import Service, serving
 from bench.table import Row
 from bench.timing import timed, undisturbed
 
@@ -18,51 +17,8 @@ PAST_RUNS = 10_000
 def measure(rounds: int) -> list[Row]:
     """Measure everything that is about one small call."""
     with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base)) as service:
-        rows = undisturbed(lambda: _starts_and_kills(service, 20 * rounds))
-        rows += [undisturbed(lambda: _at_rest_and_flooded(service)), _weight(service)]
-    return [*rows, *_past_runs(10 * rounds), _requests_per_second(rounds)]
-
-
-def _starts_and_kills(service: Service, repeats: int) -> list[Row]:
-    bare, starts, kills = [], [], []
-    for _ in range(repeats):
-        bare.append(timed(lambda: subprocess.run([sys.executable, "-I", "-c", "pass"], check=True)))
-        starts.append(timed(lambda: service.start("exec sleep 1000")))
-        wait_for_shim(service)
-        kills.append(timed(lambda: service.call("POST", "/kill")))
-    quick = []
-    for _ in range(repeats // 4):
-        quick.append(_start_after_a_pause(service))
-        service.call("POST", "/kill")
-    base = median(bare)
-    in_a_row, paused = "starts in a row, p50 / a bare `python -I -c pass`", "a shim stands by, p50 / the same"
-    return [
-        Row("POST /start", in_a_row, f"{median(starts) / base:.2f}", _ms(starts, bare)),
-        Row("POST /start", paused, f"{median(quick) / base:.2f}", _ms(quick, bare)),
-        Row("POST /kill", "p50 / a bare `python -I -c pass`", f"{median(kills) / base:.2f}", _ms(kills, bare)),
-    ]
-
-
-def _start_after_a_pause(service: Service) -> float:
-    ready_shim(service)
-    return timed(lambda: service.start("exec sleep 1000"))
-
-
-def ready_shim(service: Service) -> int:
-    """Wait until a shim stands by, and return its pid; once it is ready, it bears that name."""
-    worker = service.worker
-
-    def ready() -> list[int]:
-        return [pid for pid in children(worker) if stands_by(pid, worker) and "shim" in name(pid)]
-
-    wait_until(ready)
-    return ready()[0]
-
-
-def wait_for_shim(service: Service) -> None:
-    """Wait until the shim has imported what it needs for the rest of its life: it names itself in the record then."""
-    record = Path(service.status()["log_file"]).with_suffix(".json")
-    wait_until(lambda: '"shim":' in record.read_text())
+        rest = undisturbed(lambda: _at_rest_and_flooded(service))
+    return [rest, *_past_runs(10 * rounds), _requests_per_second(rounds)]
 
 
 def _at_rest_and_flooded(service: Service) -> Row:
@@ -74,14 +30,6 @@ def _at_rest_and_flooded(service: Service) -> Row:
     p99 = quantiles(flooded, n=100)[98], quantiles(rest, n=100)[98]
     readings = f"{p99[0] * 1000:.1f} ms / {p99[1] * 1000:.1f} ms"
     return Row("GET /status", "p99 of 1,000 while `yes` floods / at rest", f"{p99[0] / p99[1]:.2f}", readings)
-
-
-def _weight(service: Service) -> Row:
-    service.start("exec sleep 1000")
-    shim = parent(service.status()["process_pid"])
-    parts = [memory_kib(pid, "VmRSS") / 1024 for pid in (service.pid, service.worker, shim, ready_shim(service))]
-    readings = "master {:.0f}, worker {:.0f}, shim {:.0f}, shim that stands by {:.0f} MB".format(*parts)
-    return Row("service at rest", "resident memory, added up", f"{sum(parts):.0f} MB", readings)
 
 
 def _past_runs(repeats: int) -> list[Row]:
@@ -133,7 +81,3 @@ def _wrk(service: Service, path: str) -> float:
     if found is None or "Non-2xx" in output:
         raise RuntimeError(output)
     return float(found[1])
-
-
-def _ms(ours: list[float], bare: list[float]) -> str:
-    return f"{median(ours) * 1000:.1f} ms / {median(bare) * 1000:.1f} ms"

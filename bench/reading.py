@@ -97,7 +97,7 @@ def _freshness(service: Service, folder: Path) -> Row:
 
     The same is done without us, in the same rhythm: what a plain file shows late, the machine has delayed.
     """
-    ages = undisturbed(lambda: _ages_in_logs(service))
+    ages = undisturbed(lambda: ages_in_logs(service))
     limit = undisturbed(lambda: _ages_in_a_file(service, folder / "plain"))
     p99, floor = quantiles(ages, n=100)[98] * 1000, quantiles(limit, n=100)[98] * 1000
     readings = (
@@ -106,7 +106,8 @@ def _freshness(service: Service, folder: Path) -> Row:
     return Row("a line each 5 ms", "printed to readable, p99", f"{p99:.1f} ms", readings)
 
 
-def _ages_in_logs(service: Service) -> list[float]:
+def ages_in_logs(service: Service) -> list[float]:
+    """Return how old each line of such a program is when it can be read."""
     service.start(f"exec {CLOCK}")
     return _ages(lambda: str(json.loads(service.call("GET", "/logs?lines=100"))["content"]))
 

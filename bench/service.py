@@ -8,12 +8,16 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 TICKS = os.sysconf("SC_CLK_TCK")
+ZYGOTE = "llm-zygote"
+KEEPERS = ("llm-shell-shim", "llm-understudy")
+# Seconds after which a service has done all that follows a call: some builds start the next run's shim a second later.
+PAUSE = 2.0
 
 
 class Service:
@@ -52,6 +56,11 @@ class Service:
         """Return the number of lines that can be read."""
         return int(json.loads(self.call("GET", "/logs?lines=1"))["total_lines"])
 
+    def at_rest(self) -> list[int]:
+        """Return the service's processes, without its command's, once it has nothing more to do."""
+        time.sleep(PAUSE)  # no event tells that nothing more will begin
+        return tree(self.pid, [self.status()["process_pid"]])
+
     @property
     def worker(self) -> int:
         """Return the worker's pid."""
@@ -65,18 +74,12 @@ def serving(folder: Path, application: str = "wsgi:app", root: Path = ROOT, **se
     `root` is the checkout whose code it is.
     """
     output = (folder / "gunicorn.log").open("w+")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("LLM_SHELL_")}
-    environment |= {
-        "LLM_SHELL_PORT": "0",
-        "LLM_SHELL_LOG_DIR": str(folder / "logs"),
-        **settings,
-        "PYTHONPATH": str(root),
-    }
+    settings = {"LLM_SHELL_PORT": "0", "LLM_SHELL_LOG_DIR": str(folder / "logs"), **settings}
     arguments = ["--config", str(root / "gunicorn.conf.py")] if application == "wsgi:app" else PLAIN_SETTINGS
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", *arguments, "--pythonpath", str(root), application],
         cwd=folder,
-        env=environment,
+        env=environment(root) | settings,
         stdout=output,
         stderr=subprocess.STDOUT,
     )
@@ -86,6 +89,12 @@ def serving(folder: Path, application: str = "wsgi:app", root: Path = ROOT, **se
         process.terminate()
         process.wait(30)
         output.close()
+
+
+def environment(root: Path = ROOT) -> dict[str, str]:
+    """Return the variables for a process with the code of this checkout, none of them a setting of the service."""
+    usual = {name: value for name, value in os.environ.items() if not name.startswith("LLM_SHELL_")}
+    return usual | {"PYTHONPATH": str(root)}
 
 
 def looks(interval: float, timeout: float = 120.0) -> Iterator[None]:
@@ -134,9 +143,25 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def tree(pid: int, without: Collection[int] = ()) -> list[int]:
+    """Return a process and all below it, but for those processes and what is below them."""
+    return [pid, *(one for child in children(pid) if child not in without for one in tree(child, without))]
+
+
+def keepers(process: int) -> list[int]:
+    """Return the processes that a build has for one run: the shim, which is its command's parent, and an understudy."""
+    pid = parent(process)
+    found = [pid]
+    while name(pid := parent(pid)) in KEEPERS:
+        found.append(pid)
+    return found
+
+
 def name(pid: int) -> str:
-    """Return the short name of a process."""
-    return Path(f"/proc/{pid}/comm").read_text().strip()
+    """Return the short name of a process, empty when it has gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 def alive(pid: int) -> bool:
@@ -162,6 +187,21 @@ def cpu_seconds(pid: int) -> float:
     """Return user plus system time of a process so far."""
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def cpu_ns(*pids: int) -> int:
+    """Return the same of all threads of these, in nanoseconds: a tick is a tenth of what a slow writer's shim takes.
+
+    Documentation/scheduler/sched-stats.rst; the file of a process is that of its first thread alone.
+    """
+    files = (task / "schedstat" for pid in pids for task in Path(f"/proc/{pid}/task").iterdir())
+    return sum(int(file.read_text().split()[0]) for file in files)
+
+
+def pss_mb(*pids: int) -> float:
+    """Return the memory of these, a page that several processes share divided among them (proc_pid_smaps(5))."""
+    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text().split() for pid in pids]
+    return sum(int(fields[fields.index("Pss:") + 1]) for fields in rollups) / 1024
 
 
 def memory_kib(pid: int, field: str) -> int:
