@@ -18,6 +18,7 @@ from bench.timing import undisturbed
 
 # One more run is the mean of those after the first two, which have few others to share their programs' pages with.
 FEW, MANY = 2, 10
+ONE_MORE, OWN = "one more run at rest", "own memory (PSS) of shim and understudy"
 # Asleep between its lines: the measured program's rhythm, not a wait of ours.
 CODE = "import itertools, time\nfor n in itertools.count(): print(n, flush=True); time.sleep(0.005)"
 TICKING = shlex.join(["exec", sys.executable, "-c", CODE])
@@ -35,19 +36,22 @@ class Weight(NamedTuple):
 def measure(rounds: int, absent: set[str]) -> list[Row]:
     """Measure what a run takes, beside conmon where that is there, and what the service with one run does."""
     with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as folder, serving(Path(folder)) as service:
-        rows = [_at_rest(service)]
+        ours = _our_growth(Path(folder))
+        rows = [
+            _at_rest(service),
+            Row(ONE_MORE, OWN, f"{ours.keepers:.2f} MB", f"mean of runs {FEW + 1} to {MANY}"),
+            Row(ONE_MORE, "growth (PSS) of the process that starts it", f"{ours.starter:.2f} MB", "the same"),
+        ]
         if "conmon" not in absent:
-            rows += [*_one_more(Path(folder)), _slow_writer(service, Path(folder), rounds)]
+            rows += [*_beside_conmon(ours.keepers, Path(folder)), _slow_writer(service, Path(folder), rounds)]
     return rows
 
 
-def _one_more(base: Path) -> list[Row]:
-    ours, (conmon, lone) = _our_growth(base), _conmons(base)
-    case, what = "one more run at rest", "own memory (PSS) of shim and understudy / {}"
+def _beside_conmon(ours: float, base: Path) -> list[Row]:
+    peers = zip(("one more conmon's", "a lone conmon's"), _conmons(base), strict=True)
     return [
-        Row(case, what.format("of one more conmon"), f"{ours.keepers / conmon:.2f}", _mb(ours.keepers, conmon)),
-        Row(case, what.format("of a lone conmon"), f"{ours.keepers / lone:.2f}", _mb(ours.keepers, lone)),
-        Row(case, "growth of the process that starts it", f"{ours.starter:.2f} MB", "PSS"),
+        Row(ONE_MORE, f"{OWN} / {whose}", f"{ours / theirs:.2f}", f"{ours:.2f} MB / {theirs:.2f} MB")
+        for whose, theirs in peers
     ]
 
 
@@ -119,7 +123,3 @@ def _at_rest(service: Service) -> Row:
     return Row(
         "service at rest with one run", "PSS, added up", f"{sum(taken for _who, taken in parts):.1f} MB", readings
     )
-
-
-def _mb(ours: float, theirs: float) -> str:
-    return f"{ours:.2f} MB / {theirs:.2f} MB"
