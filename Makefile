@@ -12,7 +12,7 @@ ifneq ($(shell $(BIN)/python -c 'print("works")' 2>/dev/null),works)
 $(VENV)/.made: rebuild
 endif
 
-.PHONY: help run test test-real real-packages lint bench soak compiled clean rebuild
+.PHONY: help run test test-real real-packages lint bench soak chaos compiled clean rebuild
 
 help:
 	@echo 'make run    start the service on http://127.0.0.1:8000; Ctrl-C stops it (settings: README)'
@@ -21,6 +21,7 @@ help:
 	@echo 'make lint   run the checks only'
 	@echo 'make bench  measure it beside conmon, s6-log and others (BENCH="capture --rounds 3" for a part)'
 	@echo 'make soak   use the service for long and look for growth (SOAK="--cycles 100 --minutes 0.5" shortens it)'
+	@echo 'make chaos  kill and stop its processes at random for an hour, check what is promised (CHAOS="--minutes 3 --seed 7" shortens it)'
 	@echo 'make clean  remove what make and the tests have made'
 
 run: compiled
@@ -52,6 +53,9 @@ bench: compiled
 
 soak: compiled
 	$(BIN)/python -m bench.soak $(SOAK)
+
+chaos: compiled
+	$(BIN)/python -m bench.chaos $(CHAOS)
 
 # Where Python itself may write no byte code (PYTHONDONTWRITEBYTECODE), each shim would compile its own.
 compiled: $(VENV)/.runtime
