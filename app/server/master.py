@@ -68,6 +68,7 @@ class RetryingMaster:
         """Reload; where that fails, go on with the old configuration."""
         server = self._server
         config = server.cfg
+        self._await_turn()
         try:
             self._reload()
         except (Exception, SystemExit) as error:
@@ -75,6 +76,12 @@ class RetryingMaster:
                 raise
             server.cfg = server.app.cfg = config
             _log.error("The reload failed, and the old settings stay in force: %s", error)
+
+    def _await_turn(self) -> None:
+        """Wait, two seconds at most, until a worker may be made: a reload that makes none would be lost."""
+        if len(self._spawned) == MOST_WORKERS:
+            # gunicorn queues signals meanwhile, and SIGTERM begins the stop in its handler.
+            time.sleep(max(0.0, self._spawned[0] + WORKERS_INTERVAL - time.monotonic()))
 
     @property
     def _in_a_worker(self) -> bool:

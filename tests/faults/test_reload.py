@@ -34,6 +34,13 @@ def test_a_reload_leaves_process_and_output_alone(service: Service) -> None:
     assert_whole(service.content())
 
 
+def test_reloads_in_a_row_are_all_made(service: Service) -> None:
+    """Each of many reloads has its worker, the ones that come too soon after others a moment later."""
+    workers = {reload(service) for _ in range(8)}
+    assert len(workers) == 8
+    assert worker_of(service) in workers
+
+
 def test_no_request_is_dropped_by_a_reload(service: Service) -> None:
     """Every request is answered, those under way at the reload and those that come during it."""
     start_counter(service, stubborn=True, interval=0.001)
