@@ -7,10 +7,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from app.runs.record import RunRecord, read_record, record_path
-from tests.kit.processes import alive, send
+from tests.kit.leftovers import ZYGOTE
+from tests.kit.processes import alive, children, name_of, parent, send
 from tests.kit.service import Answer, Service
 from tests.kit.waiting import wait_until
 
@@ -37,6 +39,25 @@ def shim_of(status: dict[str, Any]) -> int:
     return wait_until(living)
 
 
+def understudy_of(status: dict[str, Any]) -> int:
+    """Return the pid of the live understudy of the run with this status object: its shim's parent."""
+    understudy = parent(shim_of(status))
+    assert name_of(understudy) == "llm-understudy"
+    return understudy
+
+
+def zygote_of(worker: int) -> int:
+    """Wait until a process that starts runs has exactly one zygote, ready for a start, and return its pid."""
+
+    def only() -> int:
+        with suppress(FileNotFoundError, ProcessLookupError):  # one ended while we looked
+            found = [child for child in children(worker) if name_of(child) == ZYGOTE]
+            return found[0] if len(found) == 1 else 0
+        return 0
+
+    return wait_until(only)
+
+
 def reload(service: Service) -> int:
     """Send SIGHUP, wait until one new worker is left, and return its pid."""
     old = worker_of(service)
@@ -45,11 +66,19 @@ def reload(service: Service) -> int:
 
 
 def kill_shim(service: Service) -> None:
-    """Kill the current run's shim and wait, 2 s at the most, until another keeps the run."""
+    """Kill the current run's shim and wait, 2 s at the most, until its understudy keeps the run."""
     status = service.status()
     old = shim_of(status)
     send(signal.SIGKILL, old)
     wait_until(lambda: (shim := record_of(status).shim) and shim.pid != old, timeout=2)
+
+
+def keepers_of(status: dict[str, Any]) -> tuple[int, int]:
+    """Return the pids of the understudy and the shim of the run with this status object.
+
+    Killed in this order they leave the run without a keeper: the other way round the understudy could take over.
+    """
+    return understudy_of(status), shim_of(status)
 
 
 class Request:
@@ -60,6 +89,11 @@ class Request:
         self._answer: Answer | None = None
         self._thread = threading.Thread(target=self._send)
         self._thread.start()
+
+    @property
+    def under_way(self) -> bool:
+        """Tell whether the answer is still awaited."""
+        return self._thread.is_alive()
 
     def answer(self) -> Answer | None:
         """Wait for the end of the request; None when the connection broke."""

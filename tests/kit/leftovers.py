@@ -6,29 +6,35 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 
-from tests.kit.processes import command_line, descendants, parent
+from tests.kit.processes import alive, command_line, descendants, parent
+from tests.kit.waiting import wait_until
 
+ZYGOTE = "llm-zygote"
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
 
 
 def stand_by(workers: Collection[int]) -> set[int]:
-    """Return the shims that wait for a run below these processes: their workers keep one each, another in time."""
-    found = set()
-    for pid in descendants():
+    """Return what waits for a start below these processes: one live zygote of each.
+
+    A second zygote, or one that waits to be reaped, is left over like anything else.
+    """
+    zygotes = {}
+    for pid, name in descendants().items():
         with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
             worker = parent(pid)
-            if worker in workers and os.getsid(pid) == os.getsid(worker) and "stands-by" in command_line(pid):
-                found.add(pid)
-    return found
+            if worker in workers and name.startswith(f"{ZYGOTE} ") and alive(pid):
+                zygotes[worker] = pid
+    return set(zygotes.values())
 
 
 def strangers(before: Collection[int]) -> dict[int, str]:
-    """Return this process's descendants that are neither of `before` nor stand by for one of those."""
-    expected = {*before, *stand_by(before)}
+    """Return this process's descendants that are neither of `before` nor stand by for one of those, or for itself."""
+    expected = {*before, *stand_by({*before, os.getpid()})}
     return {pid: name for pid, name in descendants().items() if pid not in expected}
 
 
@@ -36,8 +42,17 @@ def assert_none_left(before: Collection[int], timeout: float = 5.0) -> None:
     """Fail unless, within `timeout` seconds, this process has no descendant but those of `before`."""
     deadline = time.monotonic() + timeout
     while (left := strangers(before)) and time.monotonic() < deadline:
+        _reap_zygotes(left)
         time.sleep(0.01)
     assert not left, f"left behind: {left}"
+
+
+def _reap_zygotes(found: Mapping[int, str]) -> None:
+    """Reap the zygotes of processes that have ended, which come to this one and end with those."""
+    for pid, name in found.items():
+        if name == f"{ZYGOTE} (Z)":
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
 
 
 @contextmanager
@@ -83,3 +98,20 @@ def _left_after(before: set[int], timeout: float) -> dict[int, str]:
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.01)
+
+
+def reap(pids: Collection[int]) -> list[int]:
+    """Wait until these have ended, and reap those that are orphans of this process now; return their exit codes.
+
+    Under gunicorn the worker does this.
+    """
+    codes = []
+    for pid in pids:
+        wait_until(partial(_is_over, pid))
+        with suppress(ChildProcessError):
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    return codes
+
+
+def _is_over(pid: int) -> bool:
+    return not alive(pid)

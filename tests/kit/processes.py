@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -98,6 +99,23 @@ def children(pid: int) -> list[int]:
             if parent(child) == pid:
                 found.append(child)
     return [child for child in found if alive(child)]
+
+
+def watch_for_child(pid: int, timeout: float = 2.0) -> Callable[[], int | None]:
+    """Return a function that waits for a process to have a child that it does not have now; None in vain."""
+    known = set(_pids())
+
+    def wait() -> int | None:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:  # without a pause: the child's first steps are what the caller is after
+            for found in [found for found in _pids() if found not in known]:
+                with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+                    if parent(found) == pid:
+                        return found
+                    known.add(found)
+        return None
+
+    return wait
 
 
 def descendants(pid: int | None = None) -> dict[int, str]:

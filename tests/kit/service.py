@@ -103,7 +103,7 @@ class Service:
 
     @property
     def standing_by(self) -> set[int]:
-        """Return the pids of the shims that wait for a run."""
+        """Return the pids of the zygotes that wait for a start."""
         return stand_by(self.workers)
 
     def wait_until_healthy(self) -> None:
