@@ -57,7 +57,7 @@ soak: compiled
 chaos: compiled
 	$(BIN)/python -m bench.chaos $(CHAOS)
 
-# Where Python itself may write no byte code (PYTHONDONTWRITEBYTECODE), each shim would compile its own.
+# Where Python itself may write no byte code (PYTHONDONTWRITEBYTECODE), each zygote would compile its own.
 compiled: $(VENV)/.runtime
 	@$(BIN)/python -m compileall -q app
 

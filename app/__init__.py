@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Not typing's: the shim imports this package, and the import of typing takes longer than all else before a spawn.
-TYPE_CHECKING = False
+from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from flask import Flask
 
@@ -16,7 +16,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     Each log directory has one supervisor, which is `app.extensions["supervisor"]`; its `stop()` ends the run. Raises
     `SettingsError` when the environment's settings are faulty, `ConflictError` when the log directory is in use.
 
-    Flask is imported here and not above, because the shim imports `app.shim` and must not load a web framework.
+    Flask is imported here and not above, because the zygote imports `app.shim` and must not load a web framework.
     """
     from app.api import build_app  # noqa: PLC0415 (see the docstring)
     from app.config import load_settings  # noqa: PLC0415 (see the docstring)

@@ -1,11 +1,10 @@
-"""Runs in the master and the worker: their supervisors, put together from the packages supervisor and shim."""
+"""Runs in the master and the worker: their supervisors, one for each log directory."""
 
 import threading
 from pathlib import Path
 
 from app.config import Settings
 from app.exceptions import ConflictError
-from app.shim.last_resort import end_tree
 from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
 from app.supervisor.supervisor import Supervisor
@@ -13,11 +12,11 @@ from app.supervisor.supervisor import Supervisor
 
 def manage(log_dir: str | Path = "logs", policy: Policy | None = None) -> ProcessManager:
     """Return a manager for the process of this log directory, by default one that starts runs as the service does."""
-    return ProcessManager(log_dir, policy or Policy(), end_tree)
+    return ProcessManager(log_dir, policy or Policy())
 
 
 # The supervisor of a service under gunicorn: the master claims with it, its worker serves with it.
-supervisor = Supervisor(manage)
+supervisor = Supervisor()
 _of_this_process: list[Supervisor] = []
 _serving = threading.Lock()
 
@@ -37,7 +36,7 @@ def serve(settings: Settings) -> Supervisor:
                     f"This service uses one log directory, the one that its settings name, and not "
                     f"{settings.log_dir.absolute()}: set LLM_SHELL_LOG_DIR, or start another service for that."
                 )
-            found = Supervisor(manage)
+            found = Supervisor()
             _of_this_process.append(found)
         found.init_app(settings)
         return found

@@ -1,7 +1,9 @@
 """Runs in every process of ours: the user that commands run as, where that is not the service's own."""
 
 import os
+import pwd
 from ctypes import CDLL
+from typing import NamedTuple
 
 PR_SET_NO_NEW_PRIVS = 38
 # keyctl(2), which the C library has no function for: its numbers in asm/unistd.h.
@@ -9,16 +11,12 @@ _KEYCTL = {"x86_64": 250, "aarch64": 219}
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
-class Account:
-    """Hold the user id, group id and supplementary groups of a user.
+class Account(NamedTuple):
+    """Hold the user id, group id and supplementary groups of a user."""
 
-    Not a NamedTuple: the shim reads one before the spawn, and to import `typing` takes longer than that.
-    """
-
-    def __init__(self, uid: int, gid: int, groups: list[int]) -> None:
-        self.uid = uid
-        self.gid = gid
-        self.groups = groups
+    uid: int
+    gid: int
+    groups: list[int]
 
     def pack(self) -> str:
         """Return it as one field of a record or a request."""
@@ -59,8 +57,6 @@ def execute(arguments: list[str]) -> None:
 
 def look_up(name: str) -> tuple[Account, dict[bytes, bytes]]:
     """Return a user's account and the variables that a login sets; raises `KeyError` for an unknown name."""
-    import pwd  # noqa: PLC0415  the shim does not need it
-
     user = pwd.getpwnam(name)
     variables = {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name, "SHELL": user.pw_shell}
     account = Account(user.pw_uid, user.pw_gid, os.getgrouplist(name, user.pw_gid))

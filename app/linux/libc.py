@@ -9,6 +9,7 @@ _M_MMAP_THRESHOLD = -3
 _LARGEST_BUFFER = 4 * 1024 * 1024
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -20,7 +21,7 @@ def keep_buffers() -> None:
     By default glibc returns them to the system each time and faults in every page again (mallopt(3)). Other C
     libraries have no such option, and are correct without it.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(_libc, "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_BUFFER)
         mallopt(_M_TRIM_THRESHOLD, _LARGEST_BUFFER)
@@ -34,4 +35,4 @@ def exchange(left: str, right: str) -> bool:
 
 def prctl(option: int, argument: int | bytes) -> None:
     """Set an attribute of this process (prctl(2)); an option that the kernel does not know changes nothing."""
-    ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
+    _libc.prctl(option, argument, 0, 0, 0)

@@ -2,10 +2,7 @@
 
 import ctypes
 import os
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 _libc = ctypes.CDLL(None)
 # glibc's own, which its sigaction(3) refuses; musl has a third, 34. A shim starts with them at their defaults, and a
@@ -22,9 +19,7 @@ _SignalSet = ctypes.c_ulong * (1024 // _BITS)
 _Opaque = ctypes.c_ulong * 256
 
 
-def attributes(
-    defaults: "Iterable[int]", blocked: "Iterable[int]" = (), flags: int = 0
-) -> "ctypes.Array[ctypes.c_ulong]":
+def attributes(defaults: Iterable[int], blocked: Iterable[int] = (), flags: int = 0) -> ctypes.Array[ctypes.c_ulong]:
     """Return the attributes of a child for `posix_spawn`: signals at their defaults, signals blocked, flags.
 
     The defaults are why this is not `os.posix_spawn`: the child of posix_spawn(3) ignores the C library's own signals
@@ -39,7 +34,7 @@ def attributes(
     return result
 
 
-def _signal_set(numbers: "Iterable[int]") -> "ctypes.Array[ctypes.c_ulong]":
+def _signal_set(numbers: Iterable[int]) -> ctypes.Array[ctypes.c_ulong]:
     words = _SignalSet()
     for number in numbers:
         words[(number - 1) // _BITS] |= 1 << (number - 1) % _BITS
@@ -52,10 +47,10 @@ _place, _spawn = _libc.posix_spawn_file_actions_adddup2, _libc.posix_spawn
 
 
 def posix_spawn(
-    arguments: "Sequence[bytes]",
-    environment: "Sequence[bytes]",
-    places: "Iterable[tuple[int, int]]",
-    how: "ctypes.Array[ctypes.c_ulong]",
+    arguments: Sequence[bytes],
+    environment: Sequence[bytes],
+    places: Iterable[tuple[int, int]],
+    how: ctypes.Array[ctypes.c_ulong],
 ) -> int:
     """Start a program and return its pid; raises `OSError`.
 
@@ -75,5 +70,5 @@ def posix_spawn(
     return pid.value
 
 
-def _strings(values: "Sequence[bytes]") -> "ctypes.Array[ctypes.c_char_p]":
+def _strings(values: Sequence[bytes]) -> ctypes.Array[ctypes.c_char_p]:
     return (ctypes.c_char_p * (len(values) + 1))(*values)

@@ -1,12 +1,16 @@
 """Runs in every process of ours: processes and trees of them, as `/proc` shows them."""
 
+import contextlib
 import os
+import pwd
 from functools import cache
 from typing import NamedTuple
 
 DEAD_STATES = frozenset("ZXx")
 # Where processes end all the time, each listing has some that are gone before they are read.
 MAX_LOOKS = 5
+# Members of a tree that is read by its lists of children; reading all of `/proc` takes as long as some dozens of lists.
+FEW = 32
 
 
 class Identity(NamedTuple):
@@ -71,6 +75,31 @@ def find_member(pid: int) -> Member | None:
     return Member(pid, ppid, pgid, session, fields[0].decode(), int(fields[17]), int(fields[19]))
 
 
+def identity_of(pid: int) -> Identity:
+    """Return the identity of a child that has not been reaped, or of this process itself. Raises `OSError`."""
+    member = find_member(pid)
+    if member is None:
+        raise ProcessLookupError(pid)
+    return member.identity
+
+
+def own_identity() -> Identity:
+    """Return the identity of this process. Raises `OSError`."""
+    return identity_of(os.getpid())
+
+
+def children(pid: int | None = None) -> list[Member]:
+    """Return the children of a process, by default of this one, zombies included."""
+    above = os.getpid() if pid is None else pid
+    return [member for member in snapshot().values() if member.ppid == above]
+
+
+def is_child(identity: Identity) -> bool:
+    """Tell whether this process is the parent of that one, which may be a zombie."""
+    member = read_member(identity.pid)
+    return member is not None and (member.identity, member.ppid) == (identity, os.getpid())
+
+
 def snapshot() -> dict[int, Member]:
     """Read every process of the machine; raises `OSError`, rather than leave one out, when no descriptor is free.
 
@@ -116,6 +145,52 @@ def descendants(roots: set[int]) -> list[Member]:
     return [table[pid] for pid in below - roots if table[pid].alive]
 
 
+def members_below(root: int) -> list[Member]:
+    """Return the live processes below one, as `descendants` does, but quickly where they are few.
+
+    The kernel's lists of children (proc_tid_children(5)) are read from the root down, until two readings in a row find
+    the same: a process may end, and its children get another parent, between two lists.
+    """
+    before: list[Identity] | None = None
+    for _ in range(MAX_LOOKS):
+        found = _walk(root)
+        if found is None:
+            break
+        identities = [member.identity for member in found]
+        if identities == before:
+            return [member for member in found if member.alive]
+        before = identities
+    return descendants({root})
+
+
+def _walk(root: int) -> list[Member] | None:
+    """Read a tree once; None where it is large, or the kernel has no such lists (CONFIG_PROC_CHILDREN)."""
+    found: list[Member] = []
+    try:
+        queue = children_of(root)
+    except OSError:
+        return None
+    for pid in queue:  # which grows meanwhile
+        member = find_member(pid)
+        if member is None:
+            continue
+        found.append(member)
+        if len(found) > FEW:
+            return None
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            queue += children_of(pid)
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the pids of a process's children, zombies included. Raises `OSError`."""
+    pids: list[int] = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+            pids += map(int, file.read().split())
+    return pids
+
+
 def command_line(pid: int) -> str:
     """Return a process's arguments joined by spaces, or its short name when it has none to show."""
     for name in ("cmdline", "comm"):
@@ -129,13 +204,36 @@ def command_line(pid: int) -> str:
     return ""
 
 
+def initial_environment(pid: int) -> list[bytes]:
+    """Return the entries NAME=value that a process's program was executed with (proc_pid_environ(5)); may be empty."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
+
+
+def holds_pipe(pid: int, inode: int) -> bool:
+    """Tell whether a process has a descriptor of this pipe; False where its descriptors can't be read."""
+    try:
+        targets = [_target(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        return False
+    return f"pipe:[{inode}]" in targets
+
+
+def _target(link: str) -> str:
+    try:
+        return os.readlink(link)
+    except OSError:  # closed meanwhile
+        return ""
+
+
 def user_of(pid: int) -> str:
     """Return the name, or else the number, of the user whose rights a process has; "?" when it has gone.
 
     Not the owner of `/proc/PID`: that is root for a process that is not dumpable (proc(5)).
     """
-    import pwd  # noqa: PLC0415  no shim needs it
-
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             uid = next(int(line.split()[2]) for line in file if line.startswith(b"Uid:"))

@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections.abc import Sequence
 
 PACKET_SIZE = 64 * 1024
 _CREDENTIALS = struct.Struct("3i")
@@ -40,27 +41,30 @@ def _credentials(connection: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
-def send_with_fd(connection: socket.socket, packet: bytes, fd: int) -> None:
-    """Send a packet and a duplicate of `fd` (SCM_RIGHTS, unix(7))."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+def send_with_fds(connection: socket.socket, packet: bytes, fds: Sequence[int]) -> None:
+    """Send a packet and duplicates of descriptors (SCM_RIGHTS, unix(7))."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
     connection.sendmsg([packet], rights, socket.MSG_NOSIGNAL)
 
 
-def _receive(connection: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
-    packet, ancillary, _flags, _address = connection.recvmsg(PACKET_SIZE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+def _receive(connection: socket.socket, most: int) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+    room = socket.CMSG_SPACE(4 * most)
+    packet, ancillary, _flags, _address = connection.recvmsg(PACKET_SIZE, room, socket.MSG_CMSG_CLOEXEC)
     return packet, ancillary
 
 
-def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
+def receive(connection: socket.socket, most: int = 1) -> tuple[bytes, list[int]]:
     """Wait for one packet and the descriptors that came with it; `b""` at the end of the connection.
+
+    The kernel drops descriptors beyond `most`, and those for which this process has no room.
 
     A peer that closed with packets unread is reported first, once, though its own packets are still queued here
     (unix_release_sock(), net/unix/af_unix.c; sock_error() in __skb_try_recv_datagram(), net/core/datagram.c).
     """
     try:
-        packet, ancillary = _receive(connection)
+        packet, ancillary = _receive(connection, most)
     except ConnectionResetError:
-        packet, ancillary = _receive(connection)
+        packet, ancillary = _receive(connection, most)
     fds = array.array("i")
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

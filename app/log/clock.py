@@ -1,21 +1,18 @@
 """Runs in every process of ours: a run's clock: wall-clock time at its start, plus the time elapsed since."""
 
 import time
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple
 
 _NS = 1_000_000_000
 
 
-class RunClock:
-    """Tell the time of one run, the same in every process that serves it.
+class RunClock(NamedTuple):
+    """Tell the time of one run, the same in every process that serves it."""
 
-    Not a dataclass: `dataclasses` imports `inspect`, which would delay every shim's start.
-    """
-
-    __slots__ = ("boottime_ns", "started_ns")
-
-    def __init__(self, started_ns: int, boottime_ns: int) -> None:
-        self.started_ns = started_ns
-        self.boottime_ns = boottime_ns
+    started_ns: int
+    boottime_ns: int
 
     @classmethod
     def start(cls) -> "RunClock":
@@ -33,13 +30,17 @@ class RunClock:
 def format_time(ns: int) -> str:
     """Return nanoseconds since the epoch as RFC 3339 in UTC with microseconds: `2026-11-22T06:08:00.123456Z`."""
     seconds, rest = divmod(ns, _NS)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest // 1000:06d}Z"
+    return f"{_format_second(seconds)}.{rest // 1000:06d}Z"
+
+
+@lru_cache(maxsize=1)
+def _format_second(seconds: int) -> str:
+    """Return a second's text, which is the same for all lines that are printed in it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def parse_time(text: str) -> int:
     """Return the nanoseconds since the epoch of an RFC 3339 time; raise ValueError for anything else."""
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415  only a takeover parses; a shim's start must not wait
-
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
         msg = f"{text!r} has no time zone: write it in UTC with a final Z"

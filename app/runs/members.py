@@ -1,37 +1,61 @@
-"""Runs in every process of ours: find the members of a tree whose shim died."""
+"""Runs in the worker, and in the master at its stop: find the members of a tree, and the processes that keep it."""
 
 from collections.abc import Collection, Iterable
 
-from app.linux.proc import Identity, Member, descendants, read_member, snapshot
+from app.linux.proc import Identity, Member, descendants, holds_pipe, initial_environment, read_member, snapshot
+from app.runs.names import RUN_ID_VARIABLE
+from app.runs.record import RunRecord
 
 
-def find_members(
-    process: Identity, known: Iterable[Identity], parents: Collection[int], not_ours: Collection[int]
-) -> list[Member]:
-    """Return the live members of a tree whose shim died: the process's session, `known`, the orphans, and all below.
+def find_members(record: RunRecord, subreapers: Collection[int] = ()) -> list[Member]:
+    """Return the live processes that provably belong to a tree without keepers, and all below them.
 
-    Orphans are reparented to `parents`, the subreapers above the dead shim. Of their children, those in a session of
-    `not_ours` are the service's own: no process can join a session from outside (setsid(2)), so no member of the tree
-    is in one of them.
+    Those are the process's session, the members that the last shim recorded and, of the orphans that came to
+    `subreapers`, the service's own, those that write to the run's pipe or were started with its id. Neither pipe nor id
+    is a proof elsewhere: a program may pass its output on to one that ran before (tmux does), and a run of another
+    service may have the same id.
     """
-    found = {member.identity: member for member in _in_session(process)}
-    for member in snapshot().values():
-        if member.ppid in parents and member.session not in not_ours and member.alive:
-            found[member.identity] = member
-    for identity in known:
-        now = read_member(identity.pid)
-        if now is not None and now.identity == identity and now.alive:
-            found[identity] = now
-    below = descendants({identity.pid for identity in found})
-    return [*found.values(), *below]
+    found = {member.identity: member for member in (*_in_session(record.process), *_known(record.members))}
+    for orphan in orphans(subreapers):
+        if holds_pipe(orphan.pid, record.pipe) or _has_run_id(orphan.pid, record.run_id):
+            found[orphan.identity] = orphan
+    for member in descendants({identity.pid for identity in found}):
+        found[member.identity] = member
+    return list(found.values())
 
 
-def _in_session(process: Identity) -> list[Member]:
+def live_keepers(record: RunRecord) -> set[int]:
+    """Return the pids of a run's shim and understudy, as far as they live."""
+    return {member.pid for member in _known(filter(None, (record.shim, record.understudy)))}
+
+
+def members_below(keepers: Collection[int]) -> list[Member]:
+    """Return the live processes of a tree whose shim or understudy lives: all below those."""
+    return [member for member in descendants(set(keepers)) if member.pid not in keepers]
+
+
+def orphans(subreapers: Collection[int]) -> list[Member]:
+    """Return the live children of the service's subreapers that left their sessions: no process of its own does."""
+    members = snapshot()
+    sessions = {members[pid].session for pid in subreapers if pid in members}
+    return [one for one in members.values() if one.ppid in subreapers and one.session not in sessions and one.alive]
+
+
+def _known(identities: Iterable[Identity]) -> list[Member]:
+    found = [(identity, read_member(identity.pid)) for identity in identities]
+    return [member for identity, member in found if member and member.identity == identity and member.alive]
+
+
+def _in_session(process: Identity | None) -> list[Member]:
     """Return the process's session, unless its number now belongs to another process.
 
     The number is reused only when process and session are gone; a leader with another start time shows that.
     """
-    leader = read_member(process.pid)
+    leader = read_member(process.pid) if process is not None else None
     if leader is None or leader.identity != process:
         return []
-    return [member for member in snapshot().values() if member.session == process.pid and member.alive]
+    return [member for member in snapshot().values() if member.session == leader.pid and member.alive]
+
+
+def _has_run_id(pid: int, run_id: str) -> bool:
+    return f"{RUN_ID_VARIABLE}={run_id}".encode() in initial_environment(pid)

@@ -47,7 +47,7 @@ class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_default
 
 
 class Intent(msgspec.Struct, frozen=True, rename=_FIELDS):
-    """Hold a stop that was begun, written before its first signal so that a replacement shim can finish it.
+    """Hold a stop that was begun, written before its first signal so that an understudy can finish it.
 
     `signalled` are the members to which SIGTERM was sent, or was about to be.
     """
@@ -62,7 +62,8 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Hold all that a new supervisor or shim needs to report on a run or to take it over.
 
     `started_ns`, `boottime_ns` and `boot_id` are the run's clock. `members` are the live members of the tree as
-    last reported. `beside` names members of the run before that could not be ended.
+    last reported. `beside` names members of the run before that could not be ended. `pipe` is the output's inode, which
+    shows who can write to it.
     """
 
     run_id: str
@@ -76,6 +77,8 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     log_mode: int = 0o600
     log_max_bytes: int = 0
     shim: Identity | None = None
+    understudy: Identity | None = None
+    pipe: int = 0
     process: Identity | None = None
     state: State = State()
     intent: Intent | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 from app.config import ENV_FILE, Settings
 from app.linux.account import Account, look_up
 from app.server.reach import changeable_by, readable_by, usable_by
-from app.supervisor.boot import SITE_PACKAGES
+from app.supervisor.zygote import SITE_PACKAGES
 
 _REMEDY = {
     str(ENV_FILE): f"give the settings in the environment instead of {ENV_FILE}",

@@ -23,15 +23,15 @@ from app.server.master import RetryingMaster
 from app.server.terminal import Terminal
 from app.service import supervisor
 from app.supervisor.orphans import become_subreaper
-from app.supervisor.standby import await_unused
+from app.supervisor.zygote import await_end
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from gunicorn.arbiter import Arbiter
 
-# Seconds that the unused standby shim of a killed worker may take to see its end of file, on a busy machine.
-STANDBY_TIMEOUT = 2.0
+# Seconds that the zygote of a killed worker may take to see its end of file, on a busy machine.
+ZYGOTE_TIMEOUT = 2.0
 ROOT = Path(__file__).resolve().parents[2]
 _log = logging.getLogger("gunicorn.error")
 terminal = Terminal()
@@ -205,4 +205,4 @@ def on_exit(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
     if terminal.closed:
         _log.info("The terminal in which the service was started was closed.")
     supervisor.stop()
-    await_unused(STANDBY_TIMEOUT)
+    await_end(ZYGOTE_TIMEOUT)

@@ -18,6 +18,8 @@ from app.linux.descriptors import lift_limit
 from app.server.announcement import announce
 from app.server.standin import StandIn
 from app.server.threads import Threads
+from app.supervisor import zygote
+from app.supervisor.orphans import reap_orphans
 from app.web.heads import Heads
 from app.web.lingering import UNWATCHABLE, Connection, Lingering
 from app.web.problems import whole_answer
@@ -189,8 +191,13 @@ class ShellWorker(ThreadWorker):
             client.sendall(whole_answer(*refusal))
 
     def murder_pending(self) -> None:
-        """Expire connections, create missing threads, retry the load; called at least once a second."""
+        """Do what is due; called at least once a second.
+
+        Expire connections, create missing threads, retry the load, reap orphans, replace a zygote that has died.
+        """
         super().murder_pending()
+        reap_orphans()
+        zygote.own.renew()
         self._heads.expire()
         self._lingering.expire()
         self.tpool.fill()

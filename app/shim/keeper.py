@@ -1,26 +1,28 @@
 """Runs in the shim: the event loop of a run, which records and reports each change of its state."""
 
 import contextlib
-import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
 
-from app.linux.proc import Identity, Member
+from app.linux.proc import Identity, Member, is_child
 from app.log.clock import format_time
-from app.protocol.messages import VERSION, Handshake, Kill, Killed, Reply, Request, Unsupported
-from app.runs.record import OVERTAKING, Intent, RecordFile, RunRecord, State, record_path
-from app.shim.adopted import AdoptedTree
+from app.protocol import VERSION, Crashed, Handshake, Kill, Killed, Reply, Request, Unsupported
+from app.runs.record import OVERTAKING, Intent, RecordFile, RunRecord, record_path
 from app.shim.listener import Listener
 from app.shim.log_writer import LogWriter
 from app.shim.owned import OwnedTree
 from app.shim.stdio import OutputPipe
-from app.shim.stopping import StopSequence
+from app.stopping.sequence import StopSequence
 
+# Seconds after the end of its grace from which on a stop sends no SIGTERM any more: the SIGCONT that goes with it would
+# continue members that were stopped, as a command is that keeps stopping its shim.
+STALE = 0.1
 # How often counts of incidents are reported while they grow.
 INCIDENT_INTERVAL = 1.0
 UNKNOWN_CODE = "Its shim was killed, and its exit code can't be read any more."
@@ -33,8 +35,8 @@ class Keeper:
         self,
         record: RunRecord,
         process: Identity,
-        tree: OwnedTree | AdoptedTree,
-        pipe: int | None,
+        tree: OwnedTree,
+        pipe: int,
         listener: socket.socket,
     ) -> None:
         self._record = record
@@ -48,7 +50,7 @@ class Keeper:
         self._stop: StopSequence | None = None
         self._waiters: list[tuple[socket.socket, int, Kill]] = []
         self._incidents_reported_at = 0.0
-        # A replacement shim adds to the dead one's counts.
+        # An understudy adds to the dead shim's counts.
         self._counted_before = {
             kind: record.state.incidents.get(kind, 0) for kind in ("dropped_lines", "failed_writes")
         }
@@ -62,61 +64,77 @@ class Keeper:
             self._listener.fd: self._listener.serve,
             tree.fd: self._reap,
         }
-        self._pipe = pipe
-        if pipe is not None:
-            self._handlers[pipe] = self._output.move
+        self._pipe: int | None = pipe
+        self._handlers[pipe] = self._output.move
         for fd in self._handlers:
             self._poller.register(fd, select.POLLIN)
 
-    def add_connection(self, connection: socket.socket) -> None:
-        """Serve the supervisor at the other end of this connection."""
-        self._listener.add(connection)
+    def begin(self, connection: socket.socket) -> None:
+        """Record the process, and serve the run's first connection."""
+        self._write_record()
+        self._listener.add(connection, Handshake(VERSION, self._state))
 
-    def _handshake(self) -> tuple[Handshake, int | None]:
-        """Write the record anew; return the first message of a connection, and the pipe that goes with it."""
+    def _handshake(self) -> Handshake:
+        """Write the record anew, and return the first message of a connection."""
         self._record_members()
         self._write_record()
-        return Handshake(VERSION, self._state), self._output.fd
+        return Handshake(VERSION, self._state)
 
     def resume(self) -> None:
-        """Continue the run of a dead shim: count the losses, and finish a stop that was begun."""
+        """Continue the run of a dead shim: its log, with the takeover counted, and a stop that was begun."""
+        self._writer.resume()
         self._count("takeovers")
-        if self._state.output_open and not self._output.open:
-            self._count("output_lost")
-            self._writer.finish()
-            self._notice_end_of_output()  # a handshake must report both facts
         intent = self._record.intent
         if intent is not None:
-            left = (intent.kill_at_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9
+            left = _seconds_until(intent.kill_at_ns)
             self._stop = self._new_stop()
             if intent.signal == "SIGKILL":
                 self._stop.kill()
+            elif left < -STALE:
+                self._stop.escalate()
             else:
                 self._stop.resume(intent.signalled, self._record.members, time.monotonic() + left)
+        self._reap()
+        if self._state.stopped_at is None and not is_child(self._process):
+            self._change(stopped_at=format_time(self._record.clock.now_ns()), unknown=UNKNOWN_CODE)
 
     def run(self) -> None:
-        """Serve events until the run has ended."""
-        for _state in self.states():
-            pass
-        self.close()
+        """Serve events until the run has ended; report a fault of this code to the supervisors, and raise it."""
+        try:
+            self._serve_events()
+        except Exception:
+            self._listener.broadcast(Crashed(traceback.format_exc()))
+            raise
+        self._close()
 
-    def states(self) -> Iterator[State]:
-        """Serve events, and yield the state after each, until the run has ended."""
+    def _serve_events(self) -> None:
         self._reap()
         self._after_events()
-        yield self._state
+        timeout = self._poll_timeout()
         while not self._state.ended:
-            for fd, _events in self._poller.poll(self._poll_timeout()):
+            events = self._poller.poll(timeout)
+            for fd, _events in events:
                 # The handler of an earlier event of this poll may have removed this one.
                 self._handlers.get(fd, bool)()
+            if self._is_output_alone(events):
+                timeout = None
+                continue
             self._after_events()
-            yield self._state
+            timeout = self._poll_timeout()
 
-    def close(self) -> None:
-        """Close connections, pipe and log, whether the run has ended or not."""
-        if self._state.ended:
-            with contextlib.suppress(OSError):  # the record itself has been written
-                self._file.fill_spare(self._record)
+    def _is_output_alone(self, events: list[tuple[int, int]]) -> bool:
+        """Tell whether nothing is due after these events, as after most: some output came and was written whole.
+
+        A slow command makes one such event a line, and what is called in each is no longer in the processor's caches.
+        """
+        if len(events) != 1 or events[0][0] != self._pipe or self._output.fd is None:
+            return False
+        return self._stop is None and not self._changed and self._writer.deadline is None and not self._writer.faults
+
+    def _close(self) -> None:
+        """Close connections, pipe and log when the run has ended."""
+        with contextlib.suppress(OSError):  # the record itself has been written
+            self._file.fill_spare(self._record)
         self._listener.close()
         self._output.close()
         self._writer.close()
@@ -157,7 +175,9 @@ class Keeper:
             self._output.drain()
             self._output.show_unfinished()
             self._record_members()
-            self._change(stopped_at=stopped_at, exit_code=code, unknown=UNKNOWN_CODE if code is None else None)
+            self._change(stopped_at=stopped_at, exit_code=code)
+            # On disk before it is reaped: should this process be killed, its understudy has one or the other.
+            self._publish()
 
     def _conclude(self) -> None:
         """End the run when its tree is gone: no process writes any more, so the pipe holds the last output."""
@@ -190,23 +210,27 @@ class Keeper:
     def _begin_stop(self, kill: Kill, deadline: float) -> None:
         left = deadline - time.monotonic()
         kill_at_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(left * 1e9)
+        stale = bool(kill.until_ns) and _seconds_until(kill.until_ns) < -STALE
         self._record.intent = Intent(kill.signal, kill_at_ns, kill.cause)
         self._attribute_end(kill)
         self._stop = self._new_stop()
-        if kill.signal == "SIGTERM":
+        if kill.signal == "SIGTERM" and not stale:
             self._stop.terminate(deadline)
             return
         self._record_members()
         # On disk before the first signal, as below.
         self._publish()
-        self._stop.kill()
+        if stale:
+            self._stop.escalate()
+        else:
+            self._stop.kill()
 
     def _new_stop(self) -> StopSequence:
-        output = os.fstat(self._pipe).st_ino if self._output.open and self._pipe is not None else None
+        output = self._record.pipe if self._output.open else None
         return StopSequence(self._tree, self._process, output=output, note=self._note_signalled)
 
     def _note_signalled(self, members: list[Member], signalled: list[Identity]) -> None:
-        """Record which members get SIGTERM before it is sent: a replacement shim then signals none twice."""
+        """Record which members get SIGTERM before it is sent: an understudy then signals none twice."""
         self._record.members = [member.identity for member in members]
         if self._record.intent is not None:
             self._record.intent = replace(self._record.intent, signalled=signalled)
@@ -287,7 +311,7 @@ class Keeper:
         self._listener.broadcast(self._state)
 
     def _record_members(self) -> None:
-        """Record the tree: a service that is not an ancestor of this shim needs that when the shim is killed."""
+        """Record the tree, for a service that finds neither shim nor understudy alive."""
         self._record.members = [member.identity for member in self._tree.members()]
 
     def _write_record(self) -> None:
@@ -298,9 +322,13 @@ class Keeper:
             self._count("failed_records")
 
     def _notice_end_of_output(self) -> None:
-        if self._output.open or not self._state.output_open:
+        if self._output.open or self._pipe is None:
             return
+        self._poller.unregister(self._pipe)
+        del self._handlers[self._pipe]
+        self._pipe = None
         self._change(output_open=False)
-        if self._pipe is not None:
-            self._poller.unregister(self._pipe)
-            del self._handlers[self._pipe]
+
+
+def _seconds_until(boottime_ns: int) -> float:
+    return (boottime_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9

@@ -6,9 +6,9 @@ import select
 import socket
 from collections.abc import Callable
 
+from app import protocol
 from app.linux import sockets
-from app.protocol import messages
-from app.protocol.messages import Handshake, Reply, Request
+from app.protocol import Crashed, Handshake, Reply, Request
 from app.runs.record import UNDECODABLE, State
 
 # Connections, some milliseconds' work.
@@ -18,15 +18,15 @@ ACCEPTED_AT_ONCE = 512
 class Listener:
     """Serve the supervisors that connect: open with a handshake, take requests, send replies and states.
 
-    `on_request` gets each request and the connection to reply on; `handshake` returns what a new connection is sent
-    first, and a descriptor to send along or None.
+    `on_request` gets each request and the connection to reply on; `handshake` returns what a connection that was
+    accepted is sent first.
     """
 
     def __init__(
         self,
         listener: socket.socket,
         on_request: Callable[[socket.socket, Request], None],
-        handshake: Callable[[], tuple[Handshake, int | None]],
+        handshake: Callable[[], Handshake],
     ) -> None:
         listener.setblocking(False)
         self._listener = listener
@@ -41,19 +41,12 @@ class Listener:
         """Return the descriptor that is readable when `serve` has something to do."""
         return self._poller.fileno()
 
-    def add(self, connection: socket.socket) -> None:
-        """Serve this connection from now on."""
+    def add(self, connection: socket.socket, handshake: Handshake) -> None:
+        """Serve this connection from now on, and open it with a handshake."""
         connection.setblocking(False)
         self._poller.register(connection.fileno(), select.EPOLLIN)
         self._connections.append(connection)
-        handshake, fd = self._handshake()
-        if fd is None:
-            self.send(connection, handshake)
-            return
-        try:
-            sockets.send_with_fd(connection, messages.encode(handshake), fd)
-        except OSError:
-            self._drop(connection)
+        self.send(connection, handshake)
 
     def serve(self) -> None:
         """Accept waiting connections, and handle the requests received."""
@@ -64,19 +57,19 @@ class Listener:
         if self._listener.fileno() in ready:
             self._accept()
 
-    def send(self, connection: socket.socket, message: Handshake | State | Reply) -> None:
+    def send(self, connection: socket.socket, message: Handshake | State | Reply | Crashed) -> None:
         """Send without waiting: a supervisor that does not read is dropped, and can connect again."""
         if connection not in self._connections:
             return
         try:
-            connection.send(messages.encode(message))
+            connection.send(protocol.encode(message))
         except OSError:
             self._drop(connection)
 
-    def broadcast(self, state: State) -> None:
-        """Send the state to every supervisor."""
+    def broadcast(self, message: State | Crashed) -> None:
+        """Send the state, or the report of a crash, to every supervisor."""
         for connection in list(self._connections):
-            self.send(connection, state)
+            self.send(connection, message)
 
     def close(self) -> None:
         """Close the listener and all connections."""
@@ -91,7 +84,7 @@ class Listener:
             for _ in range(ACCEPTED_AT_ONCE):
                 connection, _address = self._listener.accept()
                 if sockets.peer_is_ours(connection):
-                    self.add(connection)
+                    self.add(connection, self._handshake())
                 else:
                     connection.close()
 
@@ -108,7 +101,7 @@ class Listener:
             self._drop(connection)
             return
         try:
-            request = messages.decode_from_supervisor(packet)
+            request = protocol.decode_from_supervisor(packet)
         except UNDECODABLE:  # no request, so there is no number to reply to
             return
         self._on_request(connection, request)

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterable, Iterator
 
 from app.linux.pidfd import open_pidfd
-from app.linux.proc import Identity, Member, descendants, read_member
+from app.linux.proc import Identity, Member, children_of, members_below, read_member
 
 # A descriptor each; the end of a member beyond these is noticed when another one ends.
 MAX_WATCHED = 256
@@ -17,7 +17,8 @@ class OwnedTree:
     """Reap members as they end, and detect by event when none is left.
 
     The shim is a subreaper: a process whose parent ends becomes its child. So the tree is gone exactly when waitid(2)
-    finds no child (ECHILD), and SIGCHLD announces every step towards that; `/proc` is never polled for it.
+    finds no child (ECHILD), and SIGCHLD announces every step towards that; `/proc` is never polled for it. The zygote
+    has installed a handler for SIGCHLD, without which there is no wakeup.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,6 @@ class OwnedTree:
         self._epoll = select.epoll()
         self._epoll.register(self._wakeups, select.EPOLLIN)
         self.fd = self._epoll.fileno()
-        signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         self.gone = False
 
@@ -46,7 +46,7 @@ class OwnedTree:
 
     def members(self) -> list[Member]:
         """Return every live process of the tree."""
-        return descendants({os.getpid()})
+        return members_below(os.getpid())
 
     def kill_children(self) -> None:
         """Send SIGKILL to every child, the oldest, which is the process, first.
@@ -56,9 +56,7 @@ class OwnedTree:
         before it is reaped here.
         """
         with contextlib.suppress(OSError):
-            with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
-                children = [int(pid) for pid in file.read().split()]
-            for pid in children:
+            for pid in children_of(os.getpid()):
                 with contextlib.suppress(PermissionError, ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 

@@ -9,21 +9,20 @@ from app.shim.log_writer import LogWriter
 
 # Half a pipe: a writer that is woken because there is room again can write until the next read.
 READ_SIZE = 512 * 1024
-# The most that an unprivileged user may set (/proc/sys/fs/pipe-max-size): fewer wake-ups, and room while a shim is
-# being replaced.
+# The most that an unprivileged user may set (/proc/sys/fs/pipe-max-size): fewer wake-ups, and room while an
+# understudy takes over.
 PIPE_SIZE = 1024 * 1024
 
 
 class OutputPipe:
     """Move the run's output; `open` until every writer has closed the pipe, or `close` was called."""
 
-    def __init__(self, pipe: int | None, writer: LogWriter) -> None:
-        self.fd = pipe
+    def __init__(self, pipe: int, writer: LogWriter) -> None:
+        self.fd: int | None = pipe
         self._writer = writer
-        if pipe is not None:
-            os.set_blocking(pipe, False)
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+        os.set_blocking(pipe, False)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
 
     @property
     def open(self) -> bool:

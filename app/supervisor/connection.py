@@ -3,20 +3,24 @@
 import contextlib
 import itertools
 import logging
+import os
 import select
 import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
+from app import protocol
 from app.exceptions import InternalError
 from app.linux import sockets
-from app.protocol import messages
-from app.protocol.messages import Crashed, Handshake, Kill, KilledV1, Operation, Reply, Request, Result, Unsupported
+from app.protocol import Crashed, Handshake, Kill, KilledV1, Operation, Reply, Request, Result, Unsupported
 from app.runs.record import UNDECODABLE, State
 
 # Seconds beyond an operation's timeout: two after SIGKILL, and the rest for a loaded machine.
 REPLY_MARGIN = 5.0
+# Seconds beyond it from which on the tree should be dead.
+OVERDUE = 0.25
 _TOO_OLD = "The run's shim is of an older version and can't do that: restart the command."
 logger = logging.getLogger(__name__)
 
@@ -32,11 +36,10 @@ class ShimConnection:
     """Follow one shim: its latest state, its replies, its end. Thread-safe, without a thread of its own.
 
     One of the waiting threads reads the connection, and the other threads wait for what it receives. `state` is the
-    last that the shim sent, and `lost` is set once the connection has ended. `on_pipe` gets each read end of the
-    output pipe that the shim sends.
+    last that the shim sent, and `lost` is set once the connection has ended.
     """
 
-    def __init__(self, connection: socket.socket, state: State, on_pipe: Callable[[int], None]) -> None:
+    def __init__(self, connection: socket.socket, state: State) -> None:
         self._connection = connection
         self._changed = threading.Condition()
         self.state = state
@@ -45,13 +48,13 @@ class ShimConnection:
         self._reading = False
         self.lost = False
         self._version: int | None = None  # not known before the handshake
-        self._on_pipe = on_pipe
 
-    def request(self, operation: Operation) -> Result:
+    def request(self, operation: Operation, do_overdue: Callable[[], Operation]) -> Result:
         """Ask the shim for an operation and wait for its reply, its `timeout` plus a few seconds at most.
 
-        Raises `ConnectionLostError` when the shim ends or does not reply in time, `InternalError` when it is of a
-        version that does not know the operation.
+        While the reply is overdue, `do_overdue` is called, and the shim is asked for what that returns as well. Raises
+        `ConnectionLostError` when the shim ends or does not reply in time, `InternalError` when it is of a version that
+        does not know the operation.
         """
         request = Request(next(self._ids), operation)
         deadline = time.monotonic() + operation.timeout + REPLY_MARGIN
@@ -60,11 +63,18 @@ class ShimConnection:
         if self._version == 1 and not isinstance(operation, Kill):
             raise InternalError(_TOO_OLD)
         self._results[request.id] = None
+        asked = False
         try:
-            self._connection.send(messages.encode_v1(request) if self._version == 1 else messages.encode(request))
-            self._wait(lambda: self._results[request.id] is not None, deadline - time.monotonic())
+            self._send(request)
+            asked = True
+            patience = operation.timeout + OVERDUE
+            while not self._wait(partial(self._has_result, request), patience) and not self.lost:
+                if time.monotonic() > deadline:
+                    break
+                patience = OVERDUE
+                self._send(Request(next(self._ids), do_overdue()))
         except OSError as error:
-            raise ConnectionLostError(asked=False) from error
+            raise ConnectionLostError(asked=asked) from error
         finally:
             with self._changed:
                 result = self._results.pop(request.id)
@@ -73,6 +83,12 @@ class ShimConnection:
         if isinstance(result, Unsupported):
             raise InternalError(_TOO_OLD)
         return result
+
+    def _send(self, request: Request) -> None:
+        self._connection.send(protocol.encode_v1(request) if self._version == 1 else protocol.encode(request))
+
+    def _has_result(self, request: Request) -> bool:
+        return self._results[request.id] is not None
 
     def wait_for_handshake(self, timeout: float) -> bool:
         """Wait until the shim has sent its state, which comes first; False after `timeout` seconds."""
@@ -137,9 +153,9 @@ class ShimConnection:
         with self._changed:  # so that `catch_up` can't return between receipt and handling
             try:
                 packet, fds = sockets.receive(self._connection)
-                for fd in fds:
-                    self._on_pipe(fd)
-                message = messages.decode_from_shim(packet) if packet else None
+                for fd in fds:  # version 2 sends its pipe
+                    os.close(fd)
+                message = protocol.decode_from_shim(packet) if packet else None
             except (OSError, *UNDECODABLE) as error:
                 message, fault = None, f"The connection to a shim broke: {error}"
             if message is None:
@@ -153,7 +169,7 @@ class ShimConnection:
             logger.error("%s", fault)
         return message is not None
 
-    def _take(self, message: messages.FromShim) -> None:
+    def _take(self, message: protocol.FromShim) -> None:
         if isinstance(message, Handshake):
             self._version, self.state = message.version, message.state
         elif isinstance(message, State):

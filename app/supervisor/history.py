@@ -1,22 +1,18 @@
 """Runs in the worker, and in the master at its stop: past runs: which are kept, their state, members and logs."""
 
-import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from app.exceptions import NotFoundError
-from app.linux.proc import Member, boot_id, descendants, read_member
+from app.linux.proc import Member, boot_id
 from app.log.clock import RunClock
 from app.runs import names
-from app.runs.members import find_members
-from app.runs.record import RecordFile, RunRecord, State, load_record, read_record, record_path
-from app.supervisor.status import describe, ended_unseen
-
-UNWATCHED = "Its shim was killed and not replaced: its output is lost."
+from app.runs.members import live_keepers, members_below
+from app.runs.record import RunRecord, State, load_record, read_record, record_path
+from app.supervisor.remains import Remains, look_at
+from app.supervisor.status import describe
 
 
 class History:
@@ -65,26 +61,11 @@ class History:
         """
         if record.state.ended:
             return record.state, []
-        if record.boot_id != boot_id():
-            return self._close(record), []
-        watched = _is_watched(record)
-        members = _members_of(record, watched=watched)
-        if watched:
+        members = _members_of(record)
+        if live_keepers(record):
             return record.state, members
-        if not members:
-            return self._close(record), []
-        return msgspec.structs.replace(record.state, unknown=UNWATCHED, output_open=False), members
-
-    def _close(self, record: RunRecord) -> State:
-        """Record the end of a run whose last shim is dead: the time must not change with each call."""
-        path = record_path(record.log_file)
-        with self._closing:
-            last = load_record(path) or record
-            if not last.state.ended:
-                last.state = ended_unseen(last)
-                with contextlib.suppress(OSError):  # disk full or no permission: the next call tries again
-                    RecordFile(path, last.log_mode).write(last)
-        return last.state
+        with self._closing:  # the time of an end must not change with each call
+            return look_at(load_record(record_path(record.log_file)) or record), members
 
 
 def kept_records(log_dir: Path) -> Iterator[str]:
@@ -99,25 +80,13 @@ def kept_records(log_dir: Path) -> Iterator[str]:
 def may_live(path: str) -> bool:
     """Tell whether a process of the run with this record may be alive, so that its files must not be removed."""
     record = load_record(path)
-    if record is None or record.state.ended or record.boot_id != boot_id():
-        return False
-    return _is_watched(record) or bool(_members_of(record, watched=False))
+    return record is not None and not record.state.ended and (bool(live_keepers(record)) or bool(_members_of(record)))
 
 
-def _is_watched(record: RunRecord) -> bool:
-    """Tell whether the run's last shim lives."""
-    shim = read_member(record.shim.pid) if record.shim is not None else None
-    return shim is not None and shim.identity == record.shim and shim.alive
-
-
-def _members_of(record: RunRecord, *, watched: bool) -> list[Member]:
-    """Return the live members of a past run; of one whose first shim died, only those that are certainly its own.
-
-    Orphans that were reparented to the service may be the current run's.
-    """
-    if watched and record.shim is not None and not record.state.incidents.get("takeovers"):
-        return descendants({record.shim.pid})
-    return find_members(record.process, record.members, (), ()) if record.process is not None else []
+def _members_of(record: RunRecord) -> list[Member]:
+    """Return the live members of a past run; without keepers, those that are provably its own."""
+    keepers = live_keepers(record)
+    return members_below(keepers) if keepers else Remains(record).members()
 
 
 def _not_kept(run_id: str) -> NotFoundError:

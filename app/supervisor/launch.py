@@ -1,36 +1,36 @@
-"""Runs in the worker: start a command through a shim, in an environment without the service's own variables."""
+"""Runs in the worker: start a command through the zygote, in an environment without the service's own variables."""
 
 import contextlib
-import marshal
+import errno
 import os
+import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from io import FileIO
 from typing import NamedTuple
 
 import msgspec
 
+from app import protocol
 from app.linux import sockets
 from app.linux.account import Account
-from app.linux.proc import Identity
-from app.protocol import messages
-from app.protocol.messages import Failed, Kill, Operation, Result, Started, Takeover
+from app.linux.descriptors import limit_of_commands
+from app.linux.permit import is_taken, new_permit, take
+from app.linux.proc import children
+from app.protocol import NAME, UNDERSTUDY_NAME, Failed, Kill, Start, Started, StartFds
 from app.runs.names import DEFAULT_NAME, NAME_VARIABLE, RUN_ID_VARIABLE
-from app.runs.record import UNDECODABLE, RunRecord, State, encode_record, read_record, record_path
+from app.runs.record import UNDECODABLE, RunRecord
 from app.runs.shells import options_for
-from app.supervisor.boot import boot, end_unused, request_file
-from app.supervisor.handshake import wake
-from app.supervisor.orphans import reap_orphans
-from app.supervisor.standby import Standby
+from app.supervisor import zygote
+from app.supervisor.handshake import name_of, wake
+from app.supervisor.remains import end
 
-# Keeps a run without a shim, in the calling thread, until an operation is done; returns the state then and the result.
-# It serves the listener meanwhile and closes it. It is the shim's code, which this package must not import:
-# `app/service.py` passes it in. Raises `OSError` where there are too few descriptors even for that.
-EndTree = Callable[[Takeover, socket.socket, Operation], tuple[State, Result]]
-
-# A shim replies within a fraction of a second; on a machine that swaps it may need longer.
+# A shim replies within milliseconds; on a machine that swaps it may need longer.
 START_TIMEOUT = 30.0
 WAKE_INTERVAL = 0.5
+# Starts of one command, where its keepers are killed before they have executed it.
+ATTEMPTS = 3
 
 # Variables meant for this service and not for its commands: its own settings, gunicorn's and make's, and what systemd
 # sets for a unit's sockets, directories, credentials, watchdog and journal (systemd.exec(5)).
@@ -54,12 +54,10 @@ AGENT_DEFAULTS = {b"PYTHONUNBUFFERED": b"1", b"PAGER": b"cat", b"GIT_PAGER": b"c
 
 
 class Launched(NamedTuple):
-    """Hold the process, its shim, the connection to that, and a read end of the output pipe."""
+    """Hold the shim's first message and the connection to it."""
 
-    process: Identity
-    shim: int
+    started: Started
     connection: socket.socket
-    pipe: int
 
 
 class LaunchError(Exception):
@@ -90,70 +88,112 @@ def process_environment(extra: Mapping[str, str], login: Mapping[bytes, bytes]) 
     return {**inherited, **login, **AGENT_DEFAULTS, **given}
 
 
-def launch(
-    record: RunRecord,
-    environment: Mapping[bytes, bytes],
-    listener: socket.socket,
-    standby: Standby | None,
-    end_tree: EndTree,
-) -> Launched:
-    """Have a shim start the command and serve `listener`: the one that stands by, or a new one.
+def launch(record: RunRecord, environment: Mapping[bytes, bytes], listener: socket.socket) -> Launched | None:
+    """Have the command executed by a shim that serves `listener`, which is closed.
 
-    Blocks for some 5 ms with a standby, else for 20. Raises `LaunchError` or `OSError`, and leaves no process then.
+    None means that the shim was killed after it had begun to: its understudy serves the listener now, or is dead, too.
+    Blocks for some 5 ms. Raises `LaunchError` or `OSError`, and leaves no process then.
     """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(listener)
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        stack.callback(os.close, read_end)
+        stack.callback(os.close, write_end)
+        record.pipe = os.fstat(read_end).st_ino
+        permit = new_permit()
+        stack.callback(os.close, permit)
+        stack.callback(take, permit)  # whatever happens: from here on no shim can execute it that has not yet
+        request = stack.enter_context(_request_file(record, environment))
+        fds = StartFds(-1, request.fileno(), listener.fileno(), read_end, write_end, permit)
+        for _ in range(ATTEMPTS):
+            launched = _attempt(record, fds)
+            # No process holds the other end of its connection any more, so none can take a permit that is left.
+            if launched is not None or is_taken(permit):
+                return launched
+    raise LaunchError("spawn", 0)
+
+
+def _attempt(record: RunRecord, fds: StartFds) -> Launched | None:
+    """Have an understudy forked, and wait for its shim's first message; None when that ended before it sent one."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with contextlib.ExitStack() as on_failure:
+        on_failure.enter_context(ours)
+        with theirs:
+            understudy = _fork(fds._replace(connection=theirs.fileno()))
+        try:
+            first = _first_message(ours, understudy)
+        except TimeoutError as error:
+            _give_up(record, understudy, fds.permit)
+            raise LaunchError("spawn", errno.ETIMEDOUT) from error
+        if first is None:
+            return None
+        on_failure.pop_all()
+        return Launched(first, ours)
+
+
+def _fork(fds: StartFds) -> int:
+    """Have an understudy forked; return its pid, 0 for one that has begun the start although its zygote died."""
+    try:
+        return zygote.own.fork(fds)
+    except OSError:
+        if take(fds.permit):
+            raise
+        return 0
+
+
+def _request_file(record: RunRecord, environment: Mapping[bytes, bytes]) -> FileIO:
+    """Return a file with the request: of any size, unlike a packet, and without a name (memfd_create(2))."""
     spec = record.spec
     # Without what goes on in another form.
     fields = msgspec.to_builtins(msgspec.structs.replace(spec, command="", env={}))
     options = options_for(spec.shell, Account.unpack(os.fsencode(spec.account)), spec.command)
-    request = {
-        "record": encode_record(record),
-        "path": os.fsencode(record_path(record.log_file)),
+    start = Start(
+        record=record,
         # Encoded here, since the shim's interpreter may use another file system encoding.
-        "spec": {name: os.fsencode(value) if isinstance(value, str) else value for name, value in fields.items()},
-        "arguments": [part.encode() for part in (spec.shell, *options, spec.command)],
-        "environment": dict(environment),
-    }
+        spec={name: os.fsencode(value) if isinstance(value, str) else value for name, value in fields.items()},
+        arguments=[part.encode() for part in (spec.shell, *options, spec.command)],
+        environment=[b"%b=%b" % entry for entry in environment.items()],
+        descriptors=limit_of_commands(),
+    )
     with contextlib.ExitStack() as on_failure:
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        on_failure.callback(os.close, read_end)
-        try:
-            with request_file(marshal.dumps(request)) as file:
-                fds = [file.fileno(), listener.fileno(), read_end, write_end]
-                shim, connection = (standby and standby.hand_over(fds)) or boot("main", record.run_id, fds)
-        finally:
-            os.close(write_end)
-        on_failure.callback(connection.close)
-        first = _first_message(connection, shim)
-        if not isinstance(first, Started):
-            end_unused(shim)
-            _end_started_process(record, listener, end_tree)
-            raise LaunchError(first.step, first.errno)
+        file = on_failure.enter_context(FileIO(os.memfd_create("llm-shell-request"), "r+"))
+        file.write(protocol.encode_start(start))
         on_failure.pop_all()
-    return Launched(Identity(first.pid, first.start_ticks), shim, connection, read_end)
+    return file
 
 
-def _end_started_process(record: RunRecord, listener: socket.socket, end_tree: EndTree) -> None:
-    """End the command of a shim that was killed between spawn and first message: the record names the process."""
-    written = read_record(record_path(record.log_file))
-    if written is None or written.process is None:
-        return
-    takeover = Takeover(record=written, process=written.process, parents=[], not_ours=[])
-    end_tree(takeover, listener.dup(), Kill("SIGKILL", 0.0, "kill"))
-    reap_orphans()
+def _first_message(connection: socket.socket, understudy: int) -> Started | None:
+    """Wait for the shim's first message, None when it ended before that; raises `LaunchError` and `TimeoutError`.
 
-
-def _first_message(connection: socket.socket, shim: int) -> Started | Failed:
-    """Wait for a shim's first message; send it SIGCONT meanwhile, as its command may have stopped it."""
+    The understudy continues a shim that was stopped, and is itself continued here.
+    """
     deadline = time.monotonic() + START_TIMEOUT
     while (left := deadline - time.monotonic()) > 0:
         connection.settimeout(min(left, WAKE_INTERVAL))
         try:
-            first = messages.decode_from_shim(sockets.receive(connection)[0])
+            packet, _fds = sockets.receive(connection)
+            first = protocol.decode_from_shim(packet) if packet else None
         except TimeoutError:
-            wake(shim)
+            wake(understudy)
             continue
         except (OSError, *UNDECODABLE):
-            break
+            return None
+        if isinstance(first, Failed):
+            raise LaunchError(first.step, first.errno)
         connection.settimeout(None)
-        return first if isinstance(first, Started | Failed) else Failed("spawn", 0)
-    return Failed("spawn", 0)
+        return first if isinstance(first, Started) else None
+    raise TimeoutError
+
+
+def _give_up(record: RunRecord, understudy: int, permit: int) -> None:
+    """End a start whose shim does not answer, so that nothing of it is executed any more.
+
+    The understudy first, or it would go on in the shim's place. What they had executed is found as that of any run
+    without keepers.
+    """
+    take(permit)
+    keepers = [understudy, *(shim.pid for shim in children(understudy))] if understudy else []
+    for pid in keepers:
+        if name_of(pid) in (NAME, UNDERSTUDY_NAME):
+            os.kill(pid, signal.SIGKILL)
+    end(record, Kill("SIGKILL", 0.0, "kill"))

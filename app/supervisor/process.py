@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 from app.exceptions import BadRequestError, InternalError, NotFoundError
 from app.log.clock import RunClock
-from app.protocol.messages import Kill, Killed, Operation, Result
+from app.protocol import Kill, Killed, Operation, Result
 from app.reading.reader import LogManager
 from app.runs.pointer import Pointer
 from app.runs.record import Cause, State, read_record, record_path
@@ -16,13 +16,11 @@ from app.runs.spec import Spec
 from app.supervisor import refusals
 from app.supervisor.handshake import request_handshake
 from app.supervisor.history import History, kept_records
-from app.supervisor.launch import EndTree
 from app.supervisor.lost import find_records
 from app.supervisor.naming import listed, name_all
 from app.supervisor.operations import Operations
 from app.supervisor.policy import Policy
 from app.supervisor.run import HANDSHAKE_TIMEOUT, Run
-from app.supervisor.standby import Standby
 from app.supervisor.starting import CheckedStart, Starter
 from app.supervisor.status import describe, reason_of, signal_name, status_of
 
@@ -44,12 +42,11 @@ class ProcessManager:
     `start`, `restart` and `kill` block until they are done; everything else returns at once, from memory.
     """
 
-    def __init__(self, log_dir: str | Path, policy: Policy, end_tree: EndTree) -> None:
+    def __init__(self, log_dir: str | Path, policy: Policy) -> None:
         self.logs = LogManager(log_dir, group_read=policy.group_read)
         self._pointer = Pointer(self.logs.log_dir)
         self._history = History(self.logs.log_dir)
-        self._starter = Starter(self.logs, self._pointer, policy, end_tree)
-        self._end_tree = end_tree
+        self._starter = Starter(self.logs, self._pointer, policy)
         self._policy = policy
         self._run: Run | None = None
         # The pointer's last known value: a run that another manager left there is only taken over by take_over().
@@ -57,11 +54,6 @@ class ProcessManager:
         self._operations = Operations(self.logs)
         # Held while the current run is being exchanged for another: /kill waits for that, reads do not.
         self._exchange = threading.RLock()
-
-    def keep_standby(self) -> None:
-        """Keep a shim ready from now on, so that a start takes milliseconds."""
-        self._starter.standby = Standby()
-        self._starter.standby.prepare()
 
     def take_over(self) -> None:
         """Take over the run that an earlier worker or service left behind, if there is one."""
@@ -93,7 +85,7 @@ class ProcessManager:
 
     def _make_current(self, path: str) -> bool:
         """Make the run with this record the current one; False when that can't be read."""
-        found = Run.load(path, self._end_tree)
+        found = Run.load(path)
         if found is None:
             return False
         self._replace_run(found)
@@ -196,7 +188,7 @@ class ProcessManager:
         for path in find_records(self.logs.log_dir, LAST_SEARCH_TIMEOUT):
             if current is not None and path == record_path(current.record.log_file):
                 continue
-            lost = Run.load(path, self._end_tree)
+            lost = Run.load(path)
             if lost is None:
                 continue
             with contextlib.closing(lost):
@@ -210,8 +202,6 @@ class ProcessManager:
         """Stop following the current run without ending it."""
         if self._run is not None:
             self._run.close()
-        if self._starter.standby is not None:
-            self._starter.standby.close()
 
     def log_of(self, run_id: str | None) -> tuple[str, RunClock | None]:
         """Return log file and clock of a run, the current one for None; raises `NotFoundError`."""
@@ -240,7 +230,7 @@ class ProcessManager:
         with self._exchange:
             target = self._pointer.read()
             if target is not None and target not in (self._seen, self._starter.launching):
-                loaded = Run.load(target, self._end_tree)
+                loaded = Run.load(target)
                 if loaded is not None:
                     self._replace_run(loaded)
                 self._seen = target
@@ -299,4 +289,4 @@ def _shut_down(run: Run, timeout: float) -> None:
     if killed is not None and killed.refused:
         logger.warning("Run %s: %s", run.record.run_id, refusals.not_signalled(killed.refused))
     else:  # with survivors, the shim goes on
-        run.wait_for_shim(SHIM_TIMEOUT)
+        run.wait_for_keepers(SHIM_TIMEOUT)

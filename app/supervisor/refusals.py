@@ -83,6 +83,11 @@ def launch_failure(
         return environment_too_large()
     if error.errno == 0:
         return InternalError("The command could not be started: its shim ended before it could answer.")
+    if error.errno == errno.ETIMEDOUT:
+        return InternalError(
+            "The command could not be started: its shim did not answer. If its directory is on a file system that does "
+            "not answer either, name another; else try again."
+        )
     as_user = f" by the user {user!r}, which commands run as" if user is not None else ""
     return InternalError(f"The shell {record.spec.shell} could not be started{as_user}: {error}.")
 

@@ -14,6 +14,7 @@ from app.linux import sockets
 from app.linux.account import look_up
 from app.linux.proc import boot_id
 from app.log.clock import RunClock, format_time
+from app.protocol import Kill
 from app.reading.reader import LogManager
 from app.runs.names import MAX_RUN_ID, new_control_name
 from app.runs.pointer import Pointer
@@ -21,11 +22,11 @@ from app.runs.record import RecordFile, RunRecord, record_path
 from app.runs.shells import names_dropped
 from app.runs.spec import Spec
 from app.supervisor.history import may_live
-from app.supervisor.launch import EndTree, LaunchError, launch, process_environment, run_variables
+from app.supervisor.launch import LaunchError, launch, process_environment, run_variables
 from app.supervisor.policy import Policy
 from app.supervisor.refusals import directory_unusable, environment_too_large, launch_failure, names_lost
+from app.supervisor.remains import end
 from app.supervisor.run import Run
-from app.supervisor.standby import Standby
 
 # MAX_ARG_STRLEN (execve(2)): one argument or NAME=value string, its NUL included.
 MAX_STRING = 131_072
@@ -46,13 +47,11 @@ class CheckedStart:
 class Starter:
     """Start runs in one log directory; its caller starts one at a time.
 
-    `launching` is the path of the record of the run that is being started, `standby` keeps a shim ready for the next.
+    `launching` is the path of the record of the run that is being started.
     """
 
-    def __init__(self, logs: LogManager, pointer: Pointer, policy: Policy, end_tree: EndTree) -> None:
-        self._end_tree = end_tree
+    def __init__(self, logs: LogManager, pointer: Pointer, policy: Policy) -> None:
         self.launching: str | None = None
-        self.standby: Standby | None = None
         self._logs = logs
         self._pointer = pointer
         self._policy = policy
@@ -112,17 +111,14 @@ class Starter:
                 RecordFile(path, record.log_mode).write(record)
                 self._pointer.set(path)
                 # Last: they prove whose a process is, so that nothing a caller gave may go before them.
-                environment = checked.environment | run_variables(record.run_id)
-                launched = launch(record, environment, listener, self.standby, self._end_tree)
-                run = Run.begin(record, launched, self._end_tree)
+                launched = launch(record, checked.environment | run_variables(record.run_id), listener)
+                run = Run.begin(record, launched) if launched is not None else _run_of_understudy(record)
         except LaunchError as error:
             raise launch_failure(error, record, checked.given.cwd, self._policy.run_as) from error
         except OSError as error:
             raise InternalError(f"The command could not be started: {error.strerror}.") from error
         finally:
             self.launching = None
-            if self.standby is not None:
-                self.standby.prepare_soon()
         self._in_use.intersection_update({record.run_id})
         self._prune()
         return run
@@ -175,3 +171,15 @@ class Starter:
     def _is_in_use(self, run_id: str) -> bool:
         """Tell whether a run is the current one, is being started, or lives on beside these."""
         return run_id in self._in_use or may_live(record_path(str(self._logs.log_dir / f"{run_id}.log")))
+
+
+def _run_of_understudy(record: RunRecord) -> Run:
+    """Return the run whose shim was killed before it could report; raises `LaunchError` where its understudy was, too.
+
+    What it had executed is ended then, since its output is lost.
+    """
+    run = Run.load(record_path(record.log_file))
+    if run is None or run.abandoned:
+        end(run.record if run is not None and run.record.process is not None else record, Kill("SIGKILL", 0.0, "kill"))
+        raise LaunchError("spawn", 0)
+    return run

@@ -72,7 +72,7 @@ def ended_unseen(record: RunRecord) -> State:
     elif record.process is None:
         unknown = "The service died while it was starting this: whether it ran, and how it ended, is not known."
     else:
-        unknown = "Its shim was killed while no service was running, so its exit code is not known."
+        unknown = "Its shim and understudy were killed, so its exit code is not known."
     return msgspec.structs.replace(state, stopped_at=format_time(time.time_ns()), unknown=unknown)
 
 

@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from app.config import Settings
@@ -14,6 +13,7 @@ from app.exceptions import InternalError
 from app.reading.page import LogPage
 from app.runs.claim import claim
 from app.runs.directory import LogDirectory
+from app.supervisor import zygote
 from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
 
@@ -32,8 +32,7 @@ class Supervisor:
     both, and the interpreter's end ends the process.
     """
 
-    def __init__(self, manage: Callable[[Path, Policy], ProcessManager]) -> None:
-        self._manage = manage
+    def __init__(self) -> None:
         self.settings: Settings | None = None
         self.working_dir: Path | None = None
         self._manager: ProcessManager | None = None
@@ -80,7 +79,7 @@ class Supervisor:
             manager.take_over()
             on_failure.pop_all()
         if in_a_worker:
-            manager.keep_standby()
+            zygote.own.prepare()
         self.settings = settings
         former, self._manager = self._manager, manager
         if former is not None:
@@ -154,7 +153,7 @@ class Supervisor:
             log_keep=settings.log_keep,
             restart_timeout=settings.default_restart_timeout,
         )
-        return self._manage(settings.log_dir, policy)
+        return ProcessManager(settings.log_dir, policy)
 
     def _claim_is_good(self, log_dir: Path) -> bool:
         """Tell whether the claim is to the directory that has this path now, and not to one that was removed."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.runs.record import record_path, spare_path
-from tests.kit.actors import record_of, shim_of, worker_of
+from tests.kit.actors import keepers_of, record_of, shim_of, worker_of
 from tests.kit.counter import assert_whole, counter, go_on, numbers, start_counter
 from tests.kit.machine import log_records
 from tests.kit.processes import alive, send
@@ -92,16 +92,17 @@ def test_a_truncated_log_goes_on(service: Service) -> None:
 
 
 def test_a_torn_record_spoils_no_other(service: Service) -> None:
-    """A record that a dying shim left unfinished is skipped, and its successor writes on lines of its own."""
+    """A record that a dying shim left unfinished is skipped, and its understudy writes on lines of its own."""
     pid = start_counter(service, pause_at=100, count=200)
     status, worker = service.status(), worker_of(service)
-    # Nobody starts the successor as long as the worker stands still.
-    send(signal.SIGSTOP, worker)
-    send(signal.SIGKILL, shim_of(status))
+    understudy, shim = keepers_of(status)
+    # The understudy opens the log after that only; the worker would wake it.
+    send(signal.SIGSTOP, worker, understudy)
+    send(signal.SIGKILL, shim)
     with Path(status["log_file"]).open("ab") as log:
         log.write(b'{"seq":102,"timest')
-    send(signal.SIGCONT, worker)
-    shim_of(status)
+    send(signal.SIGCONT, understudy, worker)
+    wait_until(lambda: (now := record_of(status).shim) and now.pid == understudy)
     go_on(pid)
     service.wait_for_exit()
     assert_whole(service.content(), last=200)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.actors import shim_of
+from tests.kit.actors import keepers_of
 from tests.kit.places import PROGRAMS
 from tests.kit.processes import alive, send
 from tests.kit.requiring import require
@@ -39,7 +39,8 @@ def kill(service: Service) -> dict[str, object]:
     began = time.monotonic()
     status, killed = service.post(f"/kill?timeout={TIMEOUT}")
     assert time.monotonic() - began < TIMEOUT + 1
-    assert (status, killed["status"], killed["survivors"]) == (200, "killed", [])
+    assert status == 200, killed
+    assert (killed["status"], killed["survivors"]) == ("killed", [])
     assert not alive(pid)
     service.wait_until_alone()
     return dict(killed)
@@ -54,10 +55,14 @@ def test_a_process_that_hides_ends_by_sigterm(service: Service, command: str, tm
     assert (killed["signal"], killed["escalated"]) == ("SIGTERM", False)
 
 
-def test_a_stopped_shim_does_not_delay_the_end(service: Service) -> None:
-    """A process whose shim was stopped, as by its own `kill -STOP $PPID`, ends like any other."""
-    status = service.start("exec sleep 1000")
-    send(signal.SIGSTOP, shim_of(status))
+@pytest.mark.parametrize("stopped", ["shim", "understudy", "both"])
+def test_a_stopped_keeper_does_not_delay_the_end(service: Service, stopped: str) -> None:
+    """A process whose shim was stopped, as by its own `kill -STOP $PPID`, ends like any other; so with understudies."""
+    understudy, shim = keepers_of(service.start("exec sleep 1000"))
+    if stopped == "shim":
+        os.kill(shim, signal.SIGSTOP)  # and not awaited: the understudy continues it at once
+    else:
+        send(signal.SIGSTOP, understudy, *([shim] if stopped == "both" else []))
     assert kill(service)["signal"] == "SIGTERM"
 
 

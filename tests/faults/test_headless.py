@@ -11,12 +11,12 @@ from tests.kit.places import PROGRAMS
 from tests.kit.service import Service
 
 
-@pytest.mark.parametrize("fostered", ["its shim", "another shim"])
-def test_a_process_without_its_first_thread_lives_and_can_be_killed(service: Service, fostered: str) -> None:
+@pytest.mark.parametrize("keeper", ["shim", "understudy"])
+def test_a_process_without_its_first_thread_lives_and_can_be_killed(service: Service, keeper: str) -> None:
     """Such a process is running, whoever keeps it, and a /kill ends it."""
     service.start(["exec", sys.executable, PROGRAMS / "headless.py"])
     service.wait_for_output("ready")
-    if fostered == "another shim":
+    if keeper == "understudy":
         kill_shim(service)
     assert service.status()["status"] == "running"
     answer = service.post("/kill").body

@@ -68,18 +68,18 @@ def ended_run(service: Service) -> dict[str, Any]:
     return status
 
 
-@pytest.mark.parametrize(("standby", "least"), [(signal.SIGSTOP, 5), (signal.SIGCONT, 3)])
+@pytest.mark.parametrize(("zygote", "least"), [(signal.SIGSTOP, 5), (signal.SIGCONT, 3)])
 def test_a_start_without_descriptors_fails_whole(
-    service: Service, ended_run: dict[str, Any], standby: signal.Signals, least: int
+    service: Service, ended_run: dict[str, Any], zygote: signal.Signals, least: int
 ) -> None:
     """However many descriptors are missing, a start works or is a 500 that says so; the last run stays untouched.
 
-    With a shim that stands by it takes fewer than without one, or with a stopped one.
+    That holds with a zygote that waits for starts, and with one that was stopped.
     """
     wait_until(lambda: service.standing_by)
     files = files_of(service)
     for more in range(A_REQUEST, ENOUGH):
-        send(standby, *service.standing_by)
+        send(zygote, *service.standing_by)
         with descriptors_left(service, more):
             answer = service.post("/start", {"command": "echo again"})
         if answer.status == 201:
@@ -143,26 +143,34 @@ def lonely_service(serve: Services, tmp_path: Path) -> Service:
 
 @contextmanager
 def processes_left(service: Service, more: int) -> Iterator[None]:
-    """Let the worker make only so many processes and threads more; only their user may say so (prlimit(2))."""
-    limit = ["prlimit", f"--pid={worker_of(service)}"]
-    subprocess.run([*AS_LONELY_USER, *limit, f"--nproc={tasks_of(LONELY_USER) + more}:"], check=True)
+    """Let worker and zygote make only so many processes and threads more; only their user may say so (prlimit(2))."""
+    who = [worker_of(service), *service.standing_by]
+    limit_processes(who, tasks_of(LONELY_USER) + more)
     yield
-    subprocess.run([*AS_LONELY_USER, *limit, "--nproc=1000:"], check=True)
+    limit_processes(who, 1000)
 
 
-def test_a_start_without_processes_fails_whole(lonely_service: Service) -> None:
-    """However many processes and threads are missing, a start works or is a 500 that says so; nothing is left of it."""
+def limit_processes(pids: list[int], most: int) -> None:
+    """Limit how many processes and threads the user of these may have."""
+    for pid in pids:
+        subprocess.run([*AS_LONELY_USER, "prlimit", f"--pid={pid}", f"--nproc={most}:"], check=True)
+
+
+@pytest.mark.parametrize("zygote", [signal.SIGCONT, signal.SIGKILL])
+def test_a_start_without_processes_fails_whole(lonely_service: Service, zygote: signal.Signals) -> None:
+    """However many processes and threads are missing, a start works or is a 500 that says so; nothing is left of it.
+
+    That holds with a zygote that waits for starts, and where it was killed, and the start needs another.
+    """
     service = lonely_service
     service.start("echo before; exit 3")
     before = service.wait_for_exit()
     service.wait_until_alone()
     worker, files = worker_of(service), files_of(service)
-    # A shim that stands by is one already, and leaves its place to another when it is put down.
     for more in range(-FREED, ENOUGH):
-        send(signal.SIGSTOP, *service.standing_by)
+        send(zygote, *service.standing_by)
         with processes_left(service, more):
             answer = service.post("/start", {"command": "echo again"})
-        send(signal.SIGCONT, *service.standing_by)
         if answer.status == 201:
             break
         assert_quotes(answer, "Resource temporarily unavailable")

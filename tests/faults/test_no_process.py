@@ -70,7 +70,7 @@ def test_calls_need_no_thread(service: Service) -> None:
 
 
 def test_a_takeover_needs_no_thread_and_no_process(service: Service) -> None:
-    """Under a bomb the shim may be killed: whether there can be another or not, /kill ends the bomb."""
+    """Under a bomb the shim may be killed: its understudy is there already, and a /kill ends the bomb."""
     worker = worker_of(service)
     for _ in range(3):
         start_bomb(service)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import stat
 import subprocess
 import sys
@@ -13,9 +11,9 @@ from pathlib import Path
 
 from flask import Flask
 
-from tests.faults.upgrade import CAP, Upgrade, old_build, upgrade, wait_for_takeover
-from tests.kit.counter import start_counter
-from tests.kit.processes import send
+from app.runs.record import record_path, spare_path
+from tests.faults.upgrade import CAP, Upgrade, kill_old_shim, old_build, upgrade
+from tests.kit.counter import go_on, start_counter
 from tests.kit.waiting import wait_until
 
 __all__ = ["old_build", "upgrade"]
@@ -71,19 +69,26 @@ def test_every_field_of_an_old_outcome_is_told(make_app: Callable[..., Flask], t
 
 
 def test_the_cap_and_mode_of_an_old_log_are_kept_to(upgrade: Upgrade) -> None:
-    """A log that the old service capped, and let a group read, stays so under the shim that takes over from its own.
-
-    The new service has neither setting.
-    """
+    """A log that the old service capped, and let a group read, stays so under the new, which has neither setting."""
     pid = start_counter(upgrade.old, pause_at=100, count=40_000)
-    shim = upgrade.shim_of(pid)
     new = upgrade.complete()
-    send(signal.SIGKILL, shim)
-    status = wait_for_takeover(new, 1)
-    os.kill(pid, signal.SIGUSR1)
+    status = new.status()
+    go_on(pid)
     wait_until(lambda: new.content("?lines=1") == "40000")
     segments = [path.stat() for path in new.log_dir.glob(f"{status['run_id']}*.log*")]
     assert sum(segment.st_size for segment in segments) <= CAP
     assert [stat.S_IMODE(segment.st_mode) for segment in segments] == [0o640, 0o640]
     numbers = [int(line) for line in new.content().split("\n")]
     assert numbers == list(range(numbers[0], 40_001))
+
+
+def test_the_mode_of_an_old_record_is_kept(upgrade: Upgrade) -> None:
+    """A record that the old service let a group read stays so where the new one, whose setting is another, ends it."""
+    pid = start_counter(upgrade.old, pause_at=100)
+    shim = upgrade.shim_of(pid)
+    new = upgrade.complete()
+    kill_old_shim(new, shim)
+    assert new.post("/kill").body["survivors"] == []
+    record = Path(record_path(new.status()["log_file"]))
+    assert json.loads(record.read_bytes())["state"]["ended"] is True
+    assert [stat.S_IMODE(Path(path).stat().st_mode) for path in (record, spare_path(str(record)))] == [0o640, 0o640]

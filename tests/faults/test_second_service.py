@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from tests.faults.test_shim_killed import start_with_orphans
 from tests.kit.actors import kill_shim, worker_of
 from tests.kit.processes import alive, parent, send, stopped
@@ -23,15 +25,19 @@ def test_escapees_of_a_shim_that_dies_under_a_second_service_stay_in_the_tree(se
     assert not any(alive(member) for member in (pid, *orphans))
 
 
-def test_a_run_whose_shim_and_worker_die_right_after_the_start(serve: Services) -> None:
-    """A process is known to the next worker from the moment that /start answers, before its shim has come to itself."""
+@pytest.mark.parametrize("dead", ["shim", "shim and understudy"])
+def test_a_run_whose_worker_dies_with_them_right_after_the_start(serve: Services, dead: str) -> None:
+    """A process is known to the next worker from the moment that /start answers, whoever of its keepers is left."""
     service = serve()
     worker = worker_of(service)
     pid = service.start("exec sleep 1000")["process_pid"]
+    shim = parent(pid)
+    keepers = [shim] if dead == "shim" else [parent(shim), shim]
     with stopped(service.pid):
-        send(signal.SIGKILL, worker, parent(pid))
+        send(signal.SIGKILL, worker, *keepers)
     status = service.status()
     assert (status["status"], status["process_pid"]) == ("running", pid)
     answer = service.post("/kill").body
-    assert (answer["status"], answer["exit_code"], answer["survivors"]) == ("killed", -15, [])
+    code = -15 if dead == "shim" else None
+    assert (answer["status"], answer["exit_code"], answer["survivors"]) == ("killed", code, [])
     assert not alive(pid)

@@ -1,4 +1,4 @@
-"""The shim is killed: the process does not notice, another shim takes over, and what can't be known is not invented."""
+"""The shim is killed: the process does not notice, its understudy takes over, and what is not known is not invented."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import itertools
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
-from tests.kit.actors import Request, kill_shim, shim_of, worker_of
+from tests.kit.actors import Request, keepers_of, kill_shim, shim_of, understudy_of, worker_of
 from tests.kit.counter import assert_whole, start_counter
 from tests.kit.places import PROGRAMS
-from tests.kit.processes import alive, descendants, send, stopped
+from tests.kit.processes import alive, descendants, name_of, send, stopped
 from tests.kit.service import Service
 from tests.kit.waiting import wait_until
 
 TAKEN_OVER = "killed shims that were replaced, losing at most what they had read and not yet written: {}"
+ABANDONED = "The processes that kept it, its shim and understudy, were both killed: its output since then is lost."
 # Two orphans in sessions of their own, whose pids are printed; exits with 4 at SIGUSR1.
 WITH_ORPHANS = """
 (setsid sleep 1000 & echo $!); (setsid sleep 1000 & echo $!)
@@ -35,18 +37,33 @@ def wait_until_told(service: Service, words: str) -> dict[str, Any]:
     return wait_until(lambda: now if words in ((now := service.status())["reason"] or "") else {}, timeout=2)
 
 
-def test_another_shim_takes_over_and_the_output_is_whole(service: Service) -> None:
-    """Within 2 s another shim keeps the same process; only what was in flight can be lost, and the status says so."""
+def test_the_understudy_takes_over_and_the_output_is_whole(service: Service) -> None:
+    """Within 2 s it keeps the same process; only what was in flight can be lost, and status and log say so."""
     pid = start_counter(service, pause_at=1000, count=2000, exit_code=7)
-    for times in (1, 2):
-        kill_shim(service)
-        status = wait_until_told(service, TAKEN_OVER.format(times))
-        assert (status["status"], status["process_pid"]) == ("running", pid)
+    understudy = understudy_of(service.status())
+    kill_shim(service)
+    status = wait_until_told(service, TAKEN_OVER.format(1))
+    assert (status["status"], status["process_pid"]) == ("running", pid)
+    assert (shim_of(status), name_of(understudy)) == (understudy, "llm-shell-shim")
+    wait_until(lambda: f"The shim of run {status['run_id']} was killed: its understudy keeps it." in service.text)
     os.kill(pid, signal.SIGUSR1)
     status = service.wait_for_exit(10)
     assert (status["status"], status["exit_code"]) == ("exited", 7)
-    assert TAKEN_OVER.format(2) in status["reason"]
+    assert TAKEN_OVER.format(1) in status["reason"]
     assert_whole(service.content(), 2000)
+
+
+def test_there_is_one_understudy_and_no_second(service: Service) -> None:
+    """When it is killed as well the output since then is lost, which is told; the tree is still named and ended."""
+    pid, orphans = start_with_orphans(service)
+    kill_shim(service)
+    send(signal.SIGKILL, shim_of(service.status()))
+    status = wait_until_told(service, ABANDONED)
+    assert (status["status"], status["process_pid"], status["output_open"]) == ("running", pid, False)
+    assert TAKEN_OVER.format(1) in status["reason"]
+    answer = service.post("/kill").body
+    assert (answer["status"], answer["exit_code"], answer["survivors"]) == ("killed", None, [])
+    assert not any(alive(member) for member in (pid, *orphans))
 
 
 def test_under_a_flood_one_stretch_is_missing_at_the_most(service: Service) -> None:
@@ -62,11 +79,11 @@ def test_under_a_flood_one_stretch_is_missing_at_the_most(service: Service) -> N
     assert len(breaks) <= 1 or breaks == [breaks[0], breaks[0] + 1]
 
 
-def test_an_end_before_another_shim_is_there(service: Service) -> None:
+def test_an_end_before_the_understudy_takes_over(service: Service) -> None:
     """What a process prints while it has no shim, and how it ends, is known all the same; it gets no SIGPIPE."""
     pid = start_counter(service, pause_at=1000, count=2000, exit_code=7)
-    shim = shim_of(service.status())
-    with stopped(worker_of(service)):  # it lives, but makes no other shim
+    understudy, shim = keepers_of(service.status())
+    with stopped(worker_of(service)), stopped(understudy):  # the worker would wake it
         send(signal.SIGKILL, shim)
         os.kill(pid, signal.SIGUSR1)
         wait_until(lambda: not alive(pid))
@@ -93,7 +110,7 @@ def test_orphans_stay_in_the_tree(service: Service) -> None:
 
 
 def test_orphans_that_end_after_the_shim_leave_no_zombies(service: Service) -> None:
-    """What goes on ending in a tree whose first shim died is reaped, although no shim is its parent any more."""
+    """What goes on ending in a tree whose shim died is reaped: the understudy is its parent now."""
     pid, orphans = start_with_orphans(service)
     kill_shim(service)
     for orphan in orphans:
@@ -104,7 +121,7 @@ def test_orphans_that_end_after_the_shim_leave_no_zombies(service: Service) -> N
 
 
 def test_orphans_of_a_retiring_workers_shim_stay_in_the_tree(service: Service) -> None:
-    """A shim may die while the worker that started it retires at a reload: its orphans are found there too."""
+    """A shim may die while the worker that started it retires at a reload: its orphans are still the tree's."""
     pid, orphans = start_with_orphans(service)
     shim = shim_of(service.status())
     old = worker_of(service)
@@ -118,8 +135,8 @@ def test_orphans_of_a_retiring_workers_shim_stay_in_the_tree(service: Service) -
         assert not any(alive(member) for member in (pid, *orphans))
 
 
-def test_a_kill_is_finished_by_the_next_shim(service: Service) -> None:
-    """When the shim dies during the grace of a /kill, the next one keeps to its deadline, and the caller is told."""
+def test_a_kill_is_finished_by_the_understudy(service: Service) -> None:
+    """When the shim dies during the grace of a /kill, its understudy keeps to the deadline, and the caller is told."""
     pid = start_counter(service, stubborn=True, pause_at=1000)
     shim = shim_of(service.status())
     request = Request(lambda: service.post("/kill?timeout=1"))
@@ -133,13 +150,14 @@ def test_a_kill_is_finished_by_the_next_shim(service: Service) -> None:
     assert_whole(service.content(), 1000)
 
 
-def test_a_kill_that_the_shim_never_heard_is_done_by_the_next(service: Service) -> None:
-    """A /kill on its way to a shim that dies is carried out by the next one, and the caller is answered."""
+def test_a_kill_that_the_shim_never_heard_is_done_by_the_understudy(service: Service) -> None:
+    """A /kill on its way to a shim that dies is carried out by its understudy, and the caller is answered."""
     pid = start_counter(service, stubborn=True, pause_at=1000)
-    shim = shim_of(service.status())
-    send(signal.SIGSTOP, shim)
+    understudy, shim = keepers_of(service.status())
+    send(signal.SIGSTOP, understudy, shim)  # the understudy first, or it would continue the shim
     request = Request(lambda: service.post("/kill?type=SIGKILL"))
-    send(signal.SIGKILL, shim)
+    with suppress(ProcessLookupError):  # it heard it after all, woken by the worker, and was quick
+        send(signal.SIGKILL, shim)
     answer = request.answer()
     assert answer is not None
     assert (answer.status, answer.body["status"], answer.body["exit_code"]) == (200, "killed", -9)

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.faults.test_shim_killed import TAKEN_OVER
-from tests.faults.upgrade import Upgrade, old_build, upgrade, wait_for_takeover
-from tests.kit.actors import Request, shim_of, worker_of
+from tests.faults.test_reboot import UNKNOWN
+from tests.faults.test_shim_killed import ABANDONED
+from tests.faults.upgrade import Upgrade, kill_old_shim, old_build, upgrade
+from tests.kit.actors import Request, worker_of
 from tests.kit.counter import assert_whole, start_counter
+from tests.kit.leftovers import reap
 from tests.kit.places import PROGRAMS
 from tests.kit.processes import alive, send
 from tests.kit.service import Service
@@ -38,11 +40,6 @@ def end_by_itself(pid: int) -> None:
     """Have a command end with its own exit code."""
     os.kill(pid, signal.SIGUSR1)
     wait_until(lambda: not alive(pid))
-
-
-def reap(pid: int) -> int:
-    """Wait for the end of a command whose shim was killed, as pid 1 would; return its exit code."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def assert_true_or_unknown(status: dict[str, Any], code: int) -> None:
@@ -169,35 +166,31 @@ def test_a_start_with_replace(upgrade: Upgrade) -> None:
     assert new.content(f"?run_id={before['run_id']}").startswith(f"{escapee}\nready")
 
 
-def test_the_old_shim_is_killed_and_then_the_next(upgrade: Upgrade) -> None:
-    """When the old shim dies under the new service another takes over, and another its place in turn.
+def test_the_old_shim_is_killed(upgrade: Upgrade) -> None:
+    """When the old shim dies under the new service nobody keeps the run: that is told, and no exit code is invented.
 
-    No line is lost, and no exit code invented.
+    What was printed before is whole.
     """
     pid = start_counter(upgrade.old, pause_at=100, count=200, exit_code=7)
     shim = upgrade.shim_of(pid)
     new = upgrade.complete()
-    for times in (1, 2):
-        send(signal.SIGKILL, shim)
-        status = wait_for_takeover(new, times)
-        assert (status["status"], status["process_pid"]) == ("running", pid)
-        shim = shim_of(status)
+    before = new.status()
+    assert kill_old_shim(new, shim) == {**before, "output_open": False, "reason": ABANDONED}
+    assert new.post("/start", {"command": "true"}).status == 409
     os.kill(pid, signal.SIGUSR1)
-    assert reap(pid) == 7
+    assert reap([pid]) != [7]  # nobody reads what it prints
     status = new.wait_for_exit()
-    assert status["status"] == "exited"
-    assert TAKEN_OVER.format(2) in status["reason"]
-    assert_true_or_unknown(status, 7)
-    assert_whole(new.content(), 200)
+    assert (status["status"], status["exit_code"], status["reason"]) == ("exited", None, UNKNOWN)
+    assert_whole(new.content(), 100)
+    assert new.post("/restart").body["status"] == "running"
 
 
 def test_a_kill_after_the_old_shim(upgrade: Upgrade) -> None:
-    """/kill ends a tree that was taken over from a dead old shim, what had escaped from it before included."""
+    """/kill ends the tree of a dead old shim, what had escaped from it before included."""
     pid, escapee = start_with_escapee(upgrade.old)
     shim = upgrade.shim_of(pid)
     new = upgrade.complete()
-    send(signal.SIGKILL, shim)
-    wait_for_takeover(new, 1)
+    kill_old_shim(new, shim)
     code, killed = new.post("/kill?timeout=5")
     assert (code, killed["status"], killed["survivors"], killed["escalated"]) == (200, "killed", [], False)
     assert_true_or_unknown(killed, -15)
@@ -205,7 +198,7 @@ def test_a_kill_after_the_old_shim(upgrade: Upgrade) -> None:
 
 
 def test_the_old_shim_is_killed_between_the_services(upgrade: Upgrade) -> None:
-    """A command whose shim died while no service ran is taken over by the new one, which says so and can end it."""
+    """A command whose shim died while no service ran is known to the new one, which says so and can end it."""
     pid, escapee = start_with_escapee(upgrade.old)
     shim = upgrade.shim_of(pid)
     upgrade.stop()
@@ -213,7 +206,7 @@ def test_the_old_shim_is_killed_between_the_services(upgrade: Upgrade) -> None:
     new = upgrade.follow()
     status = new.status()
     assert (status["status"], status["process_pid"]) == ("running", pid)
-    assert "the output after that is lost: 1" in status["reason"]
+    assert status["reason"] == ABANDONED
     assert new.post("/kill").body["survivors"] == []
     assert not any(map(alive, (pid, escapee)))
 
@@ -281,14 +274,18 @@ def test_an_order_of_the_old_service_goes_on(upgrade: Upgrade) -> None:
     assert len(list(new.log_dir.glob("*.log"))) == 1
 
 
-def test_an_order_of_the_old_service_is_finished_without_its_shim(upgrade: Upgrade) -> None:
-    """The new service's shim finishes, by the old record, what the dead old service and its dead shim had begun."""
+def test_an_order_of_the_old_service_without_its_shim(upgrade: Upgrade) -> None:
+    """What the dead old service and its dead shim had begun is told by the new one, which ends it when asked again."""
     pid = start_counter(upgrade.old, stubborn=True, pause_at=100)
     upgrade.cut_short("/kill?timeout=1.5", upgrade.shim_of(pid))
-    status = upgrade.follow().wait_for_exit(timeout=10)
-    assert (status["process_pid"], status["status"]) == (pid, "killed")
-    assert status["reason"].startswith("Ended by /kill. SIGKILL followed.")
-    assert_true_or_unknown(status, -9)
+    new = upgrade.follow()
+    status = new.status()
+    assert (status["status"], status["process_pid"]) == ("running", pid)
+    assert status["reason"] == f"It was asked to end and is still alive. {ABANDONED}"
+    killed = new.post("/kill?timeout=0.2").body
+    assert (killed["status"], killed["survivors"]) == ("killed", [])
+    assert killed["reason"].startswith("Ended by /kill. SIGKILL followed.")
+    assert_true_or_unknown(killed, -9)
     assert not alive(pid)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.test_shim_killed import TAKEN_OVER
+from tests.faults.test_shim_killed import ABANDONED
 from tests.kit.actors import Request, worker_of
 from tests.kit.places import ROOT
 from tests.kit.processes import command_line, parent, send
@@ -107,7 +107,7 @@ def upgrade(serve: Services, old_build: Path) -> Iterator[Upgrade]:
             service.stop(STOP)
 
 
-def wait_for_takeover(service: Service, times: int) -> dict[str, Any]:
-    """Wait until the status object tells that so many shims were replaced; return it."""
-    words = TAKEN_OVER.format(times)
-    return wait_until(lambda: now if words in ((now := service.status())["reason"] or "") else {})
+def kill_old_shim(service: Service, shim: int) -> dict[str, Any]:
+    """Kill the old build's shim, which has no understudy, and wait until that is told; return the status."""
+    send(signal.SIGKILL, shim)
+    return wait_until(lambda: now if ABANDONED in ((now := service.status())["reason"] or "") else {}, timeout=2)

@@ -21,10 +21,11 @@ from app.linux.proc import read_member
 from app.runs.record import RecordFile, State, read_record
 from app.runs.spec import Spec
 from app.service import manage
-from app.supervisor.history import UNWATCHED
 from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
-from tests.kit.actors import record_of, shim_of
+from app.supervisor.remains import ABANDONED
+from tests.kit.actors import record_of, shim_of, understudy_of
+from tests.kit.leftovers import reap
 from tests.kit.output import content, printed
 from tests.kit.processes import send
 from tests.kit.waiting import ended, wait_until
@@ -241,27 +242,26 @@ def test_a_past_run_s_leftovers_are_named(tmp_path: Path) -> None:
         assert (status["status"], status["exit_code"]) == ("exited", 4)
 
 
-def test_a_past_run_without_a_shim_is_left_alone_and_told(tmp_path: Path) -> None:
-    """A past run whose shim was killed is running as long as its process is there, and ended, code unknown, after."""
+def test_a_past_run_without_keepers_is_left_alone_and_told(tmp_path: Path) -> None:
+    """A past run whose keepers were killed is running as long as its process is, and has ended, code unknown, after."""
     with manager_of(tmp_path / "logs") as first:
         status = first.start("echo ready; exec sleep 1000")
         printed(first, "ready")
-        shim = shim_of(status)
+        keepers = understudy_of(status), shim_of(status)
         first.close()
-        send(signal.SIGKILL, shim)
+        send(signal.SIGKILL, *keepers)
         (tmp_path / "logs" / "current").unlink()
         second = manage(tmp_path / "logs")
         second.start("true")
         ended(second.get_status)
         told = second.get_status(status["run_id"])
-        assert (told["status"], told["process_pid"], told["reason"]) == ("running", status["process_pid"], UNWATCHED)
+        assert (told["status"], told["process_pid"], told["reason"]) == ("running", status["process_pid"], ABANDONED)
         assert record_of(status).state.stopped_at is None
         send(signal.SIGKILL, status["process_pid"])
-        for dead in (shim, status["process_pid"]):
-            os.waitpid(dead, 0)  # under gunicorn the worker does this
+        reap([*keepers, status["process_pid"]])
         told = second.get_status(status["run_id"])
         assert (told["status"], told["exit_code"]) == ("exited", None)
-        assert told["reason"].startswith("Its shim was killed")
+        assert told["reason"].startswith("Its shim and understudy were killed")
         assert second.get_status(status["run_id"]) == told
         second.close()
 
@@ -291,7 +291,6 @@ def test_retention_spares_a_run_that_lives_beside_the_current_one(tmp_path: Path
     """The files of a run of which anything lives stay, however many newer ones there are; then they go as any."""
     manager = manage(tmp_path)
     past = manager.start("exec sleep 1000")
-    shim = shim_of(past)
     manager.close()
     beside = manage(tmp_path, Policy(log_keep=1))
     try:
@@ -300,7 +299,7 @@ def test_retention_spares_a_run_that_lives_beside_the_current_one(tmp_path: Path
         assert beside.get_status(past["run_id"])["status"] == "running"
     finally:
         send(signal.SIGKILL, past["process_pid"])
-        os.waitpid(shim, 0)
+        wait_until(lambda: record_of(past).state.ended)
     run_to_its_end(beside, "true")
     wait_until(lambda: not (tmp_path / f"{past['run_id']}.log").exists())
     beside.close()

@@ -1,53 +1,33 @@
-"""Where the machine gives neither process nor thread, a run is answered for and ended all the same."""
+"""Where a run has no keeper, or the service no thread to watch it, it is answered for and ended all the same."""
 
 from __future__ import annotations
 
-import errno
-import os
 import signal
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any, NoReturn
 
 import pytest
 
-from app.runs.record import read_record, record_path
+from app.supervisor.handshake import request_handshake
 from app.supervisor.process import ProcessManager
 from app.supervisor.run import Run
-from tests.kit.actors import shim_of
+from tests.kit.actors import record_of, shim_of, understudy_of
+from tests.kit.leftovers import reap
 from tests.kit.output import content, printed
-from tests.kit.places import PROGRAMS
 from tests.kit.processes import alive, descendants, send
 from tests.kit.waiting import ended, wait_until
 
-STUBBORN = f"exec {sys.executable} {PROGRAMS / 'stubborn.py'}"
 
-
-def refuse(*_: Any) -> NoReturn:
-    """Give no process."""
-    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-
-
-def _reap() -> bool:
-    """Reap a child that ended, if there is one; tell whether no zombie is left."""
-    with suppress(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
-    return not any(name.endswith("(Z)") for name in descendants().values())
+def kill_keepers(pm: ProcessManager) -> None:
+    """Kill understudy and shim of the current run, so that neither can take the other's place."""
+    status = pm.get_status()
+    send(signal.SIGKILL, understudy_of(status), shim_of(status))
 
 
 @pytest.fixture(autouse=True)
 def _reaped() -> Iterator[None]:
-    """Reap in the end what was orphaned and came to this process; under gunicorn the worker does that."""
+    """Reap in the end what was orphaned and came to this process."""
     yield
-    wait_until(_reap)
-
-
-@pytest.fixture
-def no_shim(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no shim be had for one that died."""
-    monkeypatch.setattr("app.supervisor.run_connection.launch_takeover", refuse)
+    reap([pid for pid, name in descendants().items() if name.endswith("(Z)")])
 
 
 @pytest.fixture
@@ -56,35 +36,38 @@ def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Run, "_ensure_watcher", lambda _self: None)
 
 
-@pytest.mark.usefixtures("no_shim")
-def test_a_tree_is_ended_without_a_shim(pm: ProcessManager) -> None:
-    """A /kill ends a tree whose shim died and has no other: with its grace, its exit code, and all that it printed."""
-    pid = pm.start("trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.02; done")["process_pid"]
+def test_a_tree_is_ended_without_keepers(pm: ProcessManager) -> None:
+    """A /kill ends a tree whose shim and understudy are dead, with its grace; the exit code is not known, and why."""
+    pid = pm.start("trap 'exit 3' TERM; echo ready; while :; do sleep 0.02; done")["process_pid"]
     printed(pm, "ready")
-    send(signal.SIGKILL, shim_of(pm.get_status()))
+    kill_keepers(pm)
     killed = pm.kill(timeout=5.0)
-    assert (killed["status"], killed["exit_code"], killed["escalated"], killed["survivors"]) == ("killed", 3, False, [])
+    assert (killed["status"], killed["exit_code"], killed["survivors"]) == ("killed", None, [])
+    assert (killed["escalated"], "understudy were killed" in killed["reason"]) == (False, True)
     assert not alive(pid)
-    assert content(pm).startswith("ready\n")
-    assert content(pm).endswith("\nbye")
-    record = read_record(record_path(pm.get_status()["log_file"]))
-    assert record is not None
-    assert record.state.ended
+    assert record_of(pm.get_status()).state.ended
 
 
-@pytest.mark.usefixtures("no_shim")
-def test_a_second_kill_joins_and_escalates(pm: ProcessManager) -> None:
-    """A SIGKILL meanwhile overtakes the grace, as it does with a shim."""
-    pm.start(STUBBORN)
-    printed(pm, "ready")
-    send(signal.SIGKILL, shim_of(pm.get_status()))
-    answers: list[dict[str, Any]] = []
-    patient = threading.Thread(target=lambda: answers.append(pm.kill(timeout=60.0)))
-    patient.start()
-    printed(pm, "SIGTERM")
-    assert pm.kill("SIGKILL")["exit_code"] == -9
-    patient.join(5)
-    assert answers[0]["escalated"]
+def test_a_tree_without_keepers_that_ignores_the_signal(pm: ProcessManager) -> None:
+    """SIGKILL follows after the grace, as it does with a shim."""
+    pid = pm.start("trap '' TERM; exec > /dev/null 2>&1; while :; do sleep 0.05; done")["process_pid"]
+    wait_until(lambda: not pm.get_status()["output_open"])
+    kill_keepers(pm)
+    killed = pm.kill(timeout=0.3)
+    assert (killed["escalated"], killed["survivors"]) == (True, [])
+    assert not alive(pid)
+
+
+def test_the_end_of_a_run_without_keepers_is_noticed(pm: ProcessManager) -> None:
+    """It is running as long as its process lives, and has ended with an unknown exit code when that has."""
+    pid = pm.start("exec sleep 1000 > /dev/null 2>&1")["process_pid"]
+    kill_keepers(pm)
+    status = wait_until(lambda: (now := pm.get_status())["reason"] and now)
+    assert (status["status"], "were both killed" in status["reason"], status["output_open"]) == ("running", True, False)
+    send(signal.SIGKILL, pid)
+    status = ended(pm.get_status)
+    assert (status["status"], status["exit_code"]) == ("exited", None)
+    assert "understudy were killed" in status["reason"]
 
 
 @pytest.mark.usefixtures("no_thread")
@@ -106,11 +89,13 @@ def test_a_takeover_is_made_by_who_asks(pm: ProcessManager) -> None:
     assert pm.kill()["exit_code"] == -15
 
 
-@pytest.mark.usefixtures("no_thread", "no_shim")
+@pytest.mark.usefixtures("no_thread")
 def test_a_tree_is_ended_without_either(pm: ProcessManager) -> None:
-    """With neither a thread nor a shim to be had, /kill ends the tree."""
+    """With neither a thread nor a keeper, /kill ends the tree."""
     pid = pm.start("setsid sleep 1000 & exec sleep 1000")["process_pid"]
-    send(signal.SIGKILL, shim_of(pm.get_status()))
+    wait_until(lambda: sum(name == "sleep (S)" for name in descendants().values()) == 2)
+    assert request_handshake(record_of(pm.get_status()).control, 5.0)  # it records the members
+    kill_keepers(pm)
     assert pm.kill()["survivors"] == []
     assert not alive(pid)
     assert pm.get_status()["status"] == "killed"

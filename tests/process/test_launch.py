@@ -10,36 +10,40 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import InternalError, NotFoundError
-from app.protocol.messages import Failed
-from app.runs.record import read_record
 from app.supervisor import launch
 from app.supervisor.process import ProcessManager
+from tests.kit.leftovers import ZYGOTE, reap
+from tests.kit.output import printed
 from tests.kit.places import ROOT
-from tests.kit.processes import descendants
-from tests.kit.waiting import wait_until
+from tests.kit.processes import alive, children, descendants, name_of, send
 
 
-def test_a_start_that_failed_leaves_no_command(
-    pm: ProcessManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """When a shim was killed after its spawn and before its answer, the start fails and what it started is ended."""
+def killed_before_the_answer(connection: socket.socket, understudy: int, *also: int) -> None:
+    """Kill the shim of a start once its command runs, and the understudy if it is among `also`; discard its answer."""
+    connection.recv(65536)
+    (shim,) = children(understudy)
+    send(signal.SIGKILL, *also, shim)
 
-    def killed_too_soon(_link: socket.socket, shim: int) -> Failed:
-        (record,) = (tmp_path / "logs").glob("*.json")
-        wait_until(lambda: (found := read_record(str(record))) and found.process)
-        os.kill(shim, signal.SIGKILL)
-        return Failed("spawn", 0)
 
-    monkeypatch.setattr(launch, "_first_message", killed_too_soon)
+def test_a_shim_killed_before_its_answer(pm: ProcessManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start whose shim was killed after the spawn and before its answer succeeds, through the understudy."""
+    monkeypatch.setattr(launch, "_first_message", killed_before_the_answer)
+    status = pm.start("echo ready; exec sleep 100")
+    printed(pm, "ready")
+    assert alive(status["process_pid"])
+    assert pm.kill()["exit_code"] == -15
+
+
+def test_a_start_that_failed_leaves_no_command(pm: ProcessManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the understudy was killed as well, the start fails and what it started is ended."""
+    monkeypatch.setattr(launch, "_first_message", lambda ours, pid: killed_before_the_answer(ours, pid, pid))
     before = descendants()
     with pytest.raises(InternalError):
         pm.start("sleep 1000 & exec sleep 1000")
     with pytest.raises(NotFoundError):
         pm.get_status()
-    left = descendants().keys() - before.keys()
-    wait_until(lambda: all(name.endswith("(Z)") for pid, name in descendants().items() if pid in left))
-    for pid in left:
-        os.waitpid(pid, 0)  # under gunicorn the worker does this
+    left = {pid for pid in descendants().keys() - before.keys() if name_of(pid) != ZYGOTE}
+    assert set(reap(left)) == {-9}
 
 
 IN_A_NARROW_LOCALE = r"""

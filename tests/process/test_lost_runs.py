@@ -16,7 +16,7 @@ import pytest
 from app.exceptions import NotFoundError
 from app.linux import sockets
 from app.linux.proc import boot_id
-from app.protocol.messages import VERSION, Handshake
+from app.protocol import VERSION, Handshake
 from app.runs.names import new_control_name
 from app.runs.record import RecordFile, State
 from app.service import manage
@@ -31,7 +31,7 @@ def deaf_shim(log_dir: Path) -> Iterator[None]:
     """Be the shim of the newest run in this directory, one that greets and does nothing else."""
     name, over = new_control_name(log_dir), threading.Event()
     record = make_record(started_ns=2**62, boot_id=boot_id(), control=name, log_file=str(log_dir / "deaf.log"))
-    board = Listener(sockets.listen(name), lambda _link, _request: None, lambda: (Handshake(VERSION, State()), None))
+    board = Listener(sockets.listen(name), lambda _link, _request: None, lambda: Handshake(VERSION, State()))
     RecordFile(str(log_dir / "deaf.json")).write(record)
 
     def serve() -> None:
@@ -141,16 +141,17 @@ def test_a_directory_may_be_spelt_otherwise(tmp_path: Path, spelling: str) -> No
 
 
 def test_a_stopped_shim_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A run whose shim was stopped, as by SIGSTOP, is found at once, and the log tells that the shim was continued."""
+    """A run whose understudy and shim were stopped is found at once, and the log tells that they were continued."""
     pid = start_and_forget(tmp_path / "logs")
     shim = parent(pid)
-    send(signal.SIGSTOP, shim)
+    understudy = parent(shim)
+    send(signal.SIGSTOP, understudy, shim)
     manager = manage(tmp_path / "logs")
     began = time.monotonic()
     manager.take_over()
     assert time.monotonic() - began < 2
     assert manager.get_status()["process_pid"] == pid
-    assert f"The shim {shim} had been stopped" in caplog.text
+    assert f"The process {understudy}, which keeps runs, had been stopped" in caplog.text
     manager.shut_down(0.0)
     manager.close()
 

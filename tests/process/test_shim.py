@@ -7,15 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
+from app import protocol
 from app.linux import sockets
-from app.protocol import messages
-from app.protocol.startup import NAME
 from app.runs.record import read_record
 from app.runs.spec import Spec
 from app.service import manage
-from app.supervisor import boot
 from app.supervisor.handshake import await_handshake, connect
 from app.supervisor.process import ProcessManager
 from tests.kit.output import printed
@@ -33,16 +29,10 @@ def _modules_after(statement: str) -> set[str]:
 
 
 def test_the_shim_loads_no_web_framework() -> None:
-    """Neither Flask nor marshmallow is loaded by the whole of the shim."""
-    loaded = _modules_after("import app.shim.main, app.shim.after_spawn")
+    """Neither Flask nor marshmallow is loaded by zygote, understudy and shim, nor much else that takes memory."""
+    loaded = _modules_after("import app.shim.zygote")
     assert "app.shim.keeper" in loaded
     assert not {"flask", "marshmallow", "werkzeug", "environs", "pathlib", "json", "logging"} & loaded
-
-
-def test_hardly_anything_is_loaded_before_the_spawn() -> None:
-    """What a caller of /start waits for imports none of the modules that are slow to import."""
-    loaded = _modules_after("import app.shim.main")
-    assert not {"typing", "re", "enum", "socket", "signal", "contextlib", "collections", "msgspec"} & loaded
 
 
 def test_the_shim_ends_with_its_run(pm: ProcessManager) -> None:
@@ -52,19 +42,10 @@ def test_the_shim_ends_with_its_run(pm: ProcessManager) -> None:
         ended(pm.get_status)
 
 
-def test_a_shim_that_is_stopped_too_soon_starts_its_command(
-    pm: ProcessManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A shim that was stopped before it could answer /start, as by a quick command, is told to go on."""
-    stop = f"import os; open('/proc/self/comm', 'wb').write({NAME!r}); os.kill(os.getpid(), {signal.SIGSTOP:d}); "
-    monkeypatch.setattr(boot, "BOOT", stop + boot.BOOT)
-    assert pm.start("exec sleep 100")["status"] == "running"
-
-
 def test_a_stopped_shim_holds_no_successor_up(pm: ProcessManager, tmp_path: Path) -> None:
     """The next supervisor of a run whose shim was stopped has it go on, and takes the run over without a wait."""
     pid = pm.start("exec sleep 100")["process_pid"]
-    send(signal.SIGSTOP, parent(pid))
+    send(signal.SIGSTOP, parent(parent(pid)), parent(pid))
     heir = manage(tmp_path / "logs")
     began = time.monotonic()
     heir.take_over()
@@ -89,13 +70,12 @@ def test_an_operation_of_a_later_version_is_replied_to(pm: ProcessManager) -> No
     (record,) = [read_record(str(path)) for path in pm.logs.log_dir.glob("*.json")]
     assert record is not None
     connection = connect(record.control, 1.0)
-    assert connection is not None
     with connection:
         connection.send(b'{"id":7,"op":{"type":"resize","rows":40}}')
-        packets = [messages.decode_from_shim(sockets.receive(connection)[0]) for _ in range(2)]
-    assert isinstance(packets[0], messages.Handshake)
-    assert packets[0].version == messages.VERSION
-    assert packets[1] == messages.Reply(7, messages.Unsupported())
+        packets = [protocol.decode_from_shim(sockets.receive(connection)[0]) for _ in range(2)]
+    assert isinstance(packets[0], protocol.Handshake)
+    assert packets[0].version == protocol.VERSION
+    assert packets[1] == protocol.Reply(7, protocol.Unsupported())
     assert pm.kill()["exit_code"] == -15
 
 
@@ -106,7 +86,6 @@ def test_descriptors_that_come_with_a_packet_are_closed(pm: ProcessManager) -> N
     (record,) = [read_record(str(path)) for path in pm.logs.log_dir.glob("*.json")]
     assert record is not None
     connection = connect(record.control, 1.0)
-    assert connection is not None
     with connection, Path("/dev/null").open() as file:
         assert await_handshake(connection, 5.0)
         before = len(descriptors_of(parent(pid)))
@@ -126,7 +105,6 @@ def test_packets_that_are_no_requests_do_no_harm(pm: ProcessManager) -> None:
         b'{"id":1,"op":{"type":"kill","signal":"SIGTERM","timeout":%b,"cause":"kill"}}' % t for t in (b"1e308", b"-1")
     ]
     connection = connect(record.control, 1.0)
-    assert connection is not None
     with connection:
         assert await_handshake(connection, 5.0)
         for packet in odd:

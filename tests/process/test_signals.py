@@ -25,11 +25,8 @@ def pm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessManage
     manager.close()
 
 
-@pytest.mark.parametrize("stands_by", [False, True])
-def test_no_signal_is_ignored_blocked_or_caught(pm: ProcessManager, stands_by: bool) -> None:
+def test_no_signal_is_ignored_blocked_or_caught(pm: ProcessManager) -> None:
     """Not even 32 and 33, which are the C library's own and which its posix_spawn leaves ignored; nor in a restart."""
-    if stands_by:
-        pm.keep_standby()
     pm.start(Spec("exec cat /proc/self/status", cwd="/"))
     for again in (True, False):
         ended(pm.get_status)

@@ -9,7 +9,7 @@ import pytest
 from app.supervisor.process import ProcessManager
 from tests.kit.output import content, printed
 from tests.kit.places import PROGRAMS
-from tests.kit.processes import alive, descendants, send
+from tests.kit.processes import alive, descendants, parent, send
 from tests.kit.waiting import ended, wait_until
 
 
@@ -97,6 +97,6 @@ def test_a_process_without_output_is_killed_like_any_other(pm: ProcessManager, c
 
 def test_orphans_are_reaped(pm: ProcessManager) -> None:
     """Orphans that end do not stay as zombies."""
-    pm.start("for i in 1 2 3 4 5; do (sleep 0.05 &) ; done; exec sleep 100")
-    wait_until(lambda: len(descendants()) == 2)
+    pid = pm.start("for i in 1 2 3 4 5; do (sleep 0.05 &) ; done; exec sleep 100")["process_pid"]
+    wait_until(lambda: descendants(parent(pid)).keys() == {pid})
     pm.kill()

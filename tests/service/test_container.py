@@ -271,7 +271,7 @@ def test_token_is_exchanged_without_a_restart(image: Image, secret: Path, tmp_pa
 
 
 def test_process_1_reaps(image: Image, tmp_path: Path) -> None:
-    """As process 1 the service inherits a tree whose shim and worker were killed, ends it, and leaves no zombie."""
+    """As process 1 the service inherits a tree whose keepers and worker were killed, ends it, and leaves no zombie."""
     with nothing_left_behind():
         container = image.start(tmp_path, *namespace(), LLM_SHELL_TOKEN=TOKEN)
         container.wait_until_healthy()
@@ -279,7 +279,8 @@ def test_process_1_reaps(image: Image, tmp_path: Path) -> None:
         container.start("setsid sleep 300 & setsid sleep 300 & echo ready; exec sleep 300")
         container.wait_for_output("ready")
         commands = wait_until(lambda: pids if len(pids := named("sleep", master)) == 3 else [])
-        for pid in named("llm-shell-shim", master) + children(master):
+        keepers = [*named("llm-understudy", master), *named("llm-shell-shim", master)]
+        for pid in keepers + children(master):
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: set(commands) & set(children(master)))
         wait_until(container.answers, 20)

@@ -217,7 +217,7 @@ def test_one_worker_and_one_master_whatever_the_signal(serve: Services, number: 
 
 
 def test_a_wsgi_file_that_makes_two_applications(serve: Services, tmp_path: Path) -> None:
-    """Both serve the one directory of the service, whose worker has one claim and one shim that stands by."""
+    """Both serve the one directory of the service, whose worker has one claim and one zygote."""
     (tmp_path / "twice.py").write_text("from app import create_app\ncreate_app()\napp = create_app()\n")
     service = serve(command=(*GUNICORN, "twice:app"), settings={"PYTHONPATH": str(tmp_path)})
     pid = service.start("exec sleep 300")["process_pid"]

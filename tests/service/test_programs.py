@@ -21,7 +21,7 @@ import pytest
 
 from tests.kit.network import free_port, listens
 from tests.kit.places import PROGRAMS
-from tests.kit.processes import alive, children, memory_kib
+from tests.kit.processes import alive, children, descendants
 from tests.kit.requiring import require
 from tests.kit.service import Service
 from tests.kit.services import services_in
@@ -123,7 +123,7 @@ def many_lines(service: Service, _folder: Path) -> None:
 
 def flood(service: Service, _folder: Path) -> None:
     """Run `yes` for two seconds: it answers meanwhile, memory and log stay bounded, the lines kept have no hole."""
-    wait_until(lambda: service.standing_by)  # as it is again after a second
+    wait_until(lambda: service.standing_by)
     before = memory(service)
     run = service.start("exec yes")
     ends = time.monotonic() + FLOOD_SECONDS
@@ -167,15 +167,16 @@ def seq_of(record: bytes) -> int:
 
 
 def memory(service: Service) -> int:
-    """Return what master, worker and shims hold in memory, in KiB."""
-    shims = [pid for worker in service.workers for pid in children(worker)]
-    return sum(resident(pid) for pid in (service.pid, *service.workers, *shims))
+    """Return what master, worker, zygote, understudies and shims hold in memory, in KiB; shared parts once."""
+    ours = [pid for pid, name in descendants(service.pid).items() if name.startswith("llm-")]
+    return sum(proportional(pid) for pid in (service.pid, *service.workers, *ours))
 
 
-def resident(pid: int) -> int:
-    """Return a process's resident memory in KiB; 0 when it has ended."""
-    with suppress(ProcessLookupError):
-        return memory_kib(pid)
+def proportional(pid: int) -> int:
+    """Return a process's memory, what it shares divided among those who do (proc_pid_smaps(5)); 0 when it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        fields = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
+        return int(fields[fields.index("Pss:") + 1])
     return 0
 
 

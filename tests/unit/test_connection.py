@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.exceptions import InternalError
-from app.protocol.messages import (
+from app.protocol import (
     VERSION,
     Handshake,
     Kill,
@@ -25,12 +25,17 @@ from tests.kit.waiting import wait_until
 KILL = Kill("SIGKILL", 0.0, "kill")
 
 
+def do_nothing() -> Kill:
+    """Ask for the same again where a reply is overdue."""
+    return KILL
+
+
 class End:
     """Be a shim: one end of a connection whose other end a thread follows."""
 
     def __init__(self) -> None:
         ours, self.shim = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.connection = ShimConnection(ours, State(), lambda _fd: None)
+        self.connection = ShimConnection(ours, State())
         self.follower = threading.Thread(target=self.connection.follow, args=[None])
         self.follower.start()
 
@@ -75,16 +80,37 @@ def test_a_reply_that_comes_too_late_is_not_kept(end: End, monkeypatch: pytest.M
     end.send(Handshake(VERSION, State()))
     monkeypatch.setattr("app.supervisor.connection.REPLY_MARGIN", 0.05)
     with pytest.raises(ConnectionLostError) as caught:
-        end.connection.request(KILL)
+        end.connection.request(KILL, do_nothing)
     assert caught.value.asked
     late = end.receive()
     end.send(Reply(late.id, Killed(found=True)))
     monkeypatch.setattr("app.supervisor.connection.REPLY_MARGIN", 10.0)
     answering = threading.Thread(target=lambda: end.send(Reply(end.receive().id, Killed(found=False))))
     answering.start()
-    assert end.connection.request(KILL) == Killed(found=False)
+    assert end.connection.request(KILL, do_nothing) == Killed(found=False)
     answering.join()
     assert end.connection._results == {}
+
+
+def test_an_overdue_operation_is_hastened(end: End, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, a moment after its own time, by a further request; the reply to the first one is the result."""
+    end.send(Handshake(VERSION, State()))
+    monkeypatch.setattr("app.supervisor.connection.OVERDUE", 0.01)
+    first: list[Request] = []
+
+    def hasten() -> Kill:
+        first.append(end.receive())
+        answering.start()
+        return Kill("SIGKILL", 0.0, "restart")
+
+    def reply() -> None:
+        assert end.receive().op.cause == "restart"  # type: ignore[union-attr]  # it is a Kill
+        end.send(Reply(first[0].id, Killed(found=True)))
+
+    answering = threading.Thread(target=reply)
+    assert end.connection.request(KILL, hasten) == Killed(found=True)
+    answering.join()
+    assert len(first) == 1
 
 
 def test_an_operation_that_the_shim_does_not_know_is_told(end: End) -> None:
@@ -93,7 +119,7 @@ def test_an_operation_that_the_shim_does_not_know_is_told(end: End) -> None:
     answering = threading.Thread(target=lambda: end.send(Reply(end.receive().id, Unsupported())))
     answering.start()
     with pytest.raises(InternalError, match="restart the command"):
-        end.connection.request(KILL)
+        end.connection.request(KILL, do_nothing)
     answering.join()
 
 
@@ -101,7 +127,7 @@ def test_no_handshake_is_no_request(end: End, monkeypatch: pytest.MonkeyPatch) -
     """As long as the shim's version is not known nothing is sent to it, and so nothing was asked."""
     monkeypatch.setattr("app.supervisor.connection.REPLY_MARGIN", 0.05)
     with pytest.raises(ConnectionLostError) as caught:
-        end.connection.request(KILL)
+        end.connection.request(KILL, do_nothing)
     assert not caught.value.asked
     end.shim.setblocking(False)
     with pytest.raises(BlockingIOError):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.linux.proc import Member, read_member
-from app.shim import facts
-from app.shim.facts import ProcFacts
+from app.stopping import facts
+from app.stopping.facts import ProcFacts
 
 UNKNOWN = -1
 

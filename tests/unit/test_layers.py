@@ -16,14 +16,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "log": set(),
     "runs": {"log", "linux", "exceptions"},
     "protocol": {"runs", "linux"},
-    "shim": {"protocol", "runs", "log", "linux"},
+    "stopping": {"linux"},
+    "shim": {"protocol", "stopping", "runs", "log", "linux"},
     "reading": {"runs", "log", "linux", "exceptions"},
-    "supervisor": {"reading", "runs", "log", "protocol", "linux", "config", "exceptions", "wording"},
+    "supervisor": {"reading", "runs", "log", "protocol", "stopping", "linux", "config", "exceptions", "wording"},
     "web": {"runs", "reading", "config", "addresses", "exceptions", "wording", "version"},
     "api": {"web", "supervisor", "reading", "protocol", "runs", "config", "version"},
     "server": {"web", "service", "supervisor", "runs", "config", "linux", "log", "exceptions", "addresses"},
     # Where the packages are put together, and the names that gunicorn and python(1) are given.
-    "service": {"supervisor", "shim", "runs", "config", "exceptions"},
+    "service": {"supervisor", "runs", "config", "exceptions"},
     "__init__": {"api", "service", "config", "version"},
     "__main__": {"config"},
     # Leaves.

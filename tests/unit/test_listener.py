@@ -5,17 +5,17 @@ import threading
 
 import pytest
 
+from app import protocol
 from app.linux import sockets
-from app.protocol import messages
-from app.protocol.messages import VERSION, Handshake, Kill, Request
+from app.protocol import VERSION, Handshake, Kill, Request
 from app.runs.record import State
 from app.shim.listener import Listener
 from app.supervisor.handshake import await_handshake, connect
 
 
-def handshake() -> tuple[Handshake, None]:
+def handshake() -> Handshake:
     """Return what a new connection is sent first."""
-    return Handshake(VERSION, State()), None
+    return Handshake(VERSION, State())
 
 
 def test_two_that_go_at_once_are_dropped_once_each() -> None:
@@ -30,8 +30,8 @@ def test_two_that_go_at_once_are_dropped_once_each() -> None:
     served = Listener(listener, on_request, handshake)
     ends = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
     for _ours, theirs in ends:
-        served.add(theirs)
-    ends[0][0].send(messages.encode(Request(1, Kill("SIGTERM", 1.0, "kill"))))
+        served.add(theirs, handshake())
+    ends[0][0].send(protocol.encode(Request(1, Kill("SIGTERM", 1.0, "kill"))))
     ends[1][0].close()
     served.serve()
     assert ends[0][1].fileno() != -1
@@ -48,7 +48,6 @@ def test_all_that_wait_are_greeted_at_once() -> None:
     links = [connect("llm-shell-test-of-a-queue", 1.0) for _ in range(50)]
     served.serve()
     for link in links:
-        assert link is not None
         with link:
             assert await_handshake(link, 1.0)
     served.close()
@@ -57,17 +56,17 @@ def test_all_that_wait_are_greeted_at_once() -> None:
 def test_a_full_queue_is_waited_for() -> None:
     """Who connects while strangers fill the queue has the connection as soon as there is room."""
     name = "llm-shell-test-of-a-full-queue"
-    found: list[socket.socket | None] = []
+    found: list[socket.socket] = []
     with sockets.listen(name) as listener:
         listener.listen(0)  # room for one
         first = connect(name, 1.0)
-        assert connect(name, 0.05) is None
+        with pytest.raises(BlockingIOError):
+            connect(name, 0.05)
         waiting = threading.Thread(target=lambda: found.append(connect(name, 10.0)))
         waiting.start()
         accepted, _address = listener.accept()
         waiting.join()
     for link in (first, accepted, *found):
-        assert link is not None
         link.close()
 
 
@@ -80,10 +79,10 @@ def test_a_fault_of_the_handler_is_not_taken_for_one_of_the_packet() -> None:
     listener = Listener(sockets.listen("llm-shell-test-of-a-fault"), fail, handshake)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
-        listener.add(theirs)
+        listener.add(theirs, handshake())
         ours.send(b"\xff")
         listener.serve()
-        ours.send(messages.encode(Request(1, Kill("SIGTERM", 1.0, "kill"))))
+        ours.send(protocol.encode(Request(1, Kill("SIGTERM", 1.0, "kill"))))
         with pytest.raises(ValueError, match="the handler's"):
             listener.serve()
     listener.close()

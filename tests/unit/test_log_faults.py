@@ -29,8 +29,10 @@ def log(tmp_path: Path) -> Path:
 
 
 def writer_on(log: Path, *, max_bytes: int = 0, mode: int = 0o600) -> LogWriter:
-    """Return a writer for the log."""
-    return LogWriter(str(log), RunClock.start(), mode=mode, max_bytes=max_bytes)
+    """Return a writer for the log, which goes on after its last record."""
+    writer = LogWriter(str(log), RunClock.start(), mode=mode, max_bytes=max_bytes)
+    writer.resume()
+    return writer
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from app.linux.sockets import receive
-from app.protocol.messages import (
+from app.protocol import (
     VERSION,
     FromShim,
     Handshake,

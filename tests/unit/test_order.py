@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from app.linux.proc import Identity, Member
-from app.shim.order import Decision, Past, Pipe, decide, parents_first
+from app.stopping.order import Decision, Past, Pipe, decide, parents_first
 
 SHIM = 1
 PROCESS = 10

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.shim.waiting import MAX_COMPUTATIONS, Waiting
+from app.stopping.waiting import MAX_COMPUTATIONS, Waiting
 
 PIDS = st.integers(0, 7)
 PIPES = st.integers(100, 103)

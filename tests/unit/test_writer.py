@@ -26,7 +26,13 @@ def log(tmp_path: Path) -> Path:
 @pytest.fixture
 def make(log: Path) -> Make:
     """Return a maker of writers on the log, as shims that follow one another would make them."""
-    return lambda: LogWriter(str(log), RunClock.start())
+
+    def make() -> LogWriter:
+        writer = LogWriter(str(log), RunClock.start())
+        writer.resume()
+        return writer
+
+    return make
 
 
 def test_lines_are_numbered_from_one(make: Make, log: Path) -> None:

@@ -1,30 +1,76 @@
 """Runs in every process of ours: the messages between supervisor and shim, one JSON object per packet.
 
-The sockets are Unix sockets of type `SOCK_SEQPACKET`. A supervisor sends each `Operation` in a `Request`. The shim that
-starts a command sends `Started` or `Failed` first; on every connection it sends a `Handshake`, then a `State` whenever
-something changed, and a `Reply` to each request. The listening socket has an abstract name (unix(7)), which needs no
-path: it survives the removal of the log directory and disappears with the shim. Any user may connect to an abstract
-name, so both ends check the peer's user with `SO_PEERCRED`.
+The sockets are Unix sockets of type `SOCK_SEQPACKET`. A start goes to the zygote, as descriptors (`StartFds`). The shim
+that executes it sends `Started` or `Failed` first. On every connection a shim sends a `Handshake`, then a `State`
+whenever something changed, and a `Reply` to each `Request`, in which a supervisor sends an `Operation`. The listening
+socket has an abstract name (unix(7)), which needs no path: it survives the removal of the log directory and disappears
+with the last process that holds it, shim or understudy. Any user may connect to an abstract name, so both ends check
+the peer's user with `SO_PEERCRED`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
 from app.linux.proc import Identity
 from app.runs.record import OVERTAKING, Cause, RunRecord, State
 
+# The names of the processes that keep runs, as `ps -o comm` shows them.
+NAME = b"llm-shell-shim"
+UNDERSTUDY_NAME = b"llm-understudy"
+ZYGOTE_NAME = b"llm-zygote"
+# The zygote's descriptor of its connection to the service.
+CONNECTION_FD = 3
+# Connections that may wait to be accepted; the system's own bound, net.core.somaxconn, is the same since Linux 5.4
+# (listen(2)). Any user may connect, and would easily fill a short queue.
+BACKLOG = 4096
 # The version of these messages. A shim goes on when its service is upgraded, and must understand the next version.
-VERSION = 2
+VERSION = 3
 # Seconds: no clock of the shim overflows.
 MAX_TIMEOUT = 86_400
 
 
-class Started(msgspec.Struct, tag="started"):
-    """Report that the process runs."""
+class StartFds(NamedTuple):
+    """Name the descriptors of a start, in the order in which the zygote gets them.
 
-    pid: int
-    start_ticks: int
+    `connection` is the shim's end of the run's first one, `request` a file that holds a `Start`, `listener` is bound to
+    the run's name, `pipe` and `write_end` are the output's, and `permit` is what `linux/permit.py` describes.
+    """
+
+    connection: int
+    request: int
+    listener: int
+    pipe: int
+    write_end: int
+    permit: int
+
+
+class Start(msgspec.Struct):
+    """Ask for a command: the record, the program, its environment (`NAME=value`), and how many descriptors it may open.
+
+    `spec` is the record's, its texts encoded, without the fields that have their defaults.
+    """
+
+    record: RunRecord
+    spec: dict[str, Any]
+    arguments: list[bytes]
+    environment: list[bytes]
+    descriptors: int
+
+
+class Forked(msgspec.Struct, tag="forked"):
+    """Report the pid of a start's understudy, or with 0 the errno of why there is none."""
+
+    pid: int = 0
+    errno: int = 0
+
+
+class Started(msgspec.Struct, tag="started"):
+    """Report that the process runs, and which processes keep it."""
+
+    process: Identity
+    shim: Identity
+    understudy: Identity | None
 
 
 class Failed(msgspec.Struct, tag="failed"):
@@ -41,15 +87,19 @@ class Handshake(msgspec.Struct, tag="handshake"):
     state: State
 
 
-class Kill(msgspec.Struct, tag="kill", frozen=True):
-    """Ask for the end of the tree: `signal` first, SIGKILL after `timeout` seconds."""
+class Kill(msgspec.Struct, tag="kill", frozen=True, omit_defaults=True):
+    """Ask for the end of the tree: `signal` first, SIGKILL after `timeout` seconds.
+
+    `until_ns` is the same instant by CLOCK_BOOTTIME, for a shim that was stopped while the request waited; 0 is none.
+    """
 
     signal: Literal["SIGTERM", "SIGKILL"]
     timeout: Annotated[float, msgspec.Meta(ge=0, le=MAX_TIMEOUT)]
     cause: Cause
+    until_ns: int = 0
 
     def result_when_repeated(self, result: "Result | None", state: State) -> "Killed":
-        """Return the result where the shim was killed; `result` is its replacement's, None where the run had ended."""
+        """Return the result where the shim was killed; `result` is its understudy's, None where the run had ended."""
         if isinstance(result, Killed) and result.found:
             return result
         overtaken = state.killed_by in OVERTAKING and self.cause not in OVERTAKING
@@ -104,27 +154,15 @@ class Crashed(msgspec.Struct, tag="crashed"):
     traceback: str
 
 
-class Takeover(msgspec.Struct, kw_only=True):
-    """Ask a replacement shim to keep a run whose shim died.
-
-    `parents` are the subreapers that the orphans came to, `not_ours` the sessions that never belong to the tree.
-    `pipe`, a read end of the output, and `pidfd`, the process's, are descriptors of the process that reads this.
-    """
-
-    record: RunRecord
-    process: Identity
-    parents: list[int]
-    not_ours: list[int]
-    pipe: int | None = None
-    pidfd: int | None = None
-
-
 FromShim = Started | Failed | Handshake | State | Reply | KilledV1 | Crashed
 
 encode = msgspec.json.Encoder().encode
 _from_shim: msgspec.json.Decoder[FromShim] = msgspec.json.Decoder(FromShim)
 # As `decode_from_supervisor` does, it raises one of `UNDECODABLE` for anything else.
 decode_from_shim = _from_shim.decode
+encode_start = msgspec.msgpack.Encoder().encode  # unlike JSON it has bytes
+decode_start = msgspec.msgpack.Decoder(Start).decode
+decode_forked = msgspec.json.Decoder(Forked).decode
 _from_supervisor = msgspec.json.Decoder(Request)
 
 

@@ -1,11 +1,11 @@
-"""Runs in the shim: decide which members get SIGTERM next, from a look at the tree and the results of earlier looks."""
+"""Runs in the shim and the worker: decide which members get SIGTERM next, from a look and earlier ones' results."""
 
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from app.linux.proc import Identity, Member
-from app.shim.waiting import Waiting
+from app.stopping.waiting import Waiting
 
 # The identity of a pipe.
 Pipe = Hashable

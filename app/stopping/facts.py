@@ -1,4 +1,4 @@
-"""Runs in the shim: read from `/proc` whether a member is a shell and which pipes it has, on which its turn depends."""
+"""Runs in the shim and the worker: read from `/proc` whether a member is a shell and which pipes it has."""
 
 import contextlib
 import ctypes
@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterator
 
 from app.linux.proc import DEAD_STATES, Member
-from app.shim.order import Pipe
+from app.stopping.order import Pipe
 
 _SHELLS = frozenset(
     {"sh", "dash", "bash", "rbash", "ash", "hush", "zsh", "ksh", "mksh", "yash", "posh", "csh", "tcsh", "fish"}

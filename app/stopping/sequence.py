@@ -1,4 +1,4 @@
-"""Runs in the shim: the stop sequence: SIGTERM in order, a grace, then SIGKILL in rounds until no member is left."""
+"""Runs in the shim and the worker: the end of a tree: SIGTERM in order, a grace, then SIGKILL until nothing is left."""
 
 import contextlib
 import os
@@ -10,8 +10,8 @@ from typing import Protocol
 
 from app.linux.pidfd import may_signal, send
 from app.linux.proc import Identity, Member, read_member
-from app.shim.facts import ProcFacts
-from app.shim.order import Decision, Past, decide, parents_first
+from app.stopping.facts import ProcFacts
+from app.stopping.order import Decision, Past, decide, parents_first
 
 # A process that outlives SIGKILL this long is blocked in the kernel (state D): waiting longer is of no use.
 AFTER_KILL_TIMEOUT = 2.0

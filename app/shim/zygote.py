@@ -1,0 +1,98 @@
+"""Runs in the zygote: wait for starts with every import made, and fork an understudy for each."""
+
+import contextlib
+import errno
+import gc
+import os
+import select
+import signal
+import socket
+from functools import partial
+from types import FrameType
+from typing import NoReturn
+
+from app import protocol
+from app.linux import sockets
+from app.linux.libc import PR_SET_NAME, PR_SET_PDEATHSIG, keep_buffers, prctl
+from app.protocol import CONNECTION_FD, ZYGOTE_NAME, Forked, StartFds
+from app.shim import understudy
+
+# A terminal's hang-up, its Ctrl-C or a stop of the whole control group end the process, never its shim, which has to
+# report how the process ended.
+IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def serve(parent: int) -> NoReturn:
+    """Fork an understudy for each start that is received on CONNECTION_FD, until the service closes that.
+
+    `parent` is the pid of the service whose end kills this process even while it is stopped, 0 for none.
+    """
+    connection = socket.socket(fileno=CONNECTION_FD)
+    connection.set_inheritable(False)
+    _detach()
+    if parent:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(0)
+    # What there is now is never collected, so that no collection in a fork writes to its pages.
+    gc.collect()
+    gc.freeze()
+    while True:
+        packet, fds = sockets.receive(connection, len(StartFds._fields))
+        if not packet:
+            os._exit(0)
+        answer = _fork(connection, fds)
+        for fd in fds:
+            os.close(fd)
+        with contextlib.suppress(OSError):  # the service has gone: its end of the connection is read next
+            connection.send(protocol.encode(answer))
+
+
+def _detach() -> None:
+    """Close what was inherited by accident, and leave the service's signals and streams.
+
+    Readers of the service's streams wait until no process holds them. What is set here is inherited by the forks, for
+    which to set it again would take memory and time.
+    """
+    os.closerange(CONNECTION_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, partial(_reap, os.getpid()))
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    os.chdir("/")
+    keep_buffers()
+    prctl(PR_SET_NAME, ZYGOTE_NAME)
+
+
+def _reap(zygote: int, _number: int, _frame: FrameType | None) -> None:
+    """Reap ended understudies; the zygote's forks, which have this handler too, wait for their children themselves."""
+    if os.getpid() != zygote:
+        return
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _fork(connection: socket.socket, fds: list[int]) -> Forked:
+    """Fork the understudy of a start; return its pid, or the errno of what went wrong."""
+    if len(fds) != len(StartFds._fields):  # those without room in our table were dropped (recvmsg(2), unix(7))
+        return Forked(errno=errno.EMFILE)
+    if _has_gone(connection):  # so no caller waits for this start any more, and the run has no other keeper
+        return Forked(errno=errno.EPIPE)
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return Forked(errno=error.errno or 0)
+    if pid == 0:
+        connection.close()
+        understudy.begin(StartFds(*fds))
+    return Forked(pid)
+
+
+def _has_gone(connection: socket.socket) -> bool:
+    poller = select.poll()
+    poller.register(connection, 0)  # POLLHUP is reported all the same (poll(2))
+    return bool(poller.poll(0))
