@@ -1,7 +1,5 @@
 """Runs in the process that becomes the master: `python -m app`, gunicorn with the address on the command line."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """Runs in the master and the worker: parse addresses and host names, and tell which only this machine can reach."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 

@@ -1,7 +1,5 @@
 """Runs in the master and the worker: the settings, from the environment and `.env`, with all their faults at once."""
 
-from __future__ import annotations
-
 import ipaddress
 import os
 import pwd

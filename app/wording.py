@@ -1,7 +1,5 @@
 """Runs in the master and the worker: quote a caller's or operator's text in a message, and suggest a similar name."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

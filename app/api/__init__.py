@@ -1,7 +1,5 @@
 """Runs in the worker: build the Flask application from the modules of calls."""
 
-from __future__ import annotations
-
 from flask import Flask
 
 from app.api import docs, health, logs, processes

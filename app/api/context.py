@@ -1,7 +1,5 @@
 """Runs in the worker: find the supervisor of the application that handles the current request."""
 
-from __future__ import annotations
-
 from typing import cast
 
 from flask import current_app

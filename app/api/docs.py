@@ -1,7 +1,5 @@
 """Runs in the worker: serve the OpenAPI document, and a page that renders it without network access."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from pathlib import Path
 

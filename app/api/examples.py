@@ -1,7 +1,5 @@
 """Runs in the worker: example answers for the OpenAPI document; tests/api/test_examples.py provokes each error."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType

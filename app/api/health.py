@@ -1,7 +1,5 @@
 """Runs in the worker: the call that shows that the service is up."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from marshmallow import fields, validate

@@ -1,7 +1,5 @@
 """Runs in the worker: the call that reads a run's output."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

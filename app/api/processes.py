@@ -1,7 +1,5 @@
 """Runs in the worker: the calls that start, watch, kill and restart the process."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs in the worker: log once where the service listens, where its docs page is, and a first call to try."""
 
-from __future__ import annotations
-
 import logging
 import mmap
 from collections.abc import Sequence

@@ -2,7 +2,9 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
+
+from gunicorn.config import Config
 
 from app.config import Settings, SettingsError
 from app.linux.account import look_up
@@ -10,16 +12,13 @@ from app.server.listening import bind_address, require_free
 from app.server.reach import changeable_by
 from app.server.worker import ShellWorker
 
-if TYPE_CHECKING:
-    from gunicorn.config import Config
-
 ONE_WORKER = (
     "LLM Shell runs exactly one worker, since it holds the state of the process; requests share its threads instead "
     "(LLM_SHELL_THREADS)"
 )
 
 
-def require_free_addresses(config: "Config", settings: Settings, deadline: float) -> None:
+def require_free_addresses(config: Config, settings: Settings, deadline: float) -> None:
     """Refuse an address that can't be listened on, naming the setting that it comes from."""
     setting = "LLM_SHELL_BIND" if settings.bind else "LLM_SHELL_PORT"
     if config.settings["bind"].get() != [bind_address(settings)]:
@@ -44,7 +43,7 @@ def require_logs_out_of_reach(settings: Settings) -> None:
         )
 
 
-def check_workers(config: "Config") -> None:
+def check_workers(config: Config) -> None:
     """Exit unless gunicorn is configured for one worker of the right class."""
     asked = os.environ.get("WEB_CONCURRENCY", "").strip() or "1"
     if config.workers != 1 or asked != "1":

@@ -1,7 +1,5 @@
 """Runs in the master: warn at the start about files of the service that commands could read, serve or change."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

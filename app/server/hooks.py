@@ -8,8 +8,9 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
 
+from gunicorn.arbiter import Arbiter
 from gunicorn.config import Chdir
 from gunicorn.errors import HaltServer
 
@@ -24,11 +25,6 @@ from app.server.terminal import Terminal
 from app.service import supervisor
 from app.supervisor.orphans import become_subreaper
 from app.supervisor.zygote import await_end
-
-if TYPE_CHECKING:
-    from types import FrameType
-
-    from gunicorn.arbiter import Arbiter
 
 # Seconds that the zygote of a killed worker may take to see its end of file, on a busy machine.
 ZYGOTE_TIMEOUT = 2.0
@@ -76,7 +72,7 @@ def _inherited_addresses() -> list[object]:
     return addresses
 
 
-def on_starting(server: "Arbiter") -> None:
+def on_starting(server: Arbiter) -> None:
     """Refuse settings that can't work, with one line each; then claim the log directory."""
     deadline = time.monotonic() + CLAIM_TIMEOUT
     settings = load_settings()
@@ -101,7 +97,7 @@ def on_starting(server: "Arbiter") -> None:
         _log.info("Without ssrjson a flood of output costs more processor time (requirements-quick.txt).")
 
 
-def post_fork(server: "Arbiter", worker: object) -> None:  # noqa: ARG001  gunicorn's signature
+def post_fork(server: Arbiter, worker: object) -> None:  # noqa: ARG001  gunicorn's signature
     """Make the worker a subreaper, to get the orphans of a killed shim, and keep the working directory off `sys.path`.
 
     gunicorn puts that directory first on the path, and a command may have left a `flask.py` there.
@@ -112,13 +108,13 @@ def post_fork(server: "Arbiter", worker: object) -> None:  # noqa: ARG001  gunic
         sys.path[:] = [entry for entry in sys.path if entry and Path(entry) != here]
 
 
-def on_reload(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
+def on_reload(server: Arbiter) -> None:  # noqa: ARG001  gunicorn's signature
     """Have the workers after a reload use our worker class, too."""
     for master in _masters:
         master.use_own_worker()
 
 
-def when_ready(server: "Arbiter") -> None:
+def when_ready(server: Arbiter) -> None:
     """Make SIGTERM to the master begin the stop at once, before gunicorn waits for the worker's requests.
 
     A /restart with ten minutes of grace may be among them: it is overtaken, and nothing is started. A hang-up of the
@@ -126,13 +122,13 @@ def when_ready(server: "Arbiter") -> None:
     """
     queue_signal = server.signal
 
-    def stop(number: int, frame: "FrameType | None") -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, queue_signal)  # one stop is enough
         if os.getpid() == server.pid:  # not in a worker that has just been forked
             _begin_stop()
         queue_signal(number, frame)
 
-    def hang_up(number: int, frame: "FrameType | None") -> None:
+    def hang_up(number: int, frame: FrameType | None) -> None:
         if terminal.hung_up():
             stop(signal.SIGTERM, frame)
         else:
@@ -152,7 +148,7 @@ def _begin_stop() -> None:
         supervisor.begin_stop()
 
 
-def _guard_reload(server: "Arbiter") -> None:
+def _guard_reload(server: Arbiter) -> None:
     """Refuse a reload while the directory that gunicorn enters for it is missing: the master would exit.
 
     It calls getcwd(2) first, which fails with ENOENT in a directory that was removed.
@@ -179,14 +175,14 @@ def _log_to_gunicorn() -> None:
     ours.propagate = False
 
 
-def nworkers_changed(server: "Arbiter", new: int, old: int | None) -> None:
+def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:
     """Undo SIGTTIN, which asks for another worker; before `on_starting` no number of workers is in force yet."""
     if supervisor.claimed and new != 1:
         _log.warning("%s: %d workers refused.", checks.ONE_WORKER, new)
         server.num_workers = old if old == 1 else 1
 
 
-def pre_exec(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
+def pre_exec(server: Arbiter) -> None:  # noqa: ARG001  gunicorn's signature
     """Refuse USR2: a second master could only wait for the first. Runs in the child forked for it."""
     _log.warning(
         "USR2 refused: one service at a time uses a log directory. To upgrade, restart with LLM_SHELL_ON_SHUTDOWN=keep."
@@ -194,7 +190,7 @@ def pre_exec(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
     os._exit(0)
 
 
-def on_exit(server: "Arbiter") -> None:  # noqa: ARG001  gunicorn's signature
+def on_exit(server: Arbiter) -> None:  # noqa: ARG001  gunicorn's signature
     """Stop the run once the worker has exited, unless the master exits because of a fault of its own.
 
     gunicorn calls it while it handles the exception that ends it: `HaltServer` is a fault, for which no run may end.

@@ -1,7 +1,5 @@
 """Runs in the master: find out whether the service can listen on its address, and which process holds it if not."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

@@ -5,12 +5,10 @@ import os
 import signal
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+
+from gunicorn.arbiter import Arbiter
 
 from app.server.worker import HELD_SIGNALS, ShellWorker
-
-if TYPE_CHECKING:
-    from gunicorn.arbiter import Arbiter
 
 _log = logging.getLogger("gunicorn.error")
 # Limit of workers in an interval of seconds: one that fails at its start is replaced for ever, but not in a loop that
@@ -24,7 +22,7 @@ _NEVER = -1
 class RetryingMaster:
     """Wrap the arbiter's `spawn_worker` and `reload`, and retry what fails in them; made once, in `on_starting`."""
 
-    def __init__(self, server: "Arbiter") -> None:
+    def __init__(self, server: Arbiter) -> None:
         self._server = server
         self._spawn = server.spawn_worker
         self._reload = server.reload

@@ -1,7 +1,5 @@
 """Runs in the worker: answer every request with a 500 while the application can't be loaded, and keep trying."""
 
-from __future__ import annotations
-
 import hmac
 import importlib
 import logging
@@ -9,15 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from app.addresses import is_loopback, split_port
 from app.exceptions import LLMShellError
 from app.service import supervisor
 from app.web.problems import head_and_body
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 RETRY_INTERVAL = 1.0
 # How long a request waits for the result of an attempt that is under way.

@@ -1,7 +1,5 @@
 """Runs in the worker: encode answers as JSON without copying the supervisor's objects."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

@@ -1,7 +1,5 @@
 """Runs in the worker: log one line for each /start, /kill and /restart: the peer, the request and its outcome."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence

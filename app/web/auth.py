@@ -1,10 +1,8 @@
 """Runs in the worker: admit callers with the token or, where none is set, local programs but no browser's page."""
 
-from __future__ import annotations
-
 import hmac
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
+from wsgiref.types import WSGIEnvironment
 
 from flask import Flask, Response, g, request
 from werkzeug.datastructures import WWWAuthenticate
@@ -16,9 +14,6 @@ from app.exceptions import BadRequestError
 from app.web.lingering import ANSWER_TIMEOUT
 from app.web.problems import HEADERS, POLICY
 from app.wording import shorten
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 HEALTH_PATH = "/health"
 SHOWN_HOST = 100  # characters

@@ -1,7 +1,5 @@
 """Runs in the worker: answer every error as `application/problem+json` (RFC 9457), wherever it was raised."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from http import HTTPStatus

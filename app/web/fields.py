@@ -1,7 +1,5 @@
 """Runs in the worker: the field types of requests, each with messages that say what a valid value is."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

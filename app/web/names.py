@@ -1,7 +1,5 @@
 """Runs in the worker: word the refusal of an unknown field or parameter, with the name that may be meant."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from app.wording import nearest

@@ -1,7 +1,5 @@
 """Runs in the worker: the OpenAPI document's title and security scheme, and the errors of each call."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar, cast

@@ -1,13 +1,12 @@
 """Runs in the worker: parse requests strictly, and answer every fault with a 400 that names its field."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import Any, NoReturn, cast
+from wsgiref.types import WSGIEnvironment
 
 from flask import Request, g, request
 from flask_smorest import Blueprint as SmorestBlueprint
@@ -21,9 +20,6 @@ from app.exceptions import BadRequestError
 from app.web.bodies import CUT_SHORT, MAX_BODY_BYTES
 from app.web.names import no_such
 from app.wording import shorten
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 NO_SUCH_FIELD = "There is no such field."  # replaced by the message of `no_such`
 GIVEN_TWICE = "Give it only once."

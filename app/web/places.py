@@ -1,7 +1,5 @@
 """Runs in the worker: limit operations and long answers, so that reads and SIGKILL always have a thread."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from threading import BoundedSemaphore

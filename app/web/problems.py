@@ -1,7 +1,5 @@
 """Runs in the worker: the format of an error (RFC 9457) and the headers of every answer, with or without Flask."""
 
-from __future__ import annotations
-
 from http import HTTPStatus
 
 import msgspec

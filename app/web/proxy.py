@@ -1,18 +1,13 @@
 """Runs in the worker: apply X-Forwarded headers of trusted proxies, and ignore those of any other peer."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.addresses import parse_ip
 from app.config import Network
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 class TrustedProxies:

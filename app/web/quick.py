@@ -1,14 +1,9 @@
 """Runs in the worker: answer a plain GET /status, which agents poll, without Flask's overhead."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from app.web.answers import encode
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 class QuickStatus:

@@ -1,7 +1,5 @@
 """Runs in the worker: redact callers' texts for the log: the token in any form, control characters, and length."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Runs in the worker: answer with a log of any length, in bounded memory and a bounded number of threads."""
 
-from __future__ import annotations
-
 import json
 import socket
 from collections.abc import Iterator

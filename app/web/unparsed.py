@@ -1,7 +1,5 @@
 """Runs in the worker: word the answer to a request that gunicorn could not parse."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from http import HTTPStatus
 
