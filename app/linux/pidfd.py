@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import select
 import signal
 
 from app.linux.proc import Identity, find_member
@@ -56,18 +55,10 @@ def may_signal(identity: Identity) -> bool:
     if pidfd is None:
         return True
     try:
-        signal.pidfd_send_signal(pidfd, 0)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, 0)
     except PermissionError:
         return False
-    except ProcessLookupError:
-        return True
     finally:
         os.close(pidfd)
     return True
-
-
-def has_ended(pidfd: int) -> bool:
-    """Tell whether the process behind a pidfd has ended; a pidfd is readable from then on (pidfd_open(2))."""
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(0))

@@ -43,6 +43,5 @@ def parse_time(text: str) -> int:
     """Return the nanoseconds since the epoch of an RFC 3339 time; raise ValueError for anything else."""
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
-        msg = f"{text!r} has no time zone: write it in UTC with a final Z"
-        raise ValueError(msg)
+        raise ValueError(f"{text!r} has no time zone: write it in UTC with a final Z")
     return (at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1) * 1000

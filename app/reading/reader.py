@@ -27,8 +27,7 @@ class LogManager(LogDirectory):
         try:
             snapshot = Snapshot.open(log_file)
         except (FileNotFoundError, NotADirectoryError):
-            msg = f"The log file {log_file} is gone: start the command again to get a new one."
-            raise NotFoundError(msg) from None
+            raise NotFoundError(f"The log file {log_file} is gone: start the command again to get a new one.") from None
         start: int | None
         try:
             if seconds is not None:
@@ -43,9 +42,7 @@ class LogManager(LogDirectory):
 
 def _check(lines: int | None, seconds: float | None) -> None:
     if lines is not None and seconds is not None:
-        msg = "Give either lines or seconds, not both."
-        raise BadRequestError(msg, {"seconds": ["Not together with lines."]})
+        raise BadRequestError("Give either lines or seconds, not both.", {"seconds": ["Not together with lines."]})
     for name, value in (("lines", lines), ("seconds", seconds)):
         if value is not None and not value >= 0:  # not `value < 0`, which is false for NaN
-            msg = f"Give {name} as a number of at least 0."
-            raise BadRequestError(msg, {name: ["Must be at least 0."]})
+            raise BadRequestError(f"Give {name} as a number of at least 0.", {name: ["Must be at least 0."]})

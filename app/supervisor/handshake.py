@@ -87,5 +87,5 @@ def wake_child(pid: int) -> None:
 def name_of(pid: int) -> bytes:
     """Return the name of a process (proc_pid_comm(5)), which it may change; empty when it has gone."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_bytes().rstrip(b"\n")
+        return Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n")
     return b""

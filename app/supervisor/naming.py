@@ -1,10 +1,9 @@
 """Runs in the master and the worker: name processes in answers and in the log: a few, short, and safely escaped."""
 
-import contextlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from app.linux.proc import command_line, user_of
+from app.supervisor.handshake import name_of
 
 NAMED_AT_MOST = 5
 SHOWN_CHARACTERS = 80
@@ -60,7 +59,4 @@ def _with_ellipsis(parts: list[str], length: int, limit: int) -> str:
 
 def _name(pid: int) -> str:
     """Return the short name of a process (proc_pid_comm(5)), which it may change at any time; empty when it is gone."""
-    with contextlib.suppress(OSError):
-        raw = Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n")
-        return shown(raw.decode(errors="backslashreplace"))
-    return ""
+    return shown(name_of(pid).decode(errors="backslashreplace"))

@@ -4,8 +4,9 @@ Only gunicorn's parser refuses requests: whatever looks irregular here is passed
 """
 
 import re
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 MAX_BODY_BYTES = 1024 * 1024
 # Bytes of a chunked body with its framing: chunks of a few bytes are mostly framing, and cost time rather than memory.
@@ -29,17 +30,20 @@ class Came(Enum):
     ODD = auto()  # not to be waited for, since its end is uncertain
 
 
-class Body(Protocol):
-    """A body that follows a head in the same bytes."""
+class Body:
+    """A body that follows a head in the same bytes; of this class itself, one whose end is uncertain."""
 
-    def look(self, data: bytearray) -> Came:
+    def look(self, data: bytearray) -> Came:  # noqa: ARG002  for the other classes
         """Tell how much was received; `data` begins with the bytes of the last call."""
+        return Came.ODD
 
-    def cut_short(self, data: bytearray) -> str:
+    def cut_short(self, data: bytearray) -> str:  # noqa: ARG002  as above
         """Return the refusal of a body that ended too early."""
+        return CUT_SHORT
 
 
-class _Announced(NamedTuple):
+@dataclass(slots=True)
+class _Announced(Body):
     """A body of known length."""
 
     start: int
@@ -52,17 +56,7 @@ class _Announced(NamedTuple):
         return f"The body ended after {len(data) - self.start} of the {self.length} bytes announced."
 
 
-class _Odd:
-    """A body whose end is uncertain, so that it is not waited for."""
-
-    def look(self, data: bytearray) -> Came:  # noqa: ARG002  the protocol's signature
-        return Came.ODD
-
-    def cut_short(self, data: bytearray) -> str:  # noqa: ARG002  as above
-        return CUT_SHORT
-
-
-class _Chunked:
+class _Chunked(Body):
     """A body in chunks (RFC 9112, 7.1), of which each line is parsed once, when it is complete."""
 
     def __init__(self, start: int) -> None:
@@ -89,9 +83,6 @@ class _Chunked:
             self._payload += size
             self._at = begin + 2
         return Came.PART if len(data) - self._at < _MAX_LINE else Came.ODD
-
-    def cut_short(self, data: bytearray) -> str:  # noqa: ARG002  as above
-        return CUT_SHORT
 
     def _end(self, data: bytearray, line: bytearray, begin: int) -> Came:
         if data.startswith(b"\r\n", begin):
@@ -123,18 +114,18 @@ def body_after(data: bytearray, end: int) -> Awaited | None:
         return None
     found = dict(fields)
     if len(found) < len(fields):
-        return Awaited(_Odd(), on_request=False)
+        return Awaited(Body(), on_request=False)
     expected = found.pop(b"expect", None)
     on_request = expected == _CONTINUE and data[: data.find(b"\r\n")].endswith(b" HTTP/1.1")
-    body = _body(found, end) if expected in {None, _CONTINUE} else _Odd()
+    body = _body(found, end) if expected in {None, _CONTINUE} else Body()
     return Awaited(body, on_request) if body is not None else None
 
 
 def _body(fields: dict[bytes, bytes], start: int) -> Body | None:
     match fields:
         case {b"content-length": length, **others} if not others and _LENGTH.fullmatch(length):
-            return _Announced(start, int(length)) if int(length) <= MAX_BODY_BYTES else _Odd()
+            return _Announced(start, int(length)) if int(length) <= MAX_BODY_BYTES else Body()
         case {b"transfer-encoding": b"chunked", **others} if not others:
             return _Chunked(start)
         case _:
-            return _Odd() if fields else None
+            return Body() if fields else None

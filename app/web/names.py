@@ -4,34 +4,18 @@ from collections.abc import Mapping, Sequence
 
 from app.wording import nearest
 
-# Names that callers, mostly models, use instead, with those that they may mean; a call takes one of these at most.
+# Each name with those that callers, mostly models, use instead of it. Of two that one may mean, the first that the call
+# takes is meant.
 MEANT: Mapping[str, tuple[str, ...]] = {
-    "cmd": ("command",),
-    "count": ("lines",),
-    "dir": ("cwd",),
-    "directory": ("cwd",),
-    "environment": ("env",),
-    "force": ("replace",),
-    "grace": ("timeout",),
-    "id": ("run_id",),
-    "last": ("lines",),
-    "limit": ("lines",),
-    "n": ("lines",),
-    "overwrite": ("replace",),
-    "path": ("cwd",),
-    "run": ("run_id", "command"),
-    "script": ("command",),
-    "sig": ("type",),
-    "signal": ("type",),
-    "signal_type": ("type",),
-    "since": ("seconds",),
-    "tail": ("lines",),
-    "variables": ("env",),
-    "vars": ("env",),
-    "wait": ("timeout",),
-    "workdir": ("cwd",),
-    "working_dir": ("cwd",),
-    "working_directory": ("cwd",),
+    "run_id": ("id", "run"),
+    "command": ("cmd", "run", "script"),
+    "cwd": ("dir", "directory", "path", "workdir", "working_dir", "working_directory"),
+    "env": ("environment", "variables", "vars"),
+    "lines": ("count", "last", "limit", "n", "tail"),
+    "replace": ("force", "overwrite"),
+    "seconds": ("since",),
+    "timeout": ("grace", "wait"),
+    "type": ("sig", "signal", "signal_type"),
 }
 
 
@@ -43,5 +27,7 @@ def no_such(kind: str, name: str, path: str, taken: Sequence[str]) -> str:
 
 
 def _meant(name: str, taken: Sequence[str]) -> str | None:
-    stands_for = MEANT.get(name.lower().replace("-", "_"), ())
-    return next((candidate for candidate in stands_for if candidate in taken), None) or nearest(name, taken)
+    said = name.lower().replace("-", "_")
+    return next((meant for meant, others in MEANT.items() if said in others and meant in taken), None) or nearest(
+        name, taken
+    )
