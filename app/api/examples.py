@@ -4,12 +4,19 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 
+from app.supervisor.history import UNKNOWN_RUN
+from app.supervisor.process import NOTHING_STARTED
+from app.supervisor.refusals import cancelled
 from app.version import __version__
+from app.web import auth, places
+from app.web.errors import TOO_LARGE
 from app.web.openapi import Body, ByStatus
+from app.web.parsing import NOT_JSON
+from app.web.problems import problem
 
 
 def _problem(status: HTTPStatus, detail: str, **more: object) -> Body:
-    return {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **more}
+    return problem(status, detail) | more
 
 
 def _invalid(field: str, message: str) -> Body:
@@ -47,25 +54,11 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
         ),
         "grace-too-long": _invalid("timeout", "Must be from 0 to 600 seconds."),
         "both-limits": _invalid("seconds", "Give lines or seconds, not both."),
-        "no-token": _problem(
-            HTTPStatus.UNAUTHORIZED,
-            "This service needs its token: send the header Authorization: Bearer <the value of LLM_SHELL_TOKEN>.",
-        ),
-        "foreign-origin": _problem(
-            HTTPStatus.FORBIDDEN,
-            "A page of another origin must not call this service; call it from a program instead.",
-        ),
-        "foreign-site": _problem(
-            HTTPStatus.FORBIDDEN,
-            "A page of another site must neither call this service nor lead to it: call it from a program, or type its "
-            "address into the browser.",
-        ),
-        "nothing-started": _problem(HTTPStatus.NOT_FOUND, "No command has been started yet: use POST /start."),
-        "unknown-run": _problem(
-            HTTPStatus.NOT_FOUND,
-            "There is no run of that run_id; take one from an answer of /start, /status or /restart, such as "
-            "2026-11-22_06-08-00.",
-        ),
+        "no-token": _problem(HTTPStatus.UNAUTHORIZED, auth.UNAUTHENTICATED),
+        "foreign-origin": _problem(HTTPStatus.FORBIDDEN, auth.FOREIGN_ORIGIN),
+        "foreign-site": _problem(HTTPStatus.FORBIDDEN, auth.FOREIGN_SITE),
+        "nothing-started": _problem(HTTPStatus.NOT_FOUND, NOTHING_STARTED),
+        "unknown-run": _problem(HTTPStatus.NOT_FOUND, UNKNOWN_RUN),
         "already-running": _problem(
             HTTPStatus.CONFLICT,
             'A process is already running (pid 4242): call /kill first, or send "replace": true.',
@@ -80,25 +73,11 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
             more=0,
             run_id="2026-11-22_06-08-00",
         ),
-        "overtaken-by-kill": _problem(
-            HTTPStatus.CONFLICT,
-            "A /kill, or the service's stop, cancelled this: the old process is ended and nothing was started. Call "
-            "/start or /restart if you still want one.",
-        ),
-        "body-too-large": _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large; send at most 1 MiB."),
-        "not-declared-as-json": _problem(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "Send the body as JSON, with the header Content-Type: application/json.",
-        ),
-        "too-many-operations": _problem(
-            HTTPStatus.TOO_MANY_REQUESTS,
-            "Two other operations are under way: wait for their answers, or call POST /kill?type=SIGKILL, which has a "
-            "place of its own. GET /status shows the state.",
-        ),
-        "too-many-long-answers": _problem(
-            HTTPStatus.TOO_MANY_REQUESTS,
-            "Too many long answers are being sent already; ask for fewer lines, or try again in a second.",
-        ),
+        "overtaken-by-kill": _problem(HTTPStatus.CONFLICT, cancelled().detail),
+        "body-too-large": _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE),
+        "not-declared-as-json": _problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, NOT_JSON),
+        "too-many-operations": _problem(HTTPStatus.TOO_MANY_REQUESTS, places.MANY_OPERATIONS),
+        "too-many-long-answers": _problem(HTTPStatus.TOO_MANY_REQUESTS, places.MANY_LONG_ANSWERS),
         "no-such-shell": _problem(
             HTTPStatus.INTERNAL_SERVER_ERROR,
             "The shell /bin/zsh can't be executed: it is gone, or its rights have changed.",
@@ -123,39 +102,19 @@ def _pick(*names: str) -> ByStatus:
     return MappingProxyType(picked)
 
 
+_OPERATION = ("foreign-site", "no-token", "body-too-large", "too-many-operations")
 START = _pick(
-    "foreign-site",
+    *_OPERATION,
     "blank-command",
     "no-such-directory",
-    "no-token",
     "already-running",
     "leftovers",
-    "body-too-large",
     "not-declared-as-json",
-    "too-many-operations",
     "no-such-shell",
 )
 STATUS = _pick("foreign-site", "unknown-parameter-of-status", "no-token", "nothing-started", "unknown-run")
-KILL = _pick(
-    "foreign-site",
-    "already-ended",
-    "unknown-signal",
-    "no-token",
-    "nothing-started",
-    "body-too-large",
-    "too-many-operations",
-    "out-of-reach",
-)
-RESTART = _pick(
-    "foreign-site",
-    "grace-too-long",
-    "no-token",
-    "nothing-started",
-    "overtaken-by-kill",
-    "body-too-large",
-    "too-many-operations",
-    "no-such-shell",
-)
+KILL = _pick(*_OPERATION, "already-ended", "unknown-signal", "nothing-started", "out-of-reach")
+RESTART = _pick(*_OPERATION, "grace-too-long", "nothing-started", "overtaken-by-kill", "no-such-shell")
 LOGS = _pick(
     "both-limits",
     "misspelt-parameter",

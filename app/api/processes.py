@@ -139,7 +139,26 @@ class RestartQuery(RequestSchema):
     )
 
 
-class StatusSchema(AnswerSchema):
+class OutcomeSchema(AnswerSchema):
+    """How a run ended, if it did."""
+
+    exit_code = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "-15 for a death by SIGTERM, and so on; null while it runs, or with a `reason` when unknown."
+        },
+    )
+    signal = fields.String(
+        required=True, allow_none=True, metadata={"description": "The signal that ended it, such as SIGTERM, or null."}
+    )
+    reason = fields.String(
+        required=True, allow_none=True, metadata={"description": "Facts that no other field has, or null."}
+    )
+    stopped_at = fields.String(required=True, allow_none=True, metadata={"format": "date-time"})
+
+
+class StatusSchema(OutcomeSchema):
     """A run's state, as /start, /status and /restart report it."""
 
     status = fields.String(
@@ -163,20 +182,6 @@ class StatusSchema(AnswerSchema):
     )
     log_file = fields.String(required=True, metadata={"description": "The absolute path of the run's log."})
     created_at = fields.String(required=True, metadata={"format": "date-time"})
-    stopped_at = fields.String(required=True, allow_none=True, metadata={"format": "date-time"})
-    exit_code = fields.Integer(
-        required=True,
-        allow_none=True,
-        metadata={
-            "description": "-15 for a death by SIGTERM, and so on; null while it runs, or with a `reason` when unknown."
-        },
-    )
-    signal = fields.String(
-        required=True, allow_none=True, metadata={"description": "The signal that ended it, such as SIGTERM, or null."}
-    )
-    reason = fields.String(
-        required=True, allow_none=True, metadata={"description": "Facts that no other field has, or null."}
-    )
     output_open = fields.Boolean(
         required=True,
         metadata={"description": "true while anything can still print: the log may grow though `status` is exited."},
@@ -188,7 +193,7 @@ class StatusSchema(AnswerSchema):
     )
 
 
-class KillSchema(AnswerSchema):
+class KillSchema(OutcomeSchema):
     """The result of POST /kill."""
 
     status = fields.String(
@@ -200,10 +205,6 @@ class KillSchema(AnswerSchema):
         },
     )
     type = fields.String(required=True, validate=validate.OneOf(SIGNALS))
-    exit_code = fields.Integer(required=True, allow_none=True)
-    signal = fields.String(required=True, allow_none=True)
-    reason = fields.String(required=True, allow_none=True)
-    stopped_at = fields.String(required=True, allow_none=True, metadata={"format": "date-time"})
     escalated = fields.Boolean(
         required=True, metadata={"description": "true when SIGTERM was not enough and SIGKILL followed."}
     )

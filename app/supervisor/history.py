@@ -14,6 +14,11 @@ from app.runs.record import RunRecord, State, load_record, read_record, record_p
 from app.supervisor.remains import Remains, look_at
 from app.supervisor.status import describe
 
+UNKNOWN_RUN = (
+    "There is no run of that run_id; take one from an answer of /start, /status or /restart, such as "
+    "2026-11-22_06-08-00."
+)
+
 
 class History:
     """Describe the past runs of one log directory, by their records and `/proc`. Thread-safe."""
@@ -48,10 +53,7 @@ class History:
     def _place_of_log(self, run_id: str) -> str:
         """Return where the log of a run lies if it is kept; raises `NotFoundError` for a text that is no run id."""
         if not names.is_run_id(run_id):
-            raise NotFoundError(
-                "There is no run of that run_id; take one from an answer of /start, /status or /restart, such as "
-                "2026-11-22_06-08-00."
-            )
+            raise NotFoundError(UNKNOWN_RUN)
         return str(self._log_dir / f"{run_id}.log")
 
     def _look_at(self, record: RunRecord) -> tuple[State, list[Member]]:

@@ -34,6 +34,7 @@ SHIM_TIMEOUT = 2.0
 # A lost run's shim replies within milliseconds; a service has time for a busy machine at its start, less at its stop.
 SEARCH_TIMEOUT = 5.0
 LAST_SEARCH_TIMEOUT = 2.0
+NOTHING_STARTED = "No command has been started yet: use POST /start."
 
 
 class ProcessManager:
@@ -217,7 +218,7 @@ class ProcessManager:
     def _expected(self) -> Run:
         run = self._current()
         if run is None:
-            raise NotFoundError("No command has been started yet: use POST /start.")
+            raise NotFoundError(NOTHING_STARTED)
         return run
 
     def _current(self) -> Run | None:

@@ -17,6 +17,12 @@ from app.wording import shorten
 
 HEALTH_PATH = "/health"
 SHOWN_HOST = 100  # characters
+UNAUTHENTICATED = "This service needs its token: send the header Authorization: Bearer <the value of LLM_SHELL_TOKEN>."
+FOREIGN_ORIGIN = "A page of another origin must not call this service; call it from a program instead."
+FOREIGN_SITE = (
+    "A page of another site must neither call this service nor lead to it: call it from a program, or type its address "
+    "into the browser."
+)
 # Sec-Fetch-Site of a request that a page of this service or the user makes (W3C Fetch Metadata); programs send none,
 # and no page can change the header.
 _OWN_SITES = frozenset({"same-origin", "none"})
@@ -37,10 +43,7 @@ def protect(app: Flask, settings: Settings, open_paths: Collection[str]) -> Call
         if expected is None or settings.trusted_hosts:
             _check_host(environ, settings.trusted_hosts)
         if environ["PATH_INFO"] != HEALTH_PATH and environ.get("HTTP_SEC_FETCH_SITE", "none") not in _OWN_SITES:
-            raise Forbidden(
-                "A page of another site must neither call this service nor lead to it: call it from a program, or type "
-                "its address into the browser."
-            )
+            raise Forbidden(FOREIGN_SITE)
         if expected is None:
             _check_origin(environ)
         elif environ["PATH_INFO"] not in unguarded:
@@ -86,26 +89,26 @@ def _check_origin(environ: WSGIEnvironment) -> None:
     scheme = environ["wsgi.url_scheme"]
     host = environ["HTTP_HOST"].lower()
     if origin.lower() != f"{scheme}://{host.removesuffix(_DEFAULT_PORTS.get(scheme, ''))}":
-        raise Forbidden("A page of another origin must not call this service; call it from a program instead.")
+        raise Forbidden(FOREIGN_ORIGIN)
 
 
 def _check_token(environ: WSGIEnvironment, expected: bytes) -> None:
     scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() != "bearer":
-        raise Unauthorized(
-            "This service needs its token: send the header Authorization: Bearer <the value of LLM_SHELL_TOKEN>.",
-            www_authenticate=WWWAuthenticate("bearer", {"realm": "LLM Shell"}),
-        )
+        raise _unauthorized(UNAUTHENTICATED)
     if not credentials.strip():
-        raise Unauthorized(
+        raise _unauthorized(
             "The header Authorization holds no token after Bearer: is LLM_SHELL_TOKEN set in your shell?",
-            www_authenticate=WWWAuthenticate("bearer", {"realm": "LLM Shell", "error": "invalid_token"}),
+            error="invalid_token",
         )
     if not hmac.compare_digest(credentials.strip().encode("utf-8", "replace"), expected):
-        raise Unauthorized(
-            "This is not the service's token; send the value that its LLM_SHELL_TOKEN has.",
-            www_authenticate=WWWAuthenticate("bearer", {"realm": "LLM Shell", "error": "invalid_token"}),
+        raise _unauthorized(
+            "This is not the service's token; send the value that its LLM_SHELL_TOKEN has.", error="invalid_token"
         )
+
+
+def _unauthorized(detail: str, **parameters: str) -> Unauthorized:
+    return Unauthorized(detail, www_authenticate=WWWAuthenticate("bearer", {"realm": "LLM Shell", **parameters}))
 
 
 def _add_headers(response: Response) -> Response:

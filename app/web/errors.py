@@ -15,6 +15,7 @@ from app.web.problems import PROBLEM_TYPE, printable, problem
 from app.wording import nearest, shorten
 
 SHOWN_PATH = 100
+TOO_LARGE = "The body is too large; send at most 1 MiB."
 STATUS_OF: Mapping[type[LLMShellError], HTTPStatus] = {
     BadRequestError: HTTPStatus.BAD_REQUEST,
     NotFoundError: HTTPStatus.NOT_FOUND,
@@ -35,7 +36,7 @@ def answer_http_exception(error: HTTPException) -> Response:
 
     An internal error arrives here as a 500 that Flask has made; its traceback goes to the log alone.
     """
-    response = _problem(HTTPStatus(error.code or 500), _explain(error), {})
+    response = _problem(HTTPStatus(error.code or 500), _explain(error))
     for name, value in error.get_headers():
         if name.lower() != "content-type":
             response.headers[name] = value
@@ -46,21 +47,18 @@ def _answer_domain_error(error: LLMShellError) -> Response:
     extra = dict(error.extra)
     if isinstance(error, BadRequestError) and error.errors:
         extra["errors"] = {printable(name): list(messages) for name, messages in error.errors.items()}
-    return _problem(STATUS_OF[type(error)], error.detail, extra)
+    return _problem(STATUS_OF[type(error)], error.detail, **extra)
 
 
 def _answer_refusal(error: OSError) -> Response:
     """Answer a system error that no code expected with its own message: no descriptor left, an unreadable disk."""
     current_app.logger.error("The system refused: %s", request.path, exc_info=error)
     words = os.strerror(error.errno) if error.errno else str(error)
-    return _problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-        f"The system refused what this request needs: {words}. Try again once that is remedied.",
-        {},
-    )
+    detail = f"The system refused what this request needs: {words}. Try again once that is remedied."
+    return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 
-def _problem(status: HTTPStatus, detail: str, extra: dict[str, object]) -> Response:
+def _problem(status: HTTPStatus, detail: str, /, **extra: object) -> Response:
     members = problem(status, detail)
     response = jsonify(members | extra | members)  # the standard members first, and never overridden
     response.status_code = status
@@ -79,7 +77,7 @@ def _explain(error: HTTPException) -> str:
         case 404:
             return _explain_unknown(path)
         case 413:
-            return "The body is too large; send at most 1 MiB."
+            return TOO_LARGE
         case 500:
             return "The service failed to answer this request; its log has the reason."
         case _:

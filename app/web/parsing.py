@@ -23,6 +23,7 @@ from app.wording import shorten
 
 NO_SUCH_FIELD = "There is no such field."  # replaced by the message of `no_such`
 GIVEN_TWICE = "Give it only once."
+NOT_JSON = "Send the body as JSON, with the header Content-Type: application/json."
 EXAMPLE = '{"command": "ls -l"}'
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_VARIABLES = 1000  # in a body's `env`
@@ -60,7 +61,7 @@ class StrictParser(FlaskParser):
         if not is_json(req.mimetype):
             if not body:
                 return {}
-            raise UnsupportedMediaType("Send the body as JSON, with the header Content-Type: application/json.")
+            raise UnsupportedMediaType(NOT_JSON)
         if not body.strip():
             raise BadRequestError(f"The body is empty, which is not valid JSON: send an object, such as {EXAMPLE}.")
         _refuse_too_much(body)

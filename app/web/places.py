@@ -11,6 +11,11 @@ from werkzeug.exceptions import TooManyRequests
 OPERATIONS = 2
 # Seconds for one piece of a long answer to be sent: a client that stops reading loses its place.
 LONG_ANSWER_SECONDS = 30.0
+MANY_LONG_ANSWERS = "Too many long answers are being sent already; ask for fewer lines, or try again in a second."
+MANY_OPERATIONS = (
+    "Two other operations are under way: wait for their answers, or call POST /kill?type=SIGKILL, which has a place of "
+    "its own. GET /status shows the state."
+)
 _KEY = "places-for-operations"
 
 
@@ -41,10 +46,7 @@ def long_answer() -> Iterator[None]:
     """Take a place to send more than the send buffer holds, or raise a 429; hold it until all is sent."""
     places = _places().long_answers
     if not places.acquire(blocking=False):
-        raise TooManyRequests(
-            "Too many long answers are being sent already; ask for fewer lines, or try again in a second.",
-            retry_after=1,
-        )
+        raise TooManyRequests(MANY_LONG_ANSWERS, retry_after=1)
     try:
         if (connection := request.environ.get("gunicorn.socket")) is not None:
             connection.settimeout(LONG_ANSWER_SECONDS)
@@ -62,11 +64,7 @@ def _places() -> _Places:
 def _taken(*places: BoundedSemaphore) -> Iterator[None]:
     place = next((place for place in places if place.acquire(blocking=False)), None)
     if place is None:
-        raise TooManyRequests(
-            "Two other operations are under way: wait for their answers, or call POST /kill?type=SIGKILL, which has a "
-            "place of its own. GET /status shows the state.",
-            retry_after=1,
-        )
+        raise TooManyRequests(MANY_OPERATIONS, retry_after=1)
     try:
         yield
     finally:
