@@ -36,28 +36,29 @@ def find_pidfd(identity: Identity) -> int | None:
 
 def send(identity: Identity, *signals: int) -> bool:
     """Send signals, in order, to exactly this process; False when it is gone or may not be signalled."""
+    try:
+        return _send(identity, *signals)
+    except PermissionError:
+        return False
+
+
+def may_signal(identity: Identity) -> bool:
+    """Tell whether the kernel lets us signal this process (kill(2)); True for one that is gone."""
+    try:
+        _send(identity, 0)
+    except PermissionError:
+        return False
+    return True
+
+
+def _send(identity: Identity, *signals: int) -> bool:
     pidfd = open_pidfd(identity)
     if pidfd is None:
         return False
     try:
         for number in signals:
             signal.pidfd_send_signal(pidfd, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    finally:
-        os.close(pidfd)
-    return True
-
-
-def may_signal(identity: Identity) -> bool:
-    """Tell whether the kernel lets us signal this process (kill(2)); True for one that is gone."""
-    pidfd = open_pidfd(identity)
-    if pidfd is None:
-        return True
-    try:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, 0)
-    except PermissionError:
+    except ProcessLookupError:
         return False
     finally:
         os.close(pidfd)

@@ -193,15 +193,15 @@ def children_of(pid: int) -> list[int]:
 
 def command_line(pid: int) -> str:
     """Return a process's arguments joined by spaces, or its short name when it has none to show."""
-    for name in ("cmdline", "comm"):
-        try:
-            with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
-                raw = file.read(4096)
-        except OSError:
-            return ""
-        if raw:
-            return raw.rstrip(b"\0\n").replace(b"\0", b" ").decode(errors="backslashreplace")
-    return ""
+    raw = read_beginning(f"/proc/{pid}/cmdline") or read_beginning(f"/proc/{pid}/comm")
+    return raw.rstrip(b"\0\n").replace(b"\0", b" ").decode(errors="backslashreplace")
+
+
+def read_beginning(path: str) -> bytes:
+    """Return at most 4 KiB of a file; nothing where it can't be read."""
+    with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
+        return file.read(4096)
+    return b""
 
 
 def initial_environment(pid: int) -> list[bytes]:
@@ -215,18 +215,12 @@ def initial_environment(pid: int) -> list[bytes]:
 
 def holds_pipe(pid: int, inode: int) -> bool:
     """Tell whether a process has a descriptor of this pipe; False where its descriptors can't be read."""
-    try:
-        targets = [_target(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    except OSError:
-        return False
-    return f"pipe:[{inode}]" in targets
-
-
-def _target(link: str) -> str:
-    try:
-        return os.readlink(link)
-    except OSError:  # closed meanwhile
-        return ""
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if os.readlink(f"/proc/{pid}/fd/{fd}") == f"pipe:[{inode}]":
+                    return True
+    return False
 
 
 def user_of(pid: int) -> str:

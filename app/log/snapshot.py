@@ -43,12 +43,11 @@ class Snapshot(AbstractContextManager["Snapshot"]):
         while True:
             with ExitStack() as files:
                 newer = files.enter_context(_open_regular(path))
-                older = _open_if_there(older_segment(path))
-                if older is not None:
-                    files.enter_context(older)
+                older = _open_older(path, newer)
+                segments = [newer] if older is None else [files.enter_context(older), newer]
                 if not os.path.samestat(os.fstat(newer.fileno()), os.stat(path)):
                     continue
-                snapshot = cls(_distinct(older, newer))
+                snapshot = cls(segments)
                 files.pop_all()
                 return snapshot
 
@@ -58,7 +57,6 @@ class Snapshot(AbstractContextManager["Snapshot"]):
             file.close()
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
         self.close()
 
     def read(self, start: int, end: int) -> bytes:
@@ -136,18 +134,13 @@ def _open_regular(path: str) -> FileIO:
     return file
 
 
-def _open_if_there(path: str) -> FileIO | None:
+def _open_older(path: str, newer: FileIO) -> FileIO | None:
+    """Open the older segment; None where there is none or, in the middle of a rotation, both names are one file."""
     try:
-        return _open_regular(path)
+        older = _open_regular(older_segment(path))
     except FileNotFoundError:
         return None
-
-
-def _distinct(older: FileIO | None, newer: FileIO) -> list[FileIO]:
-    """Return the segments, oldest first; in the middle of a rotation both names are one file."""
-    if older is None:
-        return [newer]
     if os.path.samestat(os.fstat(older.fileno()), os.fstat(newer.fileno())):
         older.close()
-        return [newer]
-    return [older, newer]
+        return None
+    return older

@@ -80,7 +80,6 @@ class LogPage(AbstractContextManager["LogPage"]):
         self._snapshot.close()
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
         self.close()
 
 

@@ -7,7 +7,7 @@ import stat
 import time
 from collections.abc import Collection, Iterator
 
-from app.linux.proc import DEAD_STATES, Member
+from app.linux.proc import DEAD_STATES, Member, read_beginning
 from app.stopping.order import Pipe
 
 _SHELLS = frozenset(
@@ -199,8 +199,9 @@ def _is_shell(folder: str) -> bool:
     name = _program(executable)
     if name and name not in _MULTICALL:
         return name in _SHELLS
-    called = [_program(argument) for argument in _arguments(folder)[:2]]
-    if called and called[0] in _MULTICALL:
+    arguments = read_beginning(f"{folder}/cmdline").decode(errors="replace").split("\0")
+    called = [_program(argument) for argument in arguments[:2]]
+    if called[0] in _MULTICALL:
         del called[0]
     return bool(called) and called[0] in _SHELLS
 
@@ -208,14 +209,6 @@ def _is_shell(folder: str) -> bool:
 def _program(path: str) -> str:
     """Return a program's name without its directory, a login shell's dash, `-static` and a version."""
     return path.rpartition("/")[2].removeprefix("-").removesuffix("-static").rstrip(".-0123456789")
-
-
-def _arguments(folder: str) -> list[str]:
-    try:
-        with open(f"{folder}/cmdline", "rb") as file:
-            return file.read(4096).decode(errors="replace").split("\0")
-    except OSError:
-        return []
 
 
 def _pipe(target: str) -> int | None:

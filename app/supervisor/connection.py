@@ -133,22 +133,21 @@ class ShimConnection:
                     continue
             self._read(left)
 
-    def _read(self, timeout: float | None) -> bool:
-        """Receive one packet; False when none came in time, the connection has ended, or another thread reads."""
+    def _read(self, timeout: float | None) -> None:
+        """Receive one packet, if one comes in time and no other thread reads."""
         with self._changed:
             if self._reading or self.lost:
-                return False
+                return
             self._reading = True
-        received = False
         try:
-            received = _readable(self._connection, timeout) and self._receive()
+            if _readable(self._connection, timeout):
+                self._receive()
         finally:
             with self._changed:
                 self._reading = False
                 self._changed.notify_all()
-        return received
 
-    def _receive(self) -> bool:
+    def _receive(self) -> None:
         fault = ""
         with self._changed:  # so that `catch_up` can't return between receipt and handling
             try:
@@ -167,7 +166,6 @@ class ShimConnection:
             fault = f"A shim crashed:\n{message.traceback}"
         if fault:  # only here: where the log is not read, no look at the state may wait for that
             logger.error("%s", fault)
-        return message is not None
 
     def _take(self, message: protocol.FromShim) -> None:
         if isinstance(message, Handshake):

@@ -7,12 +7,11 @@ import os
 import signal
 import socket
 import struct
-from pathlib import Path
 
 from app import protocol
 from app.linux import sockets
 from app.linux.pidfd import send
-from app.linux.proc import read_member
+from app.linux.proc import read_beginning, read_member
 from app.protocol import NAME, UNDERSTUDY_NAME, ZYGOTE_NAME, Handshake
 from app.runs.record import UNDECODABLE, State
 
@@ -86,6 +85,4 @@ def wake_child(pid: int) -> None:
 
 def name_of(pid: int) -> bytes:
     """Return the name of a process (proc_pid_comm(5)), which it may change; empty when it has gone."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n")
-    return b""
+    return read_beginning(f"/proc/{pid}/comm").removesuffix(b"\n")
