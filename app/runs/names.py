@@ -4,7 +4,8 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 # In the environment of each command: which run it belongs to, and of which process that is.
@@ -13,7 +14,7 @@ NAME_VARIABLE = "LLM_SHELL_NAME"
 DEFAULT_NAME = "default"
 # A run's id is part of a file's name (NAME_MAX, limits.h).
 MAX_RUN_ID = 255
-OURS = re.compile(
+_OURS = re.compile(
     r"(?P<run_id>(?P<second>\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:_(?P<number>\d+))?)"
     r"\.(?:log|1\.log|log\.new|log\.old|json|json\.spare)",
     re.ASCII,
@@ -28,31 +29,26 @@ def is_run_id(text: str) -> bool:
 
 def newest_first(log_dir: Path) -> list[str]:
     """Return the ids of the runs that have any file, the newest by its name first."""
-    return [run_id for _second, _number, run_id in sorted(set(_runs(log_dir)), reverse=True)]
+    return [run_id for _second, _number, run_id in sorted(files_of_runs(log_dir), reverse=True)]
 
 
 def newest(log_dir: Path) -> tuple[str, int]:
     """Return the second and the number of the newest run, by its name; an empty second when there is none."""
-    return max(_runs(log_dir), default=("", 0, ""))[:2]
+    return max(files_of_runs(log_dir), default=("", 0, ""))[:2]
 
 
 def newest_number(log_dir: Path, second: str) -> int:
     """Return the number of the newest run that was started in this second; 0 when there is none."""
-    return max((number for begun, number, _run_id in _runs(log_dir) if begun == second), default=0)
+    return max((number for begun, number, _run_id in files_of_runs(log_dir) if begun == second), default=0)
 
 
-def _runs(log_dir: Path) -> Iterator[tuple[str, int, str]]:
-    """Yield second, number and id of the run of each file that belongs to one."""
-    matches = map(OURS.fullmatch, names_in(log_dir))
-    return ((match["second"], int(match["number"] or 1), match["run_id"]) for match in matches if match)
-
-
-def names_in(log_dir: Path) -> list[str]:
-    """Return the names of all files in a directory; none where it does not exist."""
-    try:
-        return os.listdir(log_dir)
-    except FileNotFoundError:
-        return []
+def files_of_runs(log_dir: Path) -> dict[tuple[str, int, str], list[str]]:
+    """Return the names of each run's files, by the run's second, number and id; none without the directory."""
+    runs: dict[tuple[str, int, str], list[str]] = defaultdict(list)
+    with suppress(FileNotFoundError):
+        for match in filter(None, map(_OURS.fullmatch, os.listdir(log_dir))):
+            runs[match["second"], int(match["number"] or 1), match["run_id"]].append(match[0])
+    return runs
 
 
 def new_control_name(log_dir: Path) -> str:
