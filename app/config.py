@@ -62,10 +62,10 @@ class Settings:
 class SettingsError(Exception):
     """Report every fault of the settings at once; the text is meant to be shown as it is."""
 
-    def __init__(self, faults: list[str]) -> None:
+    def __init__(self, *faults: str) -> None:
         lines = "".join(f"\n  - {fault}" for fault in faults)
         super().__init__(f"LLM Shell does not start, its settings must change first:{lines}")
-        self.faults = faults
+        self.faults = list(faults)
 
 
 def load_settings() -> Settings:
@@ -87,7 +87,7 @@ def load_settings() -> Settings:
     # A command of another service has these two: a service that is one goes by its own settings.
     faults += _unknown_names([*(os.environ.keys() - {RUN_ID_VARIABLE, NAME_VARIABLE}), *file_names])
     if faults:
-        raise SettingsError(faults)
+        raise SettingsError(*faults)
     return settings
 
 
@@ -102,10 +102,8 @@ def require_token_for(addresses: Iterable[object], settings: Settings) -> None:
     exposed = [show(address) for address in addresses if is_exposed(address)]
     if exposed:
         raise SettingsError(
-            [
-                f"{PREFIX}TOKEN: not set, and LLM Shell runs any command it is given, so it does not serve "
-                f"{', '.join(exposed)} without one. Set one and start again:\n      {_EXPORT_LINE}"
-            ]
+            f"{PREFIX}TOKEN: not set, and LLM Shell runs any command it is given, so it does not serve "
+            f"{', '.join(exposed)} without one. Set one and start again:\n      {_EXPORT_LINE}"
         )
 
 

@@ -34,12 +34,10 @@ def require_logs_out_of_reach(settings: Settings) -> None:
     found = changeable_by(look_up(settings.run_as)[0], [settings.log_dir])
     if found:
         raise SettingsError(
-            [
-                f"LLM_SHELL_LOG_DIR: can't be {settings.log_dir.absolute()} together with LLM_SHELL_RUN_AS: "
-                f"{settings.run_as!r} may change {', '.join(map(str, found))}, and so what this service, as root, "
-                "writes there. Make a directory of root's below directories of root's, for instance with "
-                "`install -d -m 0700 /var/lib/llm-shell/logs`, and set LLM_SHELL_LOG_DIR to it."
-            ]
+            f"LLM_SHELL_LOG_DIR: can't be {settings.log_dir.absolute()} together with LLM_SHELL_RUN_AS: "
+            f"{settings.run_as!r} may change {', '.join(map(str, found))}, and so what this service, as root, "
+            "writes there. Make a directory of root's below directories of root's, for instance with "
+            "`install -d -m 0700 /var/lib/llm-shell/logs`, and set LLM_SHELL_LOG_DIR to it."
         )
 
 
@@ -68,7 +66,7 @@ def require_same_place(old: Settings, new: Settings) -> None:
         if getattr(new, name) != getattr(old, name)
     ]
     if faults:
-        raise SettingsError(faults)
+        raise SettingsError(*faults)
 
 
 def refuse(text: str) -> NoReturn:
