@@ -14,6 +14,8 @@ def prune(log_dir: Path, keep: int, in_use: Callable[[str], bool]) -> None:
     """
     runs = files_of_runs(log_dir)
     for run in sorted(runs)[: max(0, len(runs) - keep)]:
-        for name in () if in_use(run[-1]) else runs[run]:
+        if in_use(run[-1]):
+            continue
+        for name in runs[run]:
             with suppress(OSError):
                 (log_dir / name).unlink()

@@ -28,6 +28,5 @@ def no_such(kind: str, name: str, path: str, taken: Sequence[str]) -> str:
 
 def _meant(name: str, taken: Sequence[str]) -> str | None:
     said = name.lower().replace("-", "_")
-    return next((meant for meant, others in MEANT.items() if said in others and meant in taken), None) or nearest(
-        name, taken
-    )
+    likely = (meant for meant, others in MEANT.items() if said in others and meant in taken)
+    return next(likely, None) or nearest(name, taken)
