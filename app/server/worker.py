@@ -32,6 +32,8 @@ OPERATION_THREADS = 3
 # Connections accepted at one event, and seconds without accept(2) where there is no descriptor for one.
 ACCEPTED_AT_ONCE = 64
 PAUSE = 0.1
+# Seconds between looks at the children for some that have ended.
+LOOK_INTERVAL = 0.5
 # Descriptors kept from connections: for files, shims, and the worker's own.
 RESERVED = 128
 # Descriptors that a worker opens before it can serve.
@@ -53,6 +55,7 @@ class ShellWorker(ThreadWorker):
 
     tpool: Threads  # type: ignore[assignment]  # it has the methods that gunicorn calls
     _accept_again_at = 0.0
+    _look_again_at = 0.0
     _stand_in: StandIn | None = None
 
     def init_process(self) -> None:
@@ -196,8 +199,10 @@ class ShellWorker(ThreadWorker):
         Expire connections, create missing threads, retry the load, reap orphans, replace a zygote that has died.
         """
         super().murder_pending()
-        reap_orphans()
-        zygote.own.renew()
+        if (now := time.monotonic()) >= self._look_again_at:  # not at every request: a look takes some dozen calls
+            self._look_again_at = now + LOOK_INTERVAL
+            reap_orphans()
+            zygote.own.renew()
         self._heads.expire()
         self._lingering.expire()
         self.tpool.fill()
