@@ -34,7 +34,8 @@ class StartFds(NamedTuple):
     """Name the descriptors of a start, in the order in which the zygote gets them.
 
     `connection` is the shim's end of the run's first one, `request` a file that holds a `Start`, `listener` is bound to
-    the run's name, `pipe` and `write_end` are the output's, and `permit` is what `linux/permit.py` describes.
+    the run's name, `pipe` and `write_end` are the output's; `ready` is announced before `permit` may be taken, as
+    `linux/permit.py` describes.
     """
 
     connection: int
@@ -42,6 +43,7 @@ class StartFds(NamedTuple):
     listener: int
     pipe: int
     write_end: int
+    ready: int
     permit: int
 
 
@@ -69,7 +71,7 @@ class Started(msgspec.Struct, tag="started"):
     """Report that the process runs, and which processes keep it."""
 
     process: Identity
-    shim: Identity
+    shim: Identity | None
     understudy: Identity | None
 
 

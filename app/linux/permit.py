@@ -2,15 +2,36 @@
 
 It is an eventfd(2) with the value 1. A read takes the value, and fails with EAGAIN from then on. So the kernel decides
 whether a shim executes the command or a worker gives the start up, however late either of them comes.
+
+A shim comes to take it only once the worker has announced by another eventfd, which nobody reads, that all is ready.
 """
 
 import os
 import select
+import socket
 
 
 def new_permit() -> int:
     """Return the descriptor of a permit that can be taken. Raises `OSError`."""
     return os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+
+def new_announcement() -> int:
+    """Return the descriptor of an announcement that is yet to be made. Raises `OSError`."""
+    return os.eventfd(0, os.EFD_CLOEXEC)
+
+
+def announce(announcement: int) -> None:
+    """Let all go on that wait for this, now or later."""
+    os.eventfd_write(announcement, 1)
+
+
+def was_announced(announcement: int, connection: socket.socket) -> bool:
+    """Wait until this is announced; False where the one who would do so has closed the connection instead."""
+    poller = select.poll()
+    poller.register(announcement, select.POLLIN)
+    poller.register(connection, 0)  # POLLHUP is reported all the same (poll(2))
+    return (announcement, select.POLLIN) in poller.poll()
 
 
 def take(permit: int) -> bool:

@@ -9,9 +9,10 @@ from typing import NoReturn
 
 from app import protocol
 from app.linux.libc import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, prctl
-from app.linux.permit import take
+from app.linux.permit import take, was_announced
 from app.linux.proc import Identity, identity_of, own_identity, read_member
 from app.protocol import BACKLOG, NAME, Failed, Start, Started, StartFds
+from app.runs.record import RunRecord
 from app.shim.keeper import Keeper
 from app.shim.owned import OwnedTree
 from app.shim.spawn import Program, StepError, spawn
@@ -28,8 +29,7 @@ def run(fds: StartFds, understudy: int) -> NoReturn:
         # A process that double-forks or calls setsid becomes the shim's child and can be found. Children don't inherit
         # the attribute (prctl(2)). It is set before the spawn, so that no orphan comes before it.
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        if take(fds.permit):
-            _keep(fds, understudy)
+        execute(fds, understudy)
         code = 0
         if os.getppid() == understudy:
             os.kill(understudy, signal.SIGCONT)  # where the command has stopped it: it ends when this process has
@@ -42,23 +42,32 @@ def read_start(request: int) -> Start:
     return protocol.decode_start(os.pread(request, os.fstat(request).st_size, 0))
 
 
-def _keep(fds: StartFds, understudy: int) -> None:
+def execute(fds: StartFds, understudy: int) -> None:
+    """Execute the command if that is permitted, and keep its run; or report why it could not be executed."""
     connection = socket.socket(fileno=fds.connection)
+    # While the worker still writes the record.
     start = read_start(fds.request)
+    record = start.record
+    record.shim, record.understudy = own_identity(), _parent_identity(understudy)
     _limit_descriptors(start.descriptors)
+    if not (was_announced(fds.ready, connection) and take(fds.permit)):
+        return
     try:
         pid = spawn(Program(start.arguments, start.environment, start.spec, fds.write_end))
     except StepError as error:
         with contextlib.suppress(OSError):  # the worker has gone
             connection.send(protocol.encode(Failed(error.step, error.errno)))
         return
-    for fd in (fds.write_end, fds.request, fds.permit):
+    keep(fds, connection, record, pid)
+
+
+def keep(fds: StartFds, connection: socket.socket, record: RunRecord, pid: int) -> None:
+    """Keep the run of a process that was just executed until nothing of it is left."""
+    for fd in (fds.write_end, fds.request, fds.ready, fds.permit):
         os.close(fd)
     listener = socket.socket(fileno=fds.listener)
     # A peer that connects gets the pid of the last caller of listen(2) (unix_listen(), net/unix/af_unix.c).
     listener.listen(BACKLOG)
-    record = start.record
-    record.shim, record.understudy = own_identity(), _parent_identity(understudy)
     record.process = identity_of(pid)  # it is there even if the process has ended, as it is not reaped yet
     record.members = [record.process]
     # First, as a caller waits for this. Until the record has it too, the understudy knows the process as its child.

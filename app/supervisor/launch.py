@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import FileIO
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from app import protocol
 from app.linux import sockets
 from app.linux.account import Account
 from app.linux.descriptors import limit_of_commands
-from app.linux.permit import is_taken, new_permit, take
+from app.linux.permit import announce, is_taken, new_announcement, new_permit, take
 from app.linux.proc import children
 from app.protocol import NAME, UNDERSTUDY_NAME, Failed, Kill, Start, Started, StartFds
 from app.runs.names import DEFAULT_NAME, NAME_VARIABLE, RUN_ID_VARIABLE
@@ -88,9 +88,12 @@ def process_environment(extra: Mapping[str, str], login: Mapping[bytes, bytes]) 
     return {**inherited, **login, **AGENT_DEFAULTS, **given}
 
 
-def launch(record: RunRecord, environment: Mapping[bytes, bytes], listener: socket.socket) -> Launched | None:
+def launch(
+    record: RunRecord, environment: Mapping[bytes, bytes], listener: socket.socket, prepare: Callable[[], object]
+) -> Launched | None:
     """Have the command executed by a shim that serves `listener`, which is closed.
 
+    `prepare` does what has to be done before that and takes some time, while the shim is made.
     None means that the shim was killed after it had begun to: its understudy serves the listener now, or is dead, too.
     Blocks for some 5 ms. Raises `LaunchError` or `OSError`, and leaves no process then.
     """
@@ -104,22 +107,26 @@ def launch(record: RunRecord, environment: Mapping[bytes, bytes], listener: sock
         stack.callback(os.close, permit)
         stack.callback(take, permit)  # whatever happens: from here on no shim can execute it that has not yet
         request = stack.enter_context(_request_file(record, environment))
-        fds = StartFds(-1, request.fileno(), listener.fileno(), read_end, write_end, permit)
+        ready = new_announcement()
+        stack.callback(os.close, ready)
+        fds = StartFds(-1, request.fileno(), listener.fileno(), read_end, write_end, ready, permit)
         for _ in range(ATTEMPTS):
-            launched = _attempt(record, fds)
+            launched = _attempt(record, fds, prepare)
             # No process holds the other end of its connection any more, so none can take a permit that is left.
             if launched is not None or is_taken(permit):
                 return launched
     raise LaunchError("spawn", 0)
 
 
-def _attempt(record: RunRecord, fds: StartFds) -> Launched | None:
+def _attempt(record: RunRecord, fds: StartFds, prepare: Callable[[], object]) -> Launched | None:
     """Have an understudy forked, and wait for its shim's first message; None when that ended before it sent one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with contextlib.ExitStack() as on_failure:
         on_failure.enter_context(ours)
         with theirs:
             understudy = _fork(fds._replace(connection=theirs.fileno()))
+        prepare()
+        announce(fds.ready)
         try:
             first = _first_message(ours, understudy)
         except TimeoutError as error:

@@ -42,17 +42,23 @@ class Run(RunConnection):
         super().__init__(record)
         self._watching = threading.Lock()
         self._watcher: threading.Thread | None = None
+        self._begun = threading.Event()
         self._closing = threading.Event()
 
-    @classmethod
-    def begin(cls, record: RunRecord, launched: Launched) -> Self:
-        """Follow the run that was just launched."""
-        started = launched.started
+    def expect(self) -> None:
+        """Have the run's thread wait for `begin`."""
+        self._ensure_watcher()
+
+    def wait_until_begun(self) -> None:
+        """Wait for `begin`, or for `close` where the start has failed."""
+        self._begun.wait()
+
+    def begin(self, launched: Launched) -> None:
+        """Follow the run, which was just launched."""
+        started, record = launched.started, self.record
         record.process, record.shim, record.understudy = started.process, started.shim, started.understudy
-        run = cls(record)
-        run._connection = ShimConnection(launched.connection, record.state)
-        run._ensure_watcher()
-        return run
+        self._connection = ShimConnection(launched.connection, record.state)
+        self._begun.set()
 
     @classmethod
     def load(cls, path: str) -> Self | None:
@@ -68,6 +74,7 @@ class Run(RunConnection):
             run._recover()
         except InternalError as error:
             logger.error("Run %s: %s", record.run_id, error)  # noqa: TRY400  the message is enough
+        run._begun.set()
         run._ensure_watcher()
         return run
 
@@ -184,6 +191,7 @@ class Run(RunConnection):
         """Stop following the run: its shim goes on alone."""
         self._closed = True
         self._closing.set()
+        self._begun.set()
         if self._connection is not None:
             self._connection.close()
         if self._watcher is not None and self._watcher is not threading.current_thread():
@@ -204,6 +212,7 @@ class Run(RunConnection):
 
     def _watch(self) -> None:
         """Follow the run's keepers until the run has ended."""
+        self._begun.wait()
         logged = ""
         while self._final is None and not self._closed:
             if self.abandoned:

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -30,6 +32,7 @@ from app.supervisor.run import Run
 
 # MAX_ARG_STRLEN (execve(2)): one argument or NAME=value string, its NUL included.
 MAX_STRING = 131_072
+PRUNE_DELAY = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Starter:
         self._logs = logs
         self._pointer = pointer
         self._policy = policy
+        self._awaiting = threading.Lock()  # held by a thread that is yet to prune, and will see the runs of others
         self._pruning = threading.Lock()
         # The current run and one that is being started: retention, in its own thread, checks this before each removal.
         self._in_use: set[str] = set()
@@ -105,14 +109,18 @@ class Starter:
         try:
             record = self._new_record(checked, log_file, beside)
             self._in_use.add(record.run_id)
-            path = self.launching = record_path(record.log_file)
+            self.launching = record_path(record.log_file)
+            run = Run(record)
             # Bound before the pointer names the run: an overlapping worker would else take its shim for dead.
-            with sockets.listen(record.control) as listener, self._undone_on_failure(record, before):
-                RecordFile(path, record.log_mode).write(record)
-                self._pointer.set(path)
+            with sockets.listen(record.control) as listener, self._undone_on_failure(run, before):
                 # Last: they prove whose a process is, so that nothing a caller gave may go before them.
-                launched = launch(record, checked.environment | run_variables(record.run_id), listener)
-                run = Run.begin(record, launched) if launched is not None else _run_of_understudy(record)
+                environment = checked.environment | run_variables(record.run_id)
+                launched = launch(record, environment, listener, partial(self._prepare, run))
+                if launched is None:
+                    run.close()
+                    run = _run_of_understudy(record)
+                else:
+                    run.begin(launched)
         except LaunchError as error:
             raise launch_failure(error, record, checked.given.cwd, self._policy.run_as) from error
         except OSError as error:
@@ -120,8 +128,18 @@ class Starter:
         finally:
             self.launching = None
         self._in_use.intersection_update({record.run_id})
-        self._prune()
         return run
+
+    def _prepare(self, run: Run) -> None:
+        """Make the run the current one on disk, where a worker finds it should this one be killed.
+
+        The threads are started here, since beside a command that has just started they would wait for a processor.
+        """
+        path = record_path(run.record.log_file)
+        RecordFile(path, run.record.log_mode).write(run.record)
+        self._pointer.set(path)
+        run.expect()
+        self._prune_after(run)
 
     def _new_record(self, checked: CheckedStart, log_file: str | None, beside: str) -> RunRecord:
         logs = self._logs
@@ -142,8 +160,9 @@ class Starter:
         )
 
     @contextlib.contextmanager
-    def _undone_on_failure(self, record: RunRecord, before: str | None) -> Iterator[None]:
+    def _undone_on_failure(self, run: Run, before: str | None) -> Iterator[None]:
         """Remove what a failed start left: the former run is the current one again, its outcome readable."""
+        record = run.record
         try:
             yield
         except BaseException:
@@ -152,21 +171,23 @@ class Starter:
             self._in_use.discard(record.run_id)
             RecordFile(record_path(record.log_file)).remove()
             Path(record.log_file).unlink(missing_ok=True)
+            run.close()
             raise
 
-    def _prune(self) -> None:
-        """Remove the files of the oldest runs, in the background: no start waits for it."""
-        if self._policy.log_keep and self._pruning.acquire(blocking=False):
+    def _prune_after(self, run: Run) -> None:
+        """Remove the files of the oldest runs once this one has begun, in the background: no start waits for it."""
+        if self._policy.log_keep and self._awaiting.acquire(blocking=False):
             try:
-                threading.Thread(target=self._prune_now, name="log-retention", daemon=True).start()
+                threading.Thread(target=self._prune, args=[run], name="log-retention", daemon=True).start()
             except RuntimeError:  # no thread can be had now: the next start tries again
-                self._pruning.release()
+                self._awaiting.release()
 
-    def _prune_now(self) -> None:
-        try:
+    def _prune(self, run: Run) -> None:
+        run.wait_until_begun()
+        time.sleep(PRUNE_DELAY)  # the answer to the start goes first: both need the interpreter
+        self._awaiting.release()
+        with self._pruning:
             self._logs.prune(self._policy.log_keep, self._is_in_use)
-        finally:
-            self._pruning.release()
 
     def _is_in_use(self, run_id: str) -> bool:
         """Tell whether a run is the current one, is being started, or lives on beside these."""

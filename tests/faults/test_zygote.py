@@ -37,9 +37,9 @@ def executions(service: Service, tmp_path: Path) -> Iterator[Executions]:
     made.check()
 
 
-def records(service: Service) -> set[Path]:
-    """Return the run records there are: one is written before its start goes to the zygote."""
-    return set(service.log_dir.glob("*.json"))
+def logs(service: Service) -> set[Path]:
+    """Return the logs there are: one is made before its start goes to the zygote."""
+    return set(service.log_dir.glob("*.log"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -53,11 +53,11 @@ def test_a_signal_to_the_zygote_hinders_no_start(executions: Executions, number:
 
 def test_a_zygote_killed_before_it_forks(executions: Executions) -> None:
     """A start that waits for a stopped zygote is made by the next one when that is killed."""
-    pid, before = executions.zygote, records(executions.service)
+    pid, before = executions.zygote, logs(executions.service)
     send(signal.SIGSTOP, pid)
 
     def kill() -> None:
-        wait_until(lambda: records(executions.service) - before)
+        wait_until(lambda: logs(executions.service) - before)
         send(signal.SIGKILL, pid)
 
     assert executions.start(kill).status == 201
@@ -212,11 +212,11 @@ def test_a_start_whose_service_has_gone(serve: Services, tmp_path: Path) -> None
     executions = Executions(serve(), tmp_path / "executions")
     started(executions)
     service, pid = executions.service, executions.zygote
-    worker, before = worker_of(service), records(service)
+    worker, before = worker_of(service), logs(service)
     send(signal.SIGSTOP, pid)
     command = f"{executions.next_command()}; exec sleep 1000"
     request = Request(lambda: service.post("/start", {"command": command}))
-    wait_until(lambda: records(service) - before)
+    wait_until(lambda: logs(service) - before)
     send(signal.SIGKILL, service.pid, worker)
     assert request.answer() is None
     with suppress(ProcessLookupError):  # it may be made to end with its worker

@@ -53,7 +53,7 @@ def test_a_start_that_was_given_up_starts_nothing_later(
     record = make_record(cwd=str(hung), account=look_up("nobody")[0].pack(), command="sleep 100")
     before = descendants()
     with pytest.raises(LaunchError):
-        launch.launch(record, {}, listener)
+        launch.launch(record, {}, listener, lambda: None)
     left = {pid for pid in descendants().keys() - before.keys() if name_of(pid) != ZYGOTE}
     # The command's own process had not become a program.
     assert set(reap(left)) == {-9}

@@ -1,5 +1,6 @@
 """A shim that dies between the spawn and its answer."""
 
+import errno
 import os
 import signal
 import socket
@@ -10,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import InternalError, NotFoundError
+from app.linux import sockets
 from app.supervisor import launch
 from app.supervisor.process import ProcessManager
 from tests.kit.leftovers import ZYGOTE, reap
 from tests.kit.output import printed
 from tests.kit.places import ROOT
 from tests.kit.processes import alive, children, descendants, name_of, send
+from tests.kit.records import make_record
+from tests.kit.waiting import wait_until
 
 
 def killed_before_the_answer(connection: socket.socket, understudy: int, *also: int) -> None:
@@ -44,6 +48,20 @@ def test_a_start_that_failed_leaves_no_command(pm: ProcessManager, monkeypatch: 
         pm.get_status()
     left = {pid for pid in descendants().keys() - before.keys() if name_of(pid) != ZYGOTE}
     assert set(reap(left)) == {-9}
+
+
+def test_a_start_that_can_not_be_recorded_executes_nothing(tmp_path: Path) -> None:
+    """Where a start fails while its shim waits for the record, nothing is executed, and shim and understudy end."""
+
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = descendants()
+    record = make_record(command=f"touch {tmp_path}/executed")
+    with sockets.listen(f"llm-shell-test-{os.getpid()}") as listener, pytest.raises(OSError, match="No space"):
+        launch.launch(record, {}, listener, fail)
+    wait_until(lambda: not [pid for pid in descendants().keys() - before.keys() if name_of(pid) != ZYGOTE])
+    assert not list(tmp_path.iterdir())
 
 
 IN_A_NARROW_LOCALE = r"""
