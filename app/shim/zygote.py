@@ -16,6 +16,7 @@ from app.linux import sockets
 from app.linux.libc import PR_SET_NAME, PR_SET_PDEATHSIG, keep_buffers, prctl
 from app.protocol import CONNECTION_FD, ZYGOTE_NAME, Forked, StartFds
 from app.shim import understudy
+from app.shim.rehearsal import rehearse
 
 # A terminal's hang-up, its Ctrl-C or a stop of the whole control group end the process, never its shim, which has to
 # report how the process ended.
@@ -29,13 +30,15 @@ def serve(parent: int) -> NoReturn:
     """
     connection = socket.socket(fileno=CONNECTION_FD)
     connection.set_inheritable(False)
+    with contextlib.suppress(OSError):  # forks are slower then
+        rehearse()
+    gc.collect()  # before the numbers of the descriptors that this closes are others' again
     _detach()
     if parent:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(0)
     # What there is now is never collected, so that no collection in a fork writes to its pages.
-    gc.collect()
     gc.freeze()
     while True:
         packet, fds = sockets.receive(connection, len(StartFds._fields))

@@ -1,0 +1,58 @@
+"""Runs in the zygote: do all that a shim does once it is forked, before the first fork, and to no effect."""
+
+import os
+import signal
+import socket
+
+from app import protocol
+from app.linux.descriptors import limit_of_commands
+from app.linux.permit import announce, new_announcement, new_permit
+from app.protocol import Start, StartFds
+from app.runs.record import RunRecord
+from app.runs.spec import Spec
+from app.shim import main
+
+# Eight calls make CPython 3.11 specialise a function, and some more each instruction of it (PEP 659).
+TIMES = 20
+# No file can be made or executed below this one.
+_NOWHERE = "/dev/null"
+
+
+def rehearse() -> None:
+    """Start a program that isn't there, and keep a run that has no process, again and again. Raises `OSError`.
+
+    A fork shares the zygote's memory until it writes to it; each page's first write costs a fault, a copy and 4 KiB.
+    CPython writes where code runs for the first times: it specialises the code, and fills its cache of attributes. What
+    is done here was written before the fork. Leaves descriptors open, and objects to be collected.
+    """
+    try:
+        for _ in range(TIMES):
+            _rehearse()
+    finally:
+        signal.set_wakeup_fd(-1)
+
+
+def _rehearse() -> None:
+    _ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind("")  # the kernel chooses a name (unix(7))
+    pipe, write_end = os.pipe2(os.O_CLOEXEC)
+    os.write(write_end, b"\n")
+    request = os.memfd_create("llm-shell-rehearsal")
+    record = RunRecord(
+        run_id="",
+        spec=Spec("", env={}),
+        created_at="",
+        started_ns=0,
+        boottime_ns=0,
+        boot_id="",
+        control="",
+        log_file=f"{_NOWHERE}/log",
+    )
+    program = f"{_NOWHERE}/sh".encode()
+    os.write(request, protocol.encode_start(Start(record, {"cwd": b"/"}, [program], [b"A=B"], limit_of_commands())))
+    ready = new_announcement()
+    announce(ready)
+    fds = StartFds(os.dup(theirs.fileno()), request, listener.detach(), pipe, write_end, ready, new_permit())
+    main.execute(fds, os.getppid())
+    main.keep(fds, theirs, record, os.getpid())
