@@ -60,7 +60,7 @@ def test_a_start_that_can_not_be_recorded_executes_nothing(tmp_path: Path) -> No
     record = make_record(command=f"touch {tmp_path}/executed")
     with sockets.listen(f"llm-shell-test-{os.getpid()}") as listener, pytest.raises(OSError, match="No space"):
         launch.launch(record, {}, listener, fail)
-    wait_until(lambda: not [pid for pid in descendants().keys() - before.keys() if name_of(pid) != ZYGOTE])
+    wait_until(lambda: all(name.startswith(ZYGOTE) for pid, name in descendants().items() if pid not in before))
     assert not list(tmp_path.iterdir())
 
 
