@@ -55,7 +55,7 @@ soak: compiled
 	$(BIN)/python -m bench.soak $(SOAK)
 
 chaos: compiled
-	$(BIN)/python -m bench.chaos $(CHAOS)
+	@$(BIN)/python -m bench.chaos $(CHAOS)
 
 # Where Python itself may write no byte code (PYTHONDONTWRITEBYTECODE), each zygote would compile its own.
 compiled: $(VENV)/.runtime

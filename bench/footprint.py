@@ -75,7 +75,7 @@ def _weights(starter: int, orders: IO[str], pids: IO[str]) -> Iterator[Weight]:
         while len(commands) < count:
             orders.write("\n")
             commands.append(int(pids.readline()))
-        time.sleep(PAUSE)  # no event tells that the shims have nothing left to import
+        time.sleep(PAUSE)  # no event tells that the shims have nothing left to do
         _starter, *below = tree(starter, commands)
         yield Weight(pss_mb(*below), pss_mb(starter))
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TICKS = os.sysconf("SC_CLK_TCK")
 ZYGOTE = "llm-zygote"
 KEEPERS = ("llm-shell-shim", "llm-understudy")
-# Seconds after which a service has done all that follows a call: some builds start the next run's shim a second later.
+# Seconds after which a service, that of an older build too, has done all that follows a call.
 PAUSE = 2.0
 
 
@@ -174,13 +174,6 @@ def alive(pid: int) -> bool:
 def parent(pid: int) -> int:
     """Return the parent's pid."""
     return int(_stat(pid)[1])
-
-
-def stands_by(pid: int, worker: int) -> bool:
-    """Tell whether this is the worker's shim that waits for a run: it has not left the service's session yet."""
-    with contextlib.suppress(OSError):
-        return _stat(pid)[3] == _stat(worker)[3]
-    return False
 
 
 def cpu_seconds(pid: int) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.service import ZYGOTE, Service, looks, memory_kib, name, serving, stands_by, tree, wait_until
+from bench.service import ZYGOTE, Service, looks, memory_kib, name, serving, tree, wait_until
 from bench.table import Row, machine, render
 
 Call = tuple[str, str, object]
@@ -137,10 +137,9 @@ def steady_size_of(pid: int) -> Size:
 
 
 def strays_of(service: Service) -> int:
-    """Return how many processes the service has beside its worker, the zygote, and a shim that stands by."""
-    worker = service.worker
-    below = [pid for pid in tree(service.pid) if pid not in (service.pid, worker) and not stands_by(pid, worker)]
-    return len([pid for pid in below if name(pid) not in ("", ZYGOTE)])
+    """Return how many processes the service has beside its worker and the zygote."""
+    expected = (service.pid, service.worker)
+    return len([pid for pid in tree(service.pid) if pid not in expected and name(pid) not in ("", ZYGOTE)])
 
 
 def cycles(service: Service, name: str, calls: list[Call], count: int) -> Phase:

@@ -32,7 +32,7 @@ def _in_a_row(service: Service, repeats: int) -> list[Row]:
     return [
         _row("POST /start", "starts in a row", starts, bare),
         _row("POST /kill", "of a run that has just started", kills, bare),
-        _row("POST /kill", "of a run whose shim has nothing left to import", late_kills, bare),
+        _row("POST /kill", "of a run whose record names its shim", late_kills, bare),
     ]
 
 
@@ -64,7 +64,7 @@ def kill_at_once(service: Service, command: str = COMMAND) -> float:
 
 
 def kill(service: Service, command: str = COMMAND) -> float:
-    """Time a kill once the shim has imported all that it needs: it names itself in the record then."""
+    """Time a kill once the shim has written its first record, and so named itself there."""
     record = Path(service.start(command)["log_file"]).with_suffix(".json")
     wait_until(lambda: '"shim":' in record.read_text())
     return timed(lambda: service.call("POST", "/kill"))

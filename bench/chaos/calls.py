@@ -168,5 +168,5 @@ class Caller:
         headers = {"Content-Type": "application/json"} if body is not None else {}
         with closing(http.client.HTTPConnection("127.0.0.1", self._port(), timeout=timeout)) as connection:
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
+            with connection.getresponse() as response:  # which has the socket, once it is the connection's last
+                return response.status, json.loads(response.read())

@@ -122,7 +122,7 @@ class Host:
         if role == "worker":
             return next(reversed(self.workers()), None)
         candidates = [process for process in self.everything() if process.alive and process.name == NAMES[role]]
-        # One that waits for a run is still in its service's session.
+        # A fork that has just been made is still in its service's session.
         sessions = {process.session for pid in self._own() if (process := processes.read(pid))}
         if role != "zygote":
             candidates = [process for process in candidates if process.session not in sessions]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from bench.chaos import processes
 from bench.chaos.faults import World, kill_at_once
-from bench.chaos.host import NAMES, BrokenPromiseError, wait_for
+from bench.chaos.host import BrokenPromiseError, wait_for
 from bench.chaos.plan import Role
 from bench.chaos.processes import Identity, Process
 
@@ -61,16 +61,8 @@ class Rest:
         ]
 
     def _belongs(self, process: Process, own: set[int]) -> bool:
-        """Tell whether it is the one zygote, or what stands by for the next run, of the worker that is there."""
-        master = processes.read(self._world.host.master.pid)
-        return (
-            process.alive
-            and process.parent in own
-            and (
-                process.identity == self._world.find("zygote")
-                or (process.name == NAMES["shim"] and master is not None and process.session == master.session)
-            )
-        )
+        """Tell whether it is the one zygote of the worker that is there."""
+        return process.alive and process.parent in own and process.identity == self._world.find("zygote")
 
     def _steady(self) -> dict[Role, Size]:
         last: tuple[float, dict[Role, Identity], dict[Role, Size]] = (time.monotonic(), {}, {})
