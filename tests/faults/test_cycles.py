@@ -56,7 +56,7 @@ def assert_no_larger(service: Service, before: Size) -> None:
 def settled_size(service: Service) -> Size:
     """Return the worker's size once it does nothing, and its zygote waits for a start."""
     service.wait_until_alone()
-    wait_until(lambda: service.standing_by and not connections_to(service.port))
+    wait_until(lambda: service.zygotes and not connections_to(service.port))
     return size_of(worker_of(service))
 
 

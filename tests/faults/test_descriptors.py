@@ -35,7 +35,7 @@ def test_a_takeover_without_descriptors_is_made_up_for(service: Service) -> None
     """Whatever descriptor a takeover lacked for a moment, /kill ends the run then, and the worker holds no more."""
     service.start("true")
     service.wait_for_exit(10)
-    wait_until(lambda: service.standing_by)
+    wait_until(lambda: service.zygotes)
     before = len(descriptors_of(worker_of(service)))
     for limit in LIMITS:
         service.start("exec sleep 1000")
@@ -43,7 +43,7 @@ def test_a_takeover_without_descriptors_is_made_up_for(service: Service) -> None
         status, killed = service.post("/kill")
         assert (status, killed["exit_code"], killed["survivors"]) == (200, -15, []), limit
         service.wait_until_alone()
-    wait_until(lambda: service.standing_by)
+    wait_until(lambda: service.zygotes)
     wait_until(lambda: len(descriptors_of(worker_of(service))) <= before)
 
 
@@ -59,7 +59,7 @@ def test_the_output_is_kept_through_it(service: Service, limit: int) -> None:
 
 def test_an_ended_run_holds_no_descriptor(service: Service) -> None:
     """A run that the worker saw begin and end takes no descriptor of it from then on, ended by itself or killed."""
-    wait_until(lambda: service.standing_by)
+    wait_until(lambda: service.zygotes)
     before = len(descriptors_of(worker_of(service)))
     for command in ("sleep 0.3", "exec sleep 1000"):
         service.start(command)
@@ -68,7 +68,7 @@ def test_an_ended_run_holds_no_descriptor(service: Service) -> None:
             service.post("/kill")
         service.wait_for_exit(10)
         service.wait_until_alone()
-        wait_until(lambda: service.standing_by)
+        wait_until(lambda: service.zygotes)
         wait_until(lambda: len(descriptors_of(worker_of(service))) == before)
 
 
@@ -77,15 +77,15 @@ def test_refused_starts_leak_nothing(service: Service) -> None:
     service.start("true")
     service.wait_for_exit(10)
     service.wait_until_alone()
-    wait_until(lambda: service.standing_by)
+    wait_until(lambda: service.zygotes)
     before = len(descriptors_of(worker_of(service)))
     for more in range(A_REQUEST, A_REQUEST + 14):
-        send(signal.SIGSTOP, *service.standing_by)
+        send(signal.SIGSTOP, *service.zygotes)
         with descriptors_left(service, more):
             answer = service.post("/start", {"command": "true"})
         assert answer.status in {201, 500}
-        send(signal.SIGCONT, *service.standing_by)
+        send(signal.SIGCONT, *service.zygotes)
         wait_until(lambda: (now := service.status())["stopped_at"] and not now["output_open"])
         service.wait_until_alone()
-    wait_until(lambda: service.standing_by)
+    wait_until(lambda: service.zygotes)
     wait_until(lambda: len(descriptors_of(worker_of(service))) <= before)

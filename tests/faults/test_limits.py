@@ -76,10 +76,10 @@ def test_a_start_without_descriptors_fails_whole(
 
     That holds with a zygote that waits for starts, and with one that was stopped.
     """
-    wait_until(lambda: service.standing_by)
+    wait_until(lambda: service.zygotes)
     files = files_of(service)
     for more in range(A_REQUEST, ENOUGH):
-        send(zygote, *service.standing_by)
+        send(zygote, *service.zygotes)
         with descriptors_left(service, more):
             answer = service.post("/start", {"command": "echo again"})
         if answer.status == 201:
@@ -144,7 +144,7 @@ def lonely_service(serve: Services, tmp_path: Path) -> Service:
 @contextmanager
 def processes_left(service: Service, more: int) -> Iterator[None]:
     """Let worker and zygote make only so many processes and threads more; only their user may say so (prlimit(2))."""
-    who = [worker_of(service), *service.standing_by]
+    who = [worker_of(service), *service.zygotes]
     limit_processes(who, tasks_of(LONELY_USER) + more)
     yield
     limit_processes(who, 1000)
@@ -168,7 +168,7 @@ def test_a_start_without_processes_fails_whole(lonely_service: Service, zygote: 
     service.wait_until_alone()
     worker, files = worker_of(service), files_of(service)
     for more in range(-FREED, ENOUGH):
-        send(zygote, *service.standing_by)
+        send(zygote, *service.zygotes)
         with processes_left(service, more):
             answer = service.post("/start", {"command": "echo again"})
         if answer.status == 201:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit.processes import alive, children, descendants, name_of, parent, send, status_fields
+from tests.kit.processes import alive, children, descendants, parent, send, status_fields
 from tests.kit.requiring import require
 from tests.kit.service import Service
 from tests.kit.services import WSGI_APP, Services
@@ -58,12 +58,10 @@ def inner(pid: int) -> int:
 
 def orphan_of_a_stranger(master: int) -> int:
     """Start a process in the namespace from outside, orphan it, and return its pid outside when it is process 1's."""
-    before = descendants(master).keys()
     into = ["nsenter", f"--target={master}", "--pid", "--mount", *([] if os.geteuid() == 0 else ["--user"])]
     # Its streams are its own, or the end of the shell would not be seen.
     subprocess.run([*into, "/bin/sh", "-c", "setsid sleep 1000 > /dev/null 2>&1 & true"], check=True)
-    [orphan] = wait_until(lambda: descendants(master).keys() - before)
-    wait_until(lambda: name_of(orphan) == "sleep")
+    [orphan] = wait_until(lambda: named("sleep", master))
     assert parent(orphan) == master
     return orphan
 

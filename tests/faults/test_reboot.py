@@ -20,7 +20,7 @@ from tests.kit.service import Service
 from tests.kit.services import Services
 from tests.kit.waiting import wait_until
 
-UNKNOWN = "Its shim and understudy were killed, so its exit code is not known."
+UNKNOWN = "The processes that kept it are gone: its output since then is lost, and its exit code is not known."
 # Leaves an orphan, whose pid it prints, when SIGUSR1 ends it.
 WITH_LEFTOVER = "(setsid sleep 1000 & echo $!); trap 'exit 4' USR1; echo ready; while :; do sleep 0.02; done"
 

@@ -16,8 +16,8 @@ from tests.kit.processes import alive, descendants, name_of, send, stopped
 from tests.kit.service import Service
 from tests.kit.waiting import wait_until
 
-TAKEN_OVER = "killed shims that were replaced, losing at most what they had read and not yet written: {}"
-ABANDONED = "The processes that kept it, its shim and understudy, were both killed: its output since then is lost."
+TAKEN_OVER = "killed shims whose understudies took over, losing at most what they had read and not yet written: {}"
+ABANDONED = "The processes that kept it are gone: its output since then is lost."
 # Two orphans in sessions of their own, whose pids are printed; exits with 4 at SIGUSR1.
 WITH_ORPHANS = """
 (setsid sleep 1000 & echo $!); (setsid sleep 1000 & echo $!)

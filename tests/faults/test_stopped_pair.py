@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.kit.actors import Request, record_of, shim_of, understudy_of
+from tests.kit.actors import Request, kill_shim, record_of, shim_of, understudy_of
 from tests.kit.counter import assert_whole, go_on, start_counter
-from tests.kit.processes import alive, send
+from tests.kit.processes import alive, send, stat_fields
 from tests.kit.service import Service
 from tests.kit.waiting import wait_until
 
@@ -96,3 +96,13 @@ def test_a_kill_reaches_a_stopped_pair(service: Service) -> None:
     assert (code, killed["status"], killed["survivors"]) == (200, "killed", [])
     assert killed["exit_code"] in {-signal.SIGTERM, -signal.SIGKILL}
     service.wait_until_alone()
+
+
+def test_a_stopped_shim_without_an_understudy_goes_on(service: Service) -> None:
+    """After a takeover no other process waits for the shim: the service continues it, though nobody calls."""
+    pid = start_counter(service, pause_at=1000, count=2000, exit_code=7)
+    kill_shim(service)
+    send(signal.SIGSTOP, shim := shim_of(service.status()))
+    wait_until(lambda: stat_fields(shim)[0] != "T", timeout=3)
+    go_on(pid)
+    assert service.wait_for_exit(10)["exit_code"] == 7

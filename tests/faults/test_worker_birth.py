@@ -111,8 +111,8 @@ def test_it_comes_back_without_a_call(serve: Services, module: Path) -> None:
     with away(module):
         send(signal.SIGKILL, worker_of(service))
         answer(service, 500)
-        assert service.standing_by == set()
-    wait_until(lambda: service.standing_by)  # the last thing that a start of the application does
+        assert service.zygotes == set()
+    wait_until(lambda: service.zygotes)  # the last thing that a start of the application does
     assert service.post("/kill").status == 200
 
 

@@ -74,6 +74,8 @@ def test_a_stopped_worker_hurries_no_zygote(service: Service) -> None:
     service.start("true")
     pid = zygote_of(worker_of(service))
     with stopped(worker_of(service)):
+        over = time.monotonic() + 1  # a zygote that looks at its worker's state would have ended by then
+        wait_until(lambda: time.monotonic() > over or not alive(pid))
         assert alive(pid)
     service.start("true", replace=True)
     assert zygote_of(worker_of(service)) == pid

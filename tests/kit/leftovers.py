@@ -1,4 +1,4 @@
-"""What is left below this process when something should be over, and what stands by there and may stay."""
+"""What is left below this process when something should be over, and the zygotes there, which may stay."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
 
 
-def stand_by(workers: Collection[int]) -> set[int]:
-    """Return what waits for a start below these processes: one live zygote of each.
+def zygotes_of(workers: Collection[int]) -> set[int]:
+    """Return the zygotes of these processes: one live child of each.
 
     A second zygote, or one that waits to be reaped, is left over like anything else.
     """
@@ -33,8 +33,8 @@ def stand_by(workers: Collection[int]) -> set[int]:
 
 
 def strangers(before: Collection[int]) -> dict[int, str]:
-    """Return this process's descendants that are neither of `before` nor stand by for one of those, or for itself."""
-    expected = {*before, *stand_by({*before, os.getpid()})}
+    """Return this process's descendants that are neither of `before` nor the zygote of one of those, or its own."""
+    expected = {*before, *zygotes_of({*before, os.getpid()})}
     return {pid: name for pid, name in descendants().items() if pid not in expected}
 
 

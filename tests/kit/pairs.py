@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.kit.actors import record_of, shim_of, understudy_of, zygote_of
-from tests.kit.leftovers import nothing_left_behind, stand_by
+from tests.kit.leftovers import nothing_left_behind, zygotes_of
 from tests.kit.managers import CallError, ManagedRun, Managers, managers_in
 from tests.kit.processes import alive, descendants, send
 from tests.kit.waiting import ended, wait_until
@@ -108,7 +108,7 @@ class Stage:
             time.sleep(0.01)  # as `wait_until` does; this tells what is left
 
     def _left(self, expected: set[int]) -> dict[int, str]:
-        allowed = expected | stand_by({self.managers.worker})
+        allowed = expected | zygotes_of({self.managers.worker})
         return {
             pid: name for pid, name in descendants(self.managers.master).items() if pid not in allowed and alive(pid)
         }

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.kit.calling import ANSWER_TIMEOUT, NO_HEADERS, exchange
-from tests.kit.leftovers import stand_by
+from tests.kit.leftovers import zygotes_of
 from tests.kit.places import ROOT
 from tests.kit.processes import children, command_line, descendants
 from tests.kit.waiting import wait_until
@@ -102,9 +102,9 @@ class Service:
         return [pid for pid in children(self.pid) if command_line(pid) == own]
 
     @property
-    def standing_by(self) -> set[int]:
-        """Return the pids of the zygotes that wait for a start."""
-        return stand_by(self.workers)
+    def zygotes(self) -> set[int]:
+        """Return the pids of the zygotes of its workers."""
+        return zygotes_of(self.workers)
 
     def wait_until_healthy(self) -> None:
         """Wait for the first answer of /health; fail with the service's own words when it ends before."""
@@ -185,9 +185,9 @@ class Service:
         assert self.post("/kill?type=SIGKILL").status in {200, 400, 404}
 
     def wait_until_alone(self) -> None:
-        """Wait until it has no process but master, one worker and what stands by, not even one to be reaped."""
+        """Wait until it has no process but master, one worker and its zygote, not even one to be reaped."""
         deadline = time.monotonic() + 10
-        while len(workers := self.workers) != 1 or descendants(self.pid).keys() - self.standing_by != set(workers):
+        while len(workers := self.workers) != 1 or descendants(self.pid).keys() - self.zygotes != set(workers):
             assert time.monotonic() < deadline, f"below the master is not one worker alone: {descendants(self.pid)}"
             time.sleep(0.01)  # as `wait_until` does; this tells who is in the way
 

@@ -7,7 +7,7 @@ import pytest
 
 from app.service import manage
 from app.supervisor.process import ProcessManager
-from tests.kit.leftovers import assert_none_left, subreaper
+from tests.kit.leftovers import assert_none_left, reap, subreaper
 from tests.kit.processes import descendants
 
 
@@ -27,3 +27,10 @@ def pm(tmp_path: Path) -> Iterator[ProcessManager]:
     yield manager
     manager.shut_down(0.0)
     manager.close()
+
+
+@pytest.fixture
+def orphans_reaped() -> Iterator[None]:
+    """Reap in the end what was orphaned and came to this process, as gunicorn's worker would."""
+    yield
+    reap([pid for pid, name in descendants().items() if name.endswith("(Z)")])

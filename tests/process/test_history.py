@@ -261,7 +261,7 @@ def test_a_past_run_without_keepers_is_left_alone_and_told(tmp_path: Path) -> No
         reap([*keepers, status["process_pid"]])
         told = second.get_status(status["run_id"])
         assert (told["status"], told["exit_code"]) == ("exited", None)
-        assert told["reason"].startswith("Its shim and understudy were killed")
+        assert told["reason"].startswith("The processes that kept it are gone")
         assert second.get_status(status["run_id"]) == told
         second.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,7 +10,6 @@ from app.supervisor.handshake import request_handshake
 from app.supervisor.process import ProcessManager
 from app.supervisor.run import Run
 from tests.kit.actors import record_of, shim_of, understudy_of
-from tests.kit.leftovers import reap
 from tests.kit.output import content, printed
 from tests.kit.processes import alive, descendants, send
 from tests.kit.waiting import ended, wait_until
@@ -23,11 +21,7 @@ def kill_keepers(pm: ProcessManager) -> None:
     send(signal.SIGKILL, understudy_of(status), shim_of(status))
 
 
-@pytest.fixture(autouse=True)
-def _reaped() -> Iterator[None]:
-    """Reap in the end what was orphaned and came to this process."""
-    yield
-    reap([pid for pid, name in descendants().items() if name.endswith("(Z)")])
+pytestmark = pytest.mark.usefixtures("orphans_reaped")
 
 
 @pytest.fixture
@@ -43,7 +37,7 @@ def test_a_tree_is_ended_without_keepers(pm: ProcessManager) -> None:
     kill_keepers(pm)
     killed = pm.kill(timeout=5.0)
     assert (killed["status"], killed["exit_code"], killed["survivors"]) == ("killed", None, [])
-    assert (killed["escalated"], "understudy were killed" in killed["reason"]) == (False, True)
+    assert (killed["escalated"], "its exit code is not known" in killed["reason"]) == (False, True)
     assert not alive(pid)
     assert record_of(pm.get_status()).state.ended
 
@@ -63,11 +57,12 @@ def test_the_end_of_a_run_without_keepers_is_noticed(pm: ProcessManager) -> None
     pid = pm.start("exec sleep 1000 > /dev/null 2>&1")["process_pid"]
     kill_keepers(pm)
     status = wait_until(lambda: (now := pm.get_status())["reason"] and now)
-    assert (status["status"], "were both killed" in status["reason"], status["output_open"]) == ("running", True, False)
+    assert "are gone: its output since then is lost" in status["reason"]
+    assert (status["status"], status["output_open"]) == ("running", False)
     send(signal.SIGKILL, pid)
     status = ended(pm.get_status)
     assert (status["status"], status["exit_code"]) == ("exited", None)
-    assert "understudy were killed" in status["reason"]
+    assert "its exit code is not known" in status["reason"]
 
 
 @pytest.mark.usefixtures("no_thread")

@@ -6,33 +6,38 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from app.exceptions import InternalError, NotFoundError
 from app.linux import sockets
+from app.protocol import Started, decode_from_shim
 from app.supervisor import launch
 from app.supervisor.process import ProcessManager
 from tests.kit.leftovers import ZYGOTE, reap
 from tests.kit.output import printed
 from tests.kit.places import ROOT
-from tests.kit.processes import alive, children, descendants, name_of, send
+from tests.kit.processes import alive, descendants, name_of, send
 from tests.kit.records import make_record
-from tests.kit.waiting import wait_until
 
 
-def killed_before_the_answer(connection: socket.socket, understudy: int, *also: int) -> None:
-    """Kill the shim of a start once its command runs, and the understudy if it is among `also`; discard its answer."""
-    connection.recv(65536)
-    (shim,) = children(understudy)
-    send(signal.SIGKILL, *also, shim)
+def killed_before_the_answer(connection: socket.socket, _record: object, *, both: bool = False) -> None:
+    """Kill the shim of a start once its command runs, and the understudy before it if need be; discard its answer."""
+    started = decode_from_shim(connection.recv(65536))
+    assert isinstance(started, Started)
+    assert started.shim is not None
+    assert started.understudy is not None
+    send(signal.SIGKILL, *([started.understudy.pid] if both else []), started.shim.pid)
 
 
-def test_a_shim_killed_before_its_answer(pm: ProcessManager, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shim_killed_before_its_answer(pm: ProcessManager, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A start whose shim was killed after the spawn and before its answer succeeds, through the understudy."""
     monkeypatch.setattr(launch, "_first_message", killed_before_the_answer)
-    status = pm.start("echo ready; exec sleep 100")
+    go = tmp_path / "go"  # what a shim has read when it is killed is lost
+    status = pm.start(f"until [ -e {go} ]; do sleep 0.02; done; echo ready; exec sleep 100")
+    go.touch()
     printed(pm, "ready")
     assert alive(status["process_pid"])
     assert pm.kill()["exit_code"] == -15
@@ -40,7 +45,7 @@ def test_a_shim_killed_before_its_answer(pm: ProcessManager, monkeypatch: pytest
 
 def test_a_start_that_failed_leaves_no_command(pm: ProcessManager, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the understudy was killed as well, the start fails and what it started is ended."""
-    monkeypatch.setattr(launch, "_first_message", lambda ours, pid: killed_before_the_answer(ours, pid, pid))
+    monkeypatch.setattr(launch, "_first_message", partial(killed_before_the_answer, both=True))
     before = descendants()
     with pytest.raises(InternalError):
         pm.start("sleep 1000 & exec sleep 1000")
@@ -60,7 +65,7 @@ def test_a_start_that_can_not_be_recorded_executes_nothing(tmp_path: Path) -> No
     record = make_record(command=f"touch {tmp_path}/executed")
     with sockets.listen(f"llm-shell-test-{os.getpid()}") as listener, pytest.raises(OSError, match="No space"):
         launch.launch(record, {}, listener, fail)
-    wait_until(lambda: all(name.startswith(ZYGOTE) for pid, name in descendants().items() if pid not in before))
+    reap([pid for pid, name in descendants().items() if pid not in before and not name.startswith(ZYGOTE)])
     assert not list(tmp_path.iterdir())
 
 

@@ -22,6 +22,7 @@ from app.runs.record import RecordFile, State
 from app.service import manage
 from app.shim.listener import Listener
 from app.supervisor.lost import find_records
+from tests.kit.actors import shim_of
 from tests.kit.processes import alive, parent, send
 from tests.kit.records import make_record
 
@@ -50,10 +51,11 @@ def deaf_shim(log_dir: Path) -> Iterator[None]:
 def start_and_forget(log_dir: Path, log_file: str | None = None) -> int:
     """Run a command under a manager that lets go of it, remove what files tell of it, and return its pid."""
     manager = manage(log_dir)
-    pid = int(manager.start("exec sleep 100", log_file)["process_pid"])
+    status = manager.start("exec sleep 100", log_file)
+    shim_of(status)  # its first record would make the directory again
     manager.close()
     shutil.rmtree(log_dir)
-    return pid
+    return int(status["process_pid"])
 
 
 def test_the_newest_of_several_is_the_current_run(tmp_path: Path) -> None:
@@ -151,7 +153,7 @@ def test_a_stopped_shim_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture
     manager.take_over()
     assert time.monotonic() - began < 2
     assert manager.get_status()["process_pid"] == pid
-    assert f"The process {understudy}, which keeps runs, had been stopped" in caplog.text
+    assert f"The process {understudy} (llm-understudy) had been stopped" in caplog.text
     manager.shut_down(0.0)
     manager.close()
 

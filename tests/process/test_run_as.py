@@ -178,7 +178,7 @@ def test_the_process_outlives_its_shim(pm: ProcessManager) -> None:
     pid = pm.start(Spec("echo ready; exec sleep 100", cwd="/"))["process_pid"]
     printed(pm, "ready")
     os.kill(parent(pid), signal.SIGKILL)
-    wait_until(lambda: "replaced" in (pm.get_status()["reason"] or ""))
+    wait_until(lambda: "took over" in (pm.get_status()["reason"] or ""))
     assert alive(pid)
     assert pm.kill()["exit_code"] == -15
 

@@ -222,7 +222,7 @@ def test_a_wsgi_file_that_makes_two_applications(serve: Services, tmp_path: Path
     service = serve(command=(*GUNICORN, "twice:app"), settings={"PYTHONPATH": str(tmp_path)})
     pid = service.start("exec sleep 300")["process_pid"]
     assert service.status()["process_pid"] == pid
-    wait_until(lambda: len(service.standing_by) == 1)
+    wait_until(lambda: len(service.zygotes) == 1)
     assert service.stop() == 0
     assert not alive(pid)
 

@@ -123,7 +123,7 @@ def many_lines(service: Service, _folder: Path) -> None:
 
 def flood(service: Service, _folder: Path) -> None:
     """Run `yes` for two seconds: it answers meanwhile, memory and log stay bounded, the lines kept have no hole."""
-    wait_until(lambda: service.standing_by)
+    wait_until(lambda: service.zygotes)
     before = memory(service)
     run = service.start("exec yes")
     ends = time.monotonic() + FLOOD_SECONDS

@@ -93,14 +93,15 @@ def test_a_reply_that_comes_too_late_is_not_kept(end: End, monkeypatch: pytest.M
 
 
 def test_an_overdue_operation_is_hastened(end: End, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once, a moment after its own time, by a further request; the reply to the first one is the result."""
+    """A moment after its own time, by further requests; the reply to the first one is the result."""
     end.send(Handshake(VERSION, State()))
     monkeypatch.setattr("app.supervisor.connection.OVERDUE", 0.01)
     first: list[Request] = []
 
     def hasten() -> Kill:
-        first.append(end.receive())
-        answering.start()
+        if not first:
+            first.append(end.receive())
+            answering.start()
         return Kill("SIGKILL", 0.0, "restart")
 
     def reply() -> None:
@@ -110,7 +111,6 @@ def test_an_overdue_operation_is_hastened(end: End, monkeypatch: pytest.MonkeyPa
     answering = threading.Thread(target=reply)
     assert end.connection.request(KILL, hasten) == Killed(found=True)
     answering.join()
-    assert len(first) == 1
 
 
 def test_an_operation_that_the_shim_does_not_know_is_told(end: End) -> None:
