@@ -15,7 +15,7 @@ import msgspec
 from app.linux.proc import Identity
 from app.runs.record import OVERTAKING, Cause, RunRecord, State
 
-# The names of the processes that keep runs, as `ps -o comm` shows them.
+# The names of the processes that keep runs, and of the zygote that forks them, as `ps -o comm` shows them.
 NAME = b"llm-shell-shim"
 UNDERSTUDY_NAME = b"llm-understudy"
 ZYGOTE_NAME = b"llm-zygote"
@@ -61,9 +61,8 @@ class Start(msgspec.Struct):
 
 
 class Forked(msgspec.Struct, tag="forked"):
-    """Report the pid of a start's understudy, or with 0 the errno of why there is none."""
+    """Report that the understudy of a start was forked, or the errno of why not."""
 
-    pid: int = 0
     errno: int = 0
 
 

@@ -1,4 +1,4 @@
-"""Runs in the worker, and in the master at its stop: the limits on descriptors of the service and of its commands."""
+"""Runs in the worker, and in the zygote's rehearsal: the limits on descriptors of the service and of its commands."""
 
 import resource
 

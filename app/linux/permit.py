@@ -1,9 +1,10 @@
-"""Runs in the worker, the understudy and the shim: a start's permit, which is taken once, by one of them.
+"""Runs in the worker and all that it forks for a start: the start's permit, which is taken once, by one of them.
 
 It is an eventfd(2) with the value 1. A read takes the value, and fails with EAGAIN from then on. So the kernel decides
 whether a shim executes the command or a worker gives the start up, however late either of them comes.
 
-A shim comes to take it only once the worker has announced by another eventfd, which nobody reads, that all is ready.
+The shim first waits for a second eventfd, the announcement, which the worker writes once record and pointer are on
+disk. No process reads it, so it stays readable, also for a shim that comes late.
 """
 
 import os
@@ -22,12 +23,12 @@ def new_announcement() -> int:
 
 
 def announce(announcement: int) -> None:
-    """Let all go on that wait for this, now or later."""
+    """Let every process go on that waits for this, now or later."""
     os.eventfd_write(announcement, 1)
 
 
 def was_announced(announcement: int, connection: socket.socket) -> bool:
-    """Wait until this is announced; False where the one who would do so has closed the connection instead."""
+    """Wait until this is announced; False where the other end of the connection, the worker's, is closed before."""
     poller = select.poll()
     poller.register(announcement, select.POLLIN)
     poller.register(connection, 0)  # POLLHUP is reported all the same (poll(2))

@@ -9,7 +9,9 @@ from typing import NamedTuple
 DEAD_STATES = frozenset("ZXx")
 # Where processes end all the time, each listing has some that are gone before they are read.
 MAX_LOOKS = 5
-# Members of a tree that is read by its lists of children; reading all of `/proc` takes as long as some dozens of lists.
+# Of the flags in field 9 of `/proc/PID/stat`: forked, and has not executed a program (include/linux/sched.h).
+_PF_FORKNOEXEC = 0x40
+# Members of a tree that is read by its lists of children; reading all of `/proc` takes as long as a few dozen lists.
 FEW = 32
 
 
@@ -73,6 +75,16 @@ def find_member(pid: int) -> Member | None:
     fields = raw[raw.rindex(b")") + 2 :].split()
     ppid, pgid, session = map(int, fields[1:4])
     return Member(pid, ppid, pgid, session, fields[0].decode(), int(fields[17]), int(fields[19]))
+
+
+def has_executed(pid: int) -> bool:
+    """Tell whether a child that was not reaped, ended or not, has executed a program since its fork. Raises `OSError`.
+
+    The flag is cleared when an execve(2) can't fail any more (begin_new_exec(), fs/exec.c).
+    """
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    return not int(fields[6]) & _PF_FORKNOEXEC
 
 
 def identity_of(pid: int) -> Identity:
@@ -177,18 +189,27 @@ def _walk(root: int) -> list[Member] | None:
         found.append(member)
         if len(found) > FEW:
             return None
+        if not member.alive:  # what it had as children is another's
+            continue
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-            queue += children_of(pid)
+            queue += children_of(pid) if member.threads > 1 else _children_of_thread(pid, pid)
     return found
 
 
 def children_of(pid: int) -> list[int]:
     """Return the pids of a process's children, zombies included. Raises `OSError`."""
-    pids: list[int] = []
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-            pids += map(int, file.read().split())
-    return pids
+    return [child for thread in os.listdir(f"/proc/{pid}/task") for child in _children_of_thread(pid, thread)]
+
+
+def _children_of_thread(pid: int, thread: str | int) -> list[int]:
+    fd = os.open(f"/proc/{pid}/task/{thread}/children", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        raw = b""
+        while block := os.read(fd, 65536):
+            raw += block
+    finally:
+        os.close(fd)
+    return list(map(int, raw.split()))
 
 
 def command_line(pid: int) -> str:

@@ -1,23 +1,27 @@
-"""Runs in the worker, and in the master at its stop: find the members of a tree, and the processes that keep it."""
+"""Runs in the master and the worker: find the members of a tree, and the processes that keep it."""
 
+import time
 from collections.abc import Collection, Iterable
 
 from app.linux.proc import Identity, Member, descendants, holds_pipe, initial_environment, read_member, snapshot
 from app.runs.names import RUN_ID_VARIABLE
 from app.runs.record import RunRecord
 
+# Looks at a process without an environment, 2 ms apart: most have executed their program by then.
+EXEC_LOOKS = 5
+
 
 def find_members(record: RunRecord, subreapers: Collection[int] = ()) -> list[Member]:
     """Return the live processes that provably belong to a tree without keepers, and all below them.
 
     Those are the process's session, the members that the last shim recorded and, of the orphans that came to
-    `subreapers`, the service's own, those that write to the run's pipe or were started with its id. Neither pipe nor id
+    `subreapers`, the service's own, those that hold the run's pipe or were started with its id. Neither pipe nor id
     is a proof elsewhere: a program may pass its output on to one that ran before (tmux does), and a run of another
     service may have the same id.
     """
     found = {member.identity: member for member in (*_in_session(record.process), *_known(record.members))}
     for orphan in orphans(subreapers):
-        if holds_pipe(orphan.pid, record.pipe) or _has_run_id(orphan.pid, record.run_id):
+        if holds_pipe(orphan.pid, record.pipe) or run_entry(record.run_id) in _environment(orphan.pid):
             found[orphan.identity] = orphan
     for member in descendants({identity.pid for identity in found}):
         found[member.identity] = member
@@ -27,11 +31,6 @@ def find_members(record: RunRecord, subreapers: Collection[int] = ()) -> list[Me
 def live_keepers(record: RunRecord) -> set[int]:
     """Return the pids of a run's shim and understudy, as far as they live."""
     return {member.pid for member in _known(filter(None, (record.shim, record.understudy)))}
-
-
-def members_below(keepers: Collection[int]) -> list[Member]:
-    """Return the live processes of a tree whose shim or understudy lives: all below those."""
-    return [member for member in descendants(set(keepers)) if member.pid not in keepers]
 
 
 def orphans(subreapers: Collection[int]) -> list[Member]:
@@ -57,5 +56,15 @@ def _in_session(process: Identity | None) -> list[Member]:
     return [member for member in snapshot().values() if member.session == leader.pid and member.alive]
 
 
-def _has_run_id(pid: int, run_id: str) -> bool:
-    return f"{RUN_ID_VARIABLE}={run_id}".encode() in initial_environment(pid)
+def run_entry(run_id: str) -> bytes:
+    """Return the entry of the environment by which what a run has started can be known."""
+    return f"{RUN_ID_VARIABLE}={run_id}".encode()
+
+
+def _environment(pid: int) -> list[bytes]:
+    """Return a process's initial environment, which is empty for a moment while it executes a program (execve(2))."""
+    for _ in range(EXEC_LOOKS):
+        if any(found := initial_environment(pid)):
+            return found
+        time.sleep(0.002)  # no event announces the end of another process's execve(2)
+    return []

@@ -45,6 +45,10 @@ class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_default
     cancellations: int = 0
     incidents: dict[str, int] = {}
 
+    def or_later(self, other: "State") -> "State":
+        """Return the other state of the same run where that knows more of its end, else this one."""
+        return max(self, other, key=lambda one: (one.ended, one.stopped_at is not None, one.killed_by is not None))
+
 
 class Intent(msgspec.Struct, frozen=True, rename=_FIELDS):
     """Hold a stop that was begun, written before its first signal so that an understudy can finish it.
@@ -166,6 +170,11 @@ class RecordFile:
             filled = False
         if not (filled and exchange(self._spare, self.path)):
             self._create(encode_record(record))
+
+    def replace(self, record: RunRecord) -> None:
+        """Write the record only where there is one: what is missing was removed on purpose. Raises `OSError`."""
+        if os.path.exists(self.path):
+            self.write(record)
 
     def fill_spare(self, record: RunRecord) -> bool:
         """Overwrite the spare; False when the record is too long for it.

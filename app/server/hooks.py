@@ -98,8 +98,9 @@ def on_starting(server: Arbiter) -> None:
 
 
 def post_fork(server: Arbiter, worker: object) -> None:  # noqa: ARG001  gunicorn's signature
-    """Make the worker a subreaper, to get the orphans of a killed shim, and keep the working directory off `sys.path`.
+    """Make the worker a subreaper, and keep the working directory off `sys.path`.
 
+    It gets the orphans of runs without keepers, and the understudies of a killed zygote.
     gunicorn puts that directory first on the path, and a command may have left a `flask.py` there.
     """
     become_subreaper()

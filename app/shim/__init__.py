@@ -1,1 +1,1 @@
-"""Runs in the shim, one process for each run: start the command, write its log, report its end, stop its tree."""
+"""Runs in zygote, understudy and shim: start the command, write its log, report its end, end its tree."""

@@ -17,6 +17,7 @@ from app.runs.record import OVERTAKING, Intent, RecordFile, RunRecord, record_pa
 from app.shim.listener import Listener
 from app.shim.log_writer import LogWriter
 from app.shim.owned import OwnedTree
+from app.shim.record_copy import RecordCopy
 from app.shim.stdio import OutputPipe
 from app.stopping.sequence import StopSequence
 
@@ -35,13 +36,14 @@ class Keeper:
         self,
         record: RunRecord,
         process: Identity,
-        tree: OwnedTree,
+        copy: RecordCopy,
         pipe: int,
         listener: socket.socket,
     ) -> None:
         self._record = record
         self._process = process
-        self._tree = tree
+        self._tree = OwnedTree()
+        self._copy = copy
         self._state = record.state
         self._changed = True
         self._file = RecordFile(record_path(record.log_file), record.log_mode)
@@ -50,7 +52,7 @@ class Keeper:
         self._stop: StopSequence | None = None
         self._waiters: list[tuple[socket.socket, int, Kill]] = []
         self._incidents_reported_at = 0.0
-        # An understudy adds to the dead shim's counts.
+        # An understudy that takes over adds to the counts of the killed shim.
         self._counted_before = {
             kind: record.state.incidents.get(kind, 0) for kind in ("dropped_lines", "failed_writes")
         }
@@ -62,7 +64,7 @@ class Keeper:
         self._poller = select.poll()
         self._handlers: dict[int, Callable[[], object]] = {
             self._listener.fd: self._listener.serve,
-            tree.fd: self._reap,
+            self._tree.fd: self._reap,
         }
         self._pipe: int | None = pipe
         self._handlers[pipe] = self._output.move
@@ -81,7 +83,7 @@ class Keeper:
         return Handshake(VERSION, self._state)
 
     def resume(self) -> None:
-        """Continue the run of a dead shim: its log, with the takeover counted, and a stop that was begun."""
+        """Continue the run of a killed shim: its log, with the takeover counted, and a stop that was begun."""
         self._writer.resume()
         self._count("takeovers")
         intent = self._record.intent
@@ -317,6 +319,7 @@ class Keeper:
     def _write_record(self) -> None:
         self._record.state = self._state
         try:
+            self._copy.write(self._record)  # first: nothing is reported that an understudy might not know
             self._file.write(self._record)
         except OSError:  # the run goes on, and the next change tries again
             self._count("failed_records")

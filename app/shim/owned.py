@@ -17,8 +17,8 @@ class OwnedTree:
     """Reap members as they end, and detect by event when none is left.
 
     The shim is a subreaper: a process whose parent ends becomes its child. So the tree is gone exactly when waitid(2)
-    finds no child (ECHILD), and SIGCHLD announces every step towards that; `/proc` is never polled for it. The zygote
-    has installed a handler for SIGCHLD, without which there is no wakeup.
+    finds no child (ECHILD), and SIGCHLD announces every step towards that; `/proc` is never polled for it. The
+    understudy has installed a handler for SIGCHLD, without which there is no wakeup.
     """
 
     def __init__(self) -> None:

@@ -11,6 +11,7 @@ from app.protocol import Start, StartFds
 from app.runs.record import RunRecord
 from app.runs.spec import Spec
 from app.shim import main
+from app.shim.record_copy import RecordCopy
 
 # Eight calls make CPython 3.11 specialise a function, and some more each instruction of it (PEP 659).
 TIMES = 20
@@ -54,5 +55,6 @@ def _rehearse() -> None:
     ready = new_announcement()
     announce(ready)
     fds = StartFds(os.dup(theirs.fileno()), request, listener.detach(), pipe, write_end, ready, new_permit())
-    main.execute(fds, os.getppid())
-    main.keep(fds, theirs, record, os.getpid())
+    copy = RecordCopy()
+    main.execute(fds, copy, os.getppid())
+    main.keep(fds, copy, theirs, record, os.getpid())

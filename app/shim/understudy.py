@@ -10,13 +10,13 @@ from typing import NoReturn
 
 from app import protocol
 from app.linux.libc import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, prctl
-from app.linux.permit import is_taken
-from app.linux.proc import Identity, children, own_identity
+from app.linux.permit import is_taken, take
+from app.linux.proc import Identity, children, has_executed, own_identity
 from app.protocol import BACKLOG, NAME, UNDERSTUDY_NAME, Failed, StartFds
-from app.runs.record import load_record, record_path
+from app.runs.record import RecordFile, record_path
 from app.shim import main
 from app.shim.keeper import Keeper
-from app.shim.owned import OwnedTree
+from app.shim.record_copy import RecordCopy
 
 # So many stops of the shim within a second are no accident: it could do no work.
 MAX_STOPS = 10
@@ -30,29 +30,37 @@ def begin(fds: StartFds) -> NoReturn:
     command as the shim would have, and no stranger can be among its children.
     """
     os.setsid()
+    signal.signal(signal.SIGCHLD, _note_child)  # the zygote ignores it, and its children are reaped by the kernel
     prctl(PR_SET_NAME, UNDERSTUDY_NAME)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
-        shim = _fork_shim(fds)
+        shim, copy = _fork_shim(fds)
         for fd in (fds.connection, fds.write_end):
             os.close(fd)
         if not _ends_well(shim):
-            _take_over(fds)
+            _take_over(fds, copy)
     finally:
         os._exit(0)
 
 
-def _fork_shim(fds: StartFds) -> int:
+def _note_child(_number: int, _frame: object) -> None:
+    """Do nothing: what waits is woken by the signal itself, or by `signal.set_wakeup_fd`, which takes a handler."""
+
+
+def _fork_shim(fds: StartFds) -> tuple[int, RecordCopy]:
+    """Return the shim's pid and what it writes its record to; report a failure, unless another shim has the permit."""
     understudy = os.getpid()
     try:
+        copy = RecordCopy()
         pid = os.fork()
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.write(fds.connection, protocol.encode(Failed("spawn", error.errno or 0)))
+        if take(fds.permit):
+            with contextlib.suppress(OSError):  # the worker has gone
+                os.write(fds.connection, protocol.encode(Failed("spawn", error.errno or 0)))
         os._exit(0)
     if pid == 0:
-        main.run(fds, understudy)
-    return pid
+        main.run(fds, copy, understudy)
+    return pid, copy
 
 
 def _ends_well(shim: int) -> bool:
@@ -71,28 +79,46 @@ def _ends_well(shim: int) -> bool:
         os.kill(shim, signal.SIGKILL if often else signal.SIGCONT)
 
 
-def _take_over(fds: StartFds) -> None:
+def _take_over(fds: StartFds, copy: RecordCopy) -> None:
     """Be the run's shim from now on."""
     prctl(PR_SET_NAME, NAME)
     if not is_taken(fds.permit):
         return  # the shim did not come as far as the spawn, and the service will know that by the permit
-    given = main.read_start(fds.request).record
-    record = load_record(record_path(given.log_file)) or given
-    record.process = record.process or _find_process()
-    if record.process is None or record.state.ended:
+    record = copy.read()
+    if record is None:
+        record = main.read_start(fds.request).record
+        record.process = _find_process()
+    if record.process is None:
+        return
+    if record.state.ended:
+        with contextlib.suppress(OSError):  # the shim may have been killed before it wrote this
+            RecordFile(record_path(record.log_file), record.log_mode).replace(record)
         return
     record.shim, record.understudy = own_identity(), None
     listener = socket.socket(fileno=fds.listener)
     listener.listen(BACKLOG)
-    keeper = Keeper(record, record.process, OwnedTree(), fds.pipe, listener)
+    keeper = Keeper(record, record.process, copy, fds.pipe, listener)
     keeper.resume()
     keeper.run()
 
 
 def _find_process() -> Identity | None:
-    """Find the process of a shim that was killed before it had recorded it: the first of all that it is the parent of.
+    """Find the process of a shim that was killed before it had recorded it; None where that has not executed it.
 
-    A session leader comes before others, which only it can have started; and the process is none for a moment.
+    It is the first of the shim's children: a session leader, or a fork that is to become one and has not executed
+    anything yet. That is stopped for the look: either it has executed the command then, and goes on, or it never will.
     """
-    found = sorted(children(), key=lambda one: (one.session != one.pid, one.start_ticks, one.pid))
-    return found[0].identity if found else None
+    for child in sorted(children(), key=lambda one: (one.session != one.pid, one.start_ticks, one.pid)):
+        if has_executed(child.pid) or _executes_after_all(child.pid):
+            return child.identity
+        os.kill(child.pid, signal.SIGKILL)
+    return None
+
+
+def _executes_after_all(pid: int) -> bool:
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    executed = has_executed(pid)
+    if executed:
+        os.kill(pid, signal.SIGCONT)
+    return executed

@@ -7,8 +7,6 @@ import os
 import select
 import signal
 import socket
-from functools import partial
-from types import FrameType
 from typing import NoReturn
 
 from app import protocol
@@ -57,10 +55,15 @@ def _detach() -> None:
     Readers of the service's streams wait until no process holds them. What is set here is inherited by the forks, for
     which to set it again would take memory and time.
     """
-    os.closerange(CONNECTION_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    for name in os.listdir("/proc/self/fd"):  # the limit may be lower than one that was opened before it was set
+        if int(name) > CONNECTION_FD:
+            with contextlib.suppress(OSError):  # that of the list
+                os.close(int(name))
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, partial(_reap, os.getpid()))
+    # The kernel reaps understudies that have ended (sigaction(2)). A handler could come between its look at the flag
+    # that a signal has set and the wait for a packet, and would leave one until the next start.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -70,29 +73,20 @@ def _detach() -> None:
     prctl(PR_SET_NAME, ZYGOTE_NAME)
 
 
-def _reap(zygote: int, _number: int, _frame: FrameType | None) -> None:
-    """Reap ended understudies; the zygote's forks, which have this handler too, wait for their children themselves."""
-    if os.getpid() != zygote:
-        return
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-
-
 def _fork(connection: socket.socket, fds: list[int]) -> Forked:
-    """Fork the understudy of a start; return its pid, or the errno of what went wrong."""
+    """Fork the understudy of a start; return what went wrong, if anything did."""
     if len(fds) != len(StartFds._fields):  # those without room in our table were dropped (recvmsg(2), unix(7))
-        return Forked(errno=errno.EMFILE)
+        return Forked(errno.EMFILE)
     if _has_gone(connection):  # so no caller waits for this start any more, and the run has no other keeper
-        return Forked(errno=errno.EPIPE)
+        return Forked(errno.EPIPE)
     try:
         pid = os.fork()
     except OSError as error:
-        return Forked(errno=error.errno or 0)
+        return Forked(error.errno or errno.EAGAIN)
     if pid == 0:
         connection.close()
         understudy.begin(StartFds(*fds))
-    return Forked(pid)
+    return Forked()
 
 
 def _has_gone(connection: socket.socket) -> bool:

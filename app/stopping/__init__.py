@@ -1,1 +1,1 @@
-"""Runs in the shim and the worker: the end of one tree by signals."""
+"""Runs in the shim, the master and the worker: the end of one tree by signals."""

@@ -1,4 +1,4 @@
-"""Runs in the shim and the worker: read from `/proc` whether a member is a shell and which pipes it has."""
+"""Runs in the shim, the master and the worker: read from `/proc` whether a member is a shell and which pipes it has."""
 
 import contextlib
 import ctypes

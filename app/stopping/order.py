@@ -1,4 +1,4 @@
-"""Runs in the shim and the worker: decide which members get SIGTERM next, from a look and earlier ones' results."""
+"""Runs in the shim, the master and the worker: decide which members get SIGTERM next, by this look and earlier ones."""
 
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Mapping

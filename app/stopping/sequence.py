@@ -1,4 +1,4 @@
-"""Runs in the shim and the worker: the end of a tree: SIGTERM in order, a grace, then SIGKILL until nothing is left."""
+"""Runs in the shim, the master and the worker: end a tree: SIGTERM in order, a grace, SIGKILL until none is left."""
 
 import contextlib
 import os

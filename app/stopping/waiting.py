@@ -1,4 +1,4 @@
-"""Runs in the shim and the worker: a graph of members and pipes that shows which members wait for which."""
+"""Runs in the shim, the master and the worker: a graph of members and pipes that shows which members wait for which."""
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence

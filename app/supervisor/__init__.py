@@ -1,1 +1,1 @@
-"""Runs in the worker, and in the master at its stop: start, watch and end runs through their shims."""
+"""Runs in the master and the worker: start, watch and end runs through their shims."""

@@ -16,7 +16,7 @@ from app.protocol import NAME, UNDERSTUDY_NAME, ZYGOTE_NAME, Handshake
 from app.runs.record import UNDECODABLE, State
 
 logger = logging.getLogger(__name__)
-_WOKEN = "The process %d, which keeps runs, had been stopped (SIGSTOP) and was sent SIGCONT."
+_WOKEN = "The process %d (%s) had been stopped (SIGSTOP) and was sent SIGCONT."
 _TIMEVAL = struct.Struct("@ll")
 _NO_TIMEOUT = _TIMEVAL.pack(0, 0)
 
@@ -69,18 +69,18 @@ def request_handshake(name: str, timeout: float) -> bool:
 def wake(pid: int) -> None:
     """Send SIGCONT to a process that keeps runs and was stopped, as by `kill -STOP $PPID`, and to no other process."""
     member = read_member(pid)
-    if member is None or member.state != "T" or name_of(pid) not in (NAME, UNDERSTUDY_NAME, ZYGOTE_NAME):
+    if member is None or member.state != "T" or (name := name_of(pid)) not in (NAME, UNDERSTUDY_NAME, ZYGOTE_NAME):
         return
     if send(member.identity, signal.SIGCONT):
-        logger.warning(_WOKEN, pid)
+        logger.warning(_WOKEN, pid, name.decode())
 
 
-def wake_child(pid: int) -> None:
-    """Wake a child like `wake`, but without a descriptor, of which none may be free to read `/proc`."""
+def wake_zygote(pid: int) -> None:
+    """Wake this process's own like `wake`, but without a descriptor, of which none may be free to read `/proc`."""
     with contextlib.suppress(ChildProcessError, ProcessLookupError):
         if os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None:
             os.kill(pid, signal.SIGCONT)
-            logger.warning(_WOKEN, pid)
+            logger.warning(_WOKEN, pid, ZYGOTE_NAME.decode())
 
 
 def name_of(pid: int) -> bytes:

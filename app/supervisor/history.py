@@ -1,4 +1,4 @@
-"""Runs in the worker, and in the master at its stop: past runs: which are kept, their state, members and logs."""
+"""Runs in the master and the worker: past runs: which are kept, their state, members and logs."""
 
 import threading
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from app.exceptions import NotFoundError
 from app.linux.proc import Member, boot_id
 from app.log.clock import RunClock
 from app.runs import names
-from app.runs.members import live_keepers, members_below
+from app.runs.members import live_keepers
 from app.runs.record import RunRecord, State, load_record, read_record, record_path
-from app.supervisor.remains import Remains, look_at
+from app.supervisor.remains import look_at, members_of
 from app.supervisor.status import describe
 
 UNKNOWN_RUN = (
@@ -59,11 +59,11 @@ class History:
     def _look_at(self, record: RunRecord) -> tuple[State, list[Member]]:
         """Return a run's state now, and its live members.
 
-        A live shim has written its last report to the record; it is not connected to, and a dead one is not replaced.
+        A live shim has written its last report to the record; it is not connected to.
         """
         if record.state.ended:
             return record.state, []
-        members = _members_of(record)
+        members = members_of(record)
         if live_keepers(record):
             return record.state, members
         with self._closing:  # the time of an end must not change with each call
@@ -82,13 +82,7 @@ def kept_records(log_dir: Path) -> Iterator[str]:
 def may_live(path: str) -> bool:
     """Tell whether a process of the run with this record may be alive, so that its files must not be removed."""
     record = load_record(path)
-    return record is not None and not record.state.ended and (bool(live_keepers(record)) or bool(_members_of(record)))
-
-
-def _members_of(record: RunRecord) -> list[Member]:
-    """Return the live members of a past run; without keepers, those that are provably its own."""
-    keepers = live_keepers(record)
-    return members_below(keepers) if keepers else Remains(record).members()
+    return record is not None and not record.state.ended and (bool(live_keepers(record)) or bool(members_of(record)))
 
 
 def _not_kept(run_id: str) -> NotFoundError:

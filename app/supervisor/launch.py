@@ -2,8 +2,8 @@
 
 import contextlib
 import errno
+import logging
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -17,15 +17,14 @@ from app.linux import sockets
 from app.linux.account import Account
 from app.linux.descriptors import limit_of_commands
 from app.linux.permit import announce, is_taken, new_announcement, new_permit, take
-from app.linux.proc import children
-from app.protocol import NAME, UNDERSTUDY_NAME, Failed, Kill, Start, Started, StartFds
+from app.protocol import Crashed, Failed, Start, Started, StartFds
 from app.runs.names import DEFAULT_NAME, NAME_VARIABLE, RUN_ID_VARIABLE
 from app.runs.record import UNDECODABLE, RunRecord
 from app.runs.shells import options_for
 from app.supervisor import zygote
-from app.supervisor.handshake import name_of, wake
-from app.supervisor.remains import end
+from app.supervisor.unreported import end_start, wake_keepers
 
+logger = logging.getLogger(__name__)
 # A shim replies within milliseconds; on a machine that swaps it may need longer.
 START_TIMEOUT = 30.0
 WAKE_INTERVAL = 0.5
@@ -110,8 +109,9 @@ def launch(
         ready = new_announcement()
         stack.callback(os.close, ready)
         fds = StartFds(-1, request.fileno(), listener.fileno(), read_end, write_end, ready, permit)
-        for _ in range(ATTEMPTS):
-            launched = _attempt(record, fds, prepare)
+        for number in range(ATTEMPTS):
+            # What was prepared and announced once stays so: a later shim may execute the command at once.
+            launched = _attempt(record, fds, prepare if number == 0 else _nothing)
             # No process holds the other end of its connection any more, so none can take a permit that is left.
             if launched is not None or is_taken(permit):
                 return launched
@@ -124,28 +124,34 @@ def _attempt(record: RunRecord, fds: StartFds, prepare: Callable[[], object]) ->
     with contextlib.ExitStack() as on_failure:
         on_failure.enter_context(ours)
         with theirs:
-            understudy = _fork(fds._replace(connection=theirs.fileno()))
-        prepare()
-        announce(fds.ready)
+            _fork(record, fds._replace(connection=theirs.fileno()))
         try:
-            first = _first_message(ours, understudy)
-        except TimeoutError as error:
-            _give_up(record, understudy, fds.permit)
-            raise LaunchError("spawn", errno.ETIMEDOUT) from error
+            prepare()
+            announce(fds.ready)
+            first = _first_message(ours, record)
+        except LaunchError:  # the shim has reported it, and ends
+            raise
+        except BaseException as error:
+            take(fds.permit)
+            end_start(record)
+            if isinstance(error, TimeoutError):
+                raise LaunchError("spawn", errno.ETIMEDOUT) from error
+            raise
         if first is None:
             return None
         on_failure.pop_all()
         return Launched(first, ours)
 
 
-def _fork(fds: StartFds) -> int:
-    """Have an understudy forked; return its pid, 0 for one that has begun the start although its zygote died."""
+def _fork(record: RunRecord, fds: StartFds) -> None:
+    """Have an understudy forked; one that has begun the start although its zygote died is as good."""
     try:
-        return zygote.own.fork(fds)
+        zygote.own.fork(fds)
     except OSError:
-        if take(fds.permit):
-            raise
-        return 0
+        if not take(fds.permit):
+            return
+        end_start(record)
+        raise
 
 
 def _request_file(record: RunRecord, environment: Mapping[bytes, bytes]) -> FileIO:
@@ -164,16 +170,18 @@ def _request_file(record: RunRecord, environment: Mapping[bytes, bytes]) -> File
     )
     with contextlib.ExitStack() as on_failure:
         file = on_failure.enter_context(FileIO(os.memfd_create("llm-shell-request"), "r+"))
-        file.write(protocol.encode_start(start))
+        if file.write(data := protocol.encode_start(start)) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         on_failure.pop_all()
     return file
 
 
-def _first_message(connection: socket.socket, understudy: int) -> Started | None:
-    """Wait for the shim's first message, None when it ended before that; raises `LaunchError` and `TimeoutError`.
+def _nothing() -> None:
+    """Prepare nothing: that was done."""
 
-    The understudy continues a shim that was stopped, and is itself continued here.
-    """
+
+def _first_message(connection: socket.socket, record: RunRecord) -> Started | None:
+    """Wait for the shim's first message, None when it ended before that; raises `LaunchError` and `TimeoutError`."""
     deadline = time.monotonic() + START_TIMEOUT
     while (left := deadline - time.monotonic()) > 0:
         connection.settimeout(min(left, WAKE_INTERVAL))
@@ -181,26 +189,14 @@ def _first_message(connection: socket.socket, understudy: int) -> Started | None
             packet, _fds = sockets.receive(connection)
             first = protocol.decode_from_shim(packet) if packet else None
         except TimeoutError:
-            wake(understudy)
+            wake_keepers(record)
             continue
         except (OSError, *UNDECODABLE):
             return None
         if isinstance(first, Failed):
             raise LaunchError(first.step, first.errno)
+        if isinstance(first, Crashed):
+            logger.error("A shim crashed:\n%s", first.traceback)
         connection.settimeout(None)
         return first if isinstance(first, Started) else None
-    raise TimeoutError
-
-
-def _give_up(record: RunRecord, understudy: int, permit: int) -> None:
-    """End a start whose shim does not answer, so that nothing of it is executed any more.
-
-    The understudy first, or it would go on in the shim's place. What they had executed is found as that of any run
-    without keepers.
-    """
-    take(permit)
-    keepers = [understudy, *(shim.pid for shim in children(understudy))] if understudy else []
-    for pid in keepers:
-        if name_of(pid) in (NAME, UNDERSTUDY_NAME):
-            os.kill(pid, signal.SIGKILL)
-    end(record, Kill("SIGKILL", 0.0, "kill"))
+    raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))

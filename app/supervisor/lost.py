@@ -1,4 +1,4 @@
-"""Runs in the worker, and in the master at its stop: find live runs whose files were removed, by their sockets."""
+"""Runs in the master and the worker: find live runs whose files were removed, by their sockets."""
 
 import logging
 import re

@@ -82,7 +82,10 @@ def launch_failure(
     if error.errno == errno.E2BIG:
         return environment_too_large()
     if error.errno == 0:
-        return InternalError("The command could not be started: its shim ended before it could answer.")
+        return InternalError(
+            "The command could not be started: the processes that were to keep it ended before they could answer, and "
+            "it was not left running. Try again; the service's log may say why."
+        )
     if error.errno == errno.ETIMEDOUT:
         return InternalError(
             "The command could not be started: its shim did not answer. If its directory is on a file system that does "

@@ -1,4 +1,4 @@
-"""Runs in the master and the worker: what is left of a run whose shim and understudy were both killed, and its end."""
+"""Runs in the master and the worker: what is left of a run whose shim and understudy are both gone, and its end."""
 
 import contextlib
 import signal
@@ -8,18 +8,18 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from app.linux.pidfd import send
-from app.linux.proc import Identity, Member, boot_id
+from app.linux.proc import Identity, Member, boot_id, descendants
 from app.log.clock import format_time
 from app.protocol import NAME, UNDERSTUDY_NAME, Kill, Killed
-from app.runs.members import find_members, live_keepers, members_below, orphans
+from app.runs.members import find_members, live_keepers, orphans
 from app.runs.record import RecordFile, RunRecord, State, record_path
 from app.stopping.sequence import AFTER_KILL_TIMEOUT, StopSequence
 from app.supervisor.handshake import name_of
 from app.supervisor.naming import name_all
 from app.supervisor.orphans import subreapers
-from app.supervisor.status import ended_unseen
+from app.supervisor.status import KEEPERS_GONE, ended_unseen
 
-ABANDONED = "The processes that kept it, its shim and understudy, were both killed: its output since then is lost."
+ABANDONED = f"{KEEPERS_GONE}: its output since then is lost."
 # Seconds between looks at the tree, whose ends no event announces.
 INTERVAL = 0.02
 _NO_PROCESS = Identity(0, 0)
@@ -44,6 +44,15 @@ class Remains:
         """Do nothing: the members are other processes' children."""
 
 
+def members_of(record: RunRecord) -> list[Member]:
+    """Return the live members of a run; without keepers, those that are provably its own."""
+    while keepers := live_keepers(record):
+        members = descendants(keepers)
+        if live_keepers(record) == keepers:  # or those of one that has just ended are below another process
+            return members
+    return Remains(record).members()
+
+
 def look_at(record: RunRecord) -> State:
     """Return the state of a run without keepers, which ends with the last member that it provably has.
 
@@ -59,7 +68,7 @@ def look_at(record: RunRecord) -> State:
 
 
 def end(record: RunRecord, kill: Kill) -> Killed:
-    """End what a run without keepers provably has; blocks for the operation's `timeout`, and two seconds at most."""
+    """End what a run without keepers provably has; blocks for its `timeout` plus two seconds at most."""
     remains = Remains(record)
     stop = StopSequence(remains, record.process or _NO_PROCESS)
     left = remains.members()
@@ -78,14 +87,14 @@ def end(record: RunRecord, kill: Kill) -> Killed:
 
 
 def stop_below_keepers(record: RunRecord) -> bool:
-    """Send SIGSTOP to all that is below a run's shim and understudy until it has; False where nothing was.
+    """Send SIGSTOP to all that is below a run's shim and understudy until none of it runs; False where none did.
 
     For a tree that is to be killed, and of which a member keeps stopping the shim: from here on none does. Blocks for
     two seconds at most.
     """
     deadline, found = time.monotonic() + AFTER_KILL_TIMEOUT, False
     while time.monotonic() < deadline:
-        running = [one for one in members_below(live_keepers(record)) if one.state not in "Tt"]
+        running = [one for one in descendants(live_keepers(record)) if one.state not in "Tt"]
         if not running:
             break
         found = True
@@ -97,9 +106,11 @@ def stop_below_keepers(record: RunRecord) -> bool:
 def _close(record: RunRecord) -> State:
     """Record the end of a run without keepers; name the orphans of the service that may be its own."""
     state = ended_unseen(record)
-    record.state = replace(state, unknown=" ".join(filter(None, (state.unknown, _unproven()))) or None)
+    # The reason for an unknown code says so, too.
+    lost = ABANDONED if record.boot_id == boot_id() and record.state.stopped_at is not None else None
+    record.state = replace(state, unknown=" ".join(filter(None, (state.unknown, lost, _unproven()))) or None)
     with contextlib.suppress(OSError):  # disk full or no permission: the next look tries again
-        RecordFile(record_path(record.log_file), record.log_mode).write(record)
+        RecordFile(record_path(record.log_file), record.log_mode).replace(record)
     return record.state
 
 

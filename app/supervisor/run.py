@@ -3,8 +3,6 @@
 import contextlib
 import logging
 import math
-import os
-import select
 import threading
 import time
 from functools import partial
@@ -13,15 +11,13 @@ from typing import Literal, Self
 from msgspec.structs import replace
 
 from app.exceptions import InternalError
-from app.linux.pidfd import open_pidfd
 from app.linux.proc import boot_id
 from app.log.clock import RunClock
 from app.protocol import Kill, Killed, Operation, Result
-from app.runs.members import live_keepers, members_below
 from app.runs.record import Cause, RunRecord, State, load_record
 from app.supervisor.connection import OVERDUE, ConnectionLostError, ShimConnection
 from app.supervisor.launch import Launched
-from app.supervisor.remains import Remains, end
+from app.supervisor.remains import end, members_of
 from app.supervisor.run_connection import RECOVERY_TIMEOUT, RunConnection
 
 logger = logging.getLogger(__name__)
@@ -109,9 +105,7 @@ class Run(RunConnection):
         state = self.state
         if state.stopped_at is None or state.ended:
             return []
-        if self.abandoned:
-            return sorted(member.pid for member in Remains(self.record).members())
-        return sorted(member.pid for member in members_below(live_keepers(self.record)))
+        return sorted(member.pid for member in members_of(self.record))
 
     def request(self, operation: Operation) -> Result | None:
         """Have the run's keeper do this, or its understudy where it is killed meanwhile; None when the run had ended.
@@ -177,16 +171,6 @@ class Run(RunConnection):
                 self._closing.wait(min(left, 0.02))  # the watcher connects to the next keeper
         return not self.live
 
-    def wait_for_keepers(self, timeout: float) -> None:
-        """Wait until shim and understudy have exited, which they do when the run has ended."""
-        self._reread()
-        deadline = time.monotonic() + timeout
-        for pidfd in filter(None, map(open_pidfd, self.keepers)):
-            poller = select.poll()  # unlike select(2), for descriptors of any number
-            poller.register(pidfd, select.POLLIN)
-            poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
-            os.close(pidfd)
-
     def close(self) -> None:
         """Stop following the run: its shim goes on alone."""
         self._closed = True
@@ -219,10 +203,12 @@ class Run(RunConnection):
                 self._look_at_remains()
                 self._closing.wait(UPKEEP_INTERVAL)
             elif self._connection is not None and not self._connection.lost:
-                self._connection.follow(None)
+                self._connection.follow(UPKEEP_INTERVAL)
+                self.wake()  # a shim without an understudy, which nothing else would continue
             elif not self._take_reported_outcome():
                 try:
-                    if self.usable_connection() is not None:
+                    before = self.record.shim
+                    if self.usable_connection() is not None and self.record.shim != before:
                         logger.warning("The shim of run %s was killed: its understudy keeps it.", self.record.run_id)
                 except InternalError as error:
                     if logged != str(error):

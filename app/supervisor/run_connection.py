@@ -2,11 +2,14 @@
 
 import logging
 import math
+import os
+import select
 import threading
 import time
 
 from app.exceptions import InternalError
-from app.linux.proc import Identity
+from app.linux.pidfd import open_pidfd
+from app.linux.proc import Identity, boot_id
 from app.runs.record import RunRecord, State, load_record, record_path
 from app.supervisor.connection import ShimConnection
 from app.supervisor.handshake import connect, wake
@@ -19,6 +22,8 @@ RECOVERY_TIMEOUT = 10.0
 RETRY_INTERVAL = 0.02
 # Seconds between attempts to wake a keeper that does not answer.
 WAKE_INTERVAL = 0.25
+# Seconds in which a keeper that has closed its listener has ended.
+KEEPER_END_TIMEOUT = 2.0
 # Seconds that connect(2) may wait in a full queue.
 CONNECT_TIMEOUT = 1.0
 
@@ -118,18 +123,32 @@ class RunConnection:
                 return True
         return False
 
+    def wait_for_keepers(self, timeout: float) -> None:
+        """Wait until shim and understudy have exited, which they do when the run has ended."""
+        deadline = time.monotonic() + timeout
+        for pidfd in filter(None, map(open_pidfd, self.keepers)):
+            poller = select.poll()  # unlike select(2), for descriptors of any number
+            poller.register(pidfd, select.POLLIN)
+            poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            os.close(pidfd)
+
     def hold_tree(self) -> None:
         """Stop a tree that is to be killed, but not its keepers, which a member may keep stopping."""
         if stop_below_keepers(self.record):
             logger.warning("Run %s: its shim did not end it in time: the tree was sent SIGSTOP.", self.record.run_id)
 
     def _abandon(self) -> None:
-        """Go on without a keeper: both are dead, and the last of what they recorded holds."""
+        """Go on without a keeper: both are dead, and the last of what they recorded holds, or reported."""
         self._reread()
+        if self._connection is not None:
+            self.record.state = self.record.state.or_later(self._connection.state)
         if self.record.state.ended:
             self._final = self.record.state
             return
-        logger.error("Run %s: its shim and understudy were both killed; its output is lost.", self.record.run_id)
+        if self.record.boot_id == boot_id():
+            logger.error("Run %s: the processes that kept it are gone, and its output is lost.", self.record.run_id)
+        # A process's files are closed before its children come to another parent (do_exit(), kernel/exit.c).
+        self.wait_for_keepers(KEEPER_END_TIMEOUT)
         self.abandoned = True
         self._look_at_remains()
 
@@ -142,7 +161,9 @@ class RunConnection:
         return state
 
     def _reread(self) -> None:
-        """Read the keeper's last record; one killed early may not have recorded the process's identity."""
-        process = self.record.process
-        self.record = load_record(record_path(self.record.log_file)) or self.record
-        self.record.process = self.record.process or process
+        """Read the keepers' last record; ones killed early have written none that names them and the process."""
+        before = self.record
+        self.record = load_record(record_path(before.log_file)) or before
+        if self.record.shim is None:
+            self.record.shim, self.record.understudy = before.shim, before.understudy
+        self.record.process = self.record.process or before.process

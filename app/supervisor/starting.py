@@ -16,7 +16,6 @@ from app.linux import sockets
 from app.linux.account import look_up
 from app.linux.proc import boot_id
 from app.log.clock import RunClock, format_time
-from app.protocol import Kill
 from app.reading.reader import LogManager
 from app.runs.names import MAX_RUN_ID, new_control_name
 from app.runs.pointer import Pointer
@@ -27,8 +26,8 @@ from app.supervisor.history import may_live
 from app.supervisor.launch import LaunchError, launch, process_environment, run_variables
 from app.supervisor.policy import Policy
 from app.supervisor.refusals import directory_unusable, environment_too_large, launch_failure, names_lost
-from app.supervisor.remains import end
 from app.supervisor.run import Run
+from app.supervisor.unreported import end_start
 
 # MAX_ARG_STRLEN (execve(2)): one argument or NAME=value string, its NUL included.
 MAX_STRING = 131_072
@@ -112,7 +111,7 @@ class Starter:
             self.launching = record_path(record.log_file)
             run = Run(record)
             # Bound before the pointer names the run: an overlapping worker would else take its shim for dead.
-            with sockets.listen(record.control) as listener, self._undone_on_failure(run, before):
+            with self._undone_on_failure(run, before), sockets.listen(record.control) as listener:
                 # Last: they prove whose a process is, so that nothing a caller gave may go before them.
                 environment = checked.environment | run_variables(record.run_id)
                 launched = launch(record, environment, listener, partial(self._prepare, run))
@@ -166,12 +165,12 @@ class Starter:
         try:
             yield
         except BaseException:
-            with contextlib.suppress(OSError):
-                self._pointer.set(before)
-            self._in_use.discard(record.run_id)
-            RecordFile(record_path(record.log_file)).remove()
-            Path(record.log_file).unlink(missing_ok=True)
             run.close()
+            self._in_use.discard(record.run_id)
+            with contextlib.suppress(OSError):  # what can't be undone now must not hide why the start has failed
+                self._pointer.set(before)
+                RecordFile(record_path(record.log_file)).remove()
+                Path(record.log_file).unlink(missing_ok=True)
             raise
 
     def _prune_after(self, run: Run) -> None:
@@ -185,8 +184,8 @@ class Starter:
     def _prune(self, run: Run) -> None:
         run.wait_until_begun()
         time.sleep(PRUNE_DELAY)  # the answer to the start goes first: both need the interpreter
-        self._awaiting.release()
         with self._pruning:
+            self._awaiting.release()
             self._logs.prune(self._policy.log_keep, self._is_in_use)
 
     def _is_in_use(self, run_id: str) -> bool:
@@ -201,6 +200,9 @@ def _run_of_understudy(record: RunRecord) -> Run:
     """
     run = Run.load(record_path(record.log_file))
     if run is None or run.abandoned:
-        end(run.record if run is not None and run.record.process is not None else record, Kill("SIGKILL", 0.0, "kill"))
+        if run is not None:
+            run.close()
+            record.process = run.record.process
+        end_start(record)
         raise LaunchError("spawn", 0)
     return run

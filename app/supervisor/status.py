@@ -23,9 +23,12 @@ _INCIDENTS = {
     "failed_writes": "writes to the log that failed: {}",
     "failed_records": "writes of the run record that failed: {}",
     "unseen_survivors": "times that a process which /proc does not show outlived SIGKILL: {}",
-    "takeovers": "killed shims that were replaced, losing at most what they had read and not yet written: {}",
+    "takeovers": "killed shims whose understudies took over, losing at most what they had read and not yet written: {}",
     "output_lost": "shims that died with no worker alive, so that the output after that is lost: {}",
 }
+
+
+KEEPERS_GONE = "The processes that kept it are gone"
 
 
 def status_of(state: State) -> Status:
@@ -72,7 +75,7 @@ def ended_unseen(record: RunRecord) -> State:
     elif record.process is None:
         unknown = "The service died while it was starting this: whether it ran, and how it ended, is not known."
     else:
-        unknown = "Its shim and understudy were killed, so its exit code is not known."
+        unknown = f"{KEEPERS_GONE}: its output since then is lost, and its exit code is not known."
     return msgspec.structs.replace(state, stopped_at=format_time(time.time_ns()), unknown=unknown)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import select
 import signal
@@ -18,8 +19,9 @@ from app.linux import sockets
 from app.linux.posix_spawn import LIBRARY_SIGNALS, attributes, posix_spawn
 from app.linux.proc import children
 from app.protocol import CONNECTION_FD, ZYGOTE_NAME, StartFds
-from app.supervisor.handshake import name_of, wake, wake_child
+from app.supervisor.handshake import name_of, wake, wake_zygote
 
+logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 SITE_PACKAGES = Path(msgspec.__file__).resolve().parents[1]
 PROGRAM = ROOT / "app" / "shim" / "__main__.py"
@@ -29,8 +31,11 @@ ENVIRONMENT = frozenset({b"LD_LIBRARY_PATH", b"PATH"})
 # blocked, as the zygote ignores it anyway.
 _SIGNALS = attributes(LIBRARY_SIGNALS, blocked=[signal.SIGINT])
 # A zygote needs some 0.1 s to be ready and a millisecond to fork; on a machine that swaps it may need longer.
-TIMEOUT = 30.0
+TIMEOUT = 10.0
 WAKE_INTERVAL = 0.5
+_ENDED = "the process that was to start it ended before it answered: try again; the service's log may say why"
+# Seconds between two zygotes that no start has asked for: one that can't run at all must not keep a processor busy.
+RENEW_INTERVAL = 10.0
 
 
 class Zygote:
@@ -40,6 +45,9 @@ class Zygote:
         self._using = threading.Lock()
         self._pid = 0
         self._connection: socket.socket | None = None
+        self._spawned_at = 0.0
+        # Killed, and not reaped yet.
+        self._ending: set[int] = set()
 
     def prepare(self) -> None:
         """Start a zygote if none runs; where that fails, the next start tries again, and reports why."""
@@ -48,28 +56,30 @@ class Zygote:
 
     def renew(self) -> None:
         """Start another zygote where this one has died, unless a start does so just now; never waits long."""
-        if self._connection is None or not self._using.acquire(blocking=False):
+        if not self._spawned_at or not self._using.acquire(blocking=False):
             return
         try:
-            if _has_ended(self._pid):
+            self._reap()
+            if self._connection is not None and _has_ended(self._pid):
+                logger.warning("The zygote %d (llm-zygote), which starts commands, has ended.", self._pid)
                 self._end()
+            if time.monotonic() > self._spawned_at + RENEW_INTERVAL:
                 with contextlib.suppress(OSError):  # the next start tries again, and reports why
                     self._running()
         finally:
             self._using.release()
 
-    def fork(self, fds: StartFds) -> int:
-        """Have an understudy forked for a start, and return its pid; a zygote that has died is replaced once.
+    def fork(self, fds: StartFds) -> None:
+        """Have an understudy forked for a start; a zygote that has died, or does not answer, is replaced once.
 
         The new one may be sent what the old one had done already, which the start's permit makes harmless. Blocks for a
-        millisecond, some 0.1 s where a zygote must be started. Raises `OSError`, `TimeoutError` where none answers.
+        millisecond, some 0.1 s where a zygote must be started, twice `TIMEOUT` at most. Raises `OSError`.
         """
         with self._using:
             try:
-                return self._fork(self._running(), fds)
-            except ConnectionError:
-                self._end()
-                return self._fork(self._running(), fds)
+                self._fork(fds)
+            except (ConnectionError, TimeoutError):
+                self._fork(fds)
 
     def disown(self) -> None:
         """Close the connection without a look at the lock, which another thread may have held at the fork."""
@@ -78,22 +88,24 @@ class Zygote:
 
     def _running(self) -> socket.socket:
         if self._connection is None:
+            self._reap()
+            self._spawned_at = time.monotonic()
             self._pid, self._connection = _spawn()
         return self._connection
 
-    def _fork(self, connection: socket.socket, fds: StartFds) -> int:
-        sockets.send_with_fds(connection, b"\0", fds)
+    def _fork(self, fds: StartFds) -> None:
+        connection = self._running()
         try:
+            sockets.send_with_fds(connection, b"\0", fds)
             packet = self._receive(connection)
-        except TimeoutError:
+        except BaseException:  # its answer would be taken for the next start's
             self._end()
             raise
         if not packet:
-            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
-        forked = protocol.decode_forked(packet)
-        if not forked.pid:
-            raise OSError(forked.errno, os.strerror(forked.errno))
-        return forked.pid
+            self._end()
+            raise ConnectionResetError(errno.ECONNRESET, _ENDED)
+        if number := protocol.decode_forked(packet).errno:
+            raise OSError(number, os.strerror(number))
 
     def _receive(self, connection: socket.socket) -> bytes:
         """Wait for the zygote's answer, and continue it meanwhile if it was stopped."""
@@ -101,34 +113,36 @@ class Zygote:
         poller.register(connection, select.POLLIN)
         deadline = time.monotonic() + TIMEOUT
         while not poller.poll(WAKE_INTERVAL * 1000):
-            wake_child(self._pid)
+            wake_zygote(self._pid)
             if time.monotonic() > deadline:
                 raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         return sockets.receive(connection)[0]
 
     def _end(self) -> None:
-        """Kill the zygote, if it has not ended, and reap it."""
+        """Kill the zygote, if it has not ended; it may need a while to end, as under a debugger."""
         if self._connection is None:
             return
         self._connection.close()
         self._connection = None
-        end_child(self._pid)
+        if not _has_ended(self._pid):
+            os.kill(self._pid, signal.SIGKILL)
+        self._ending.add(self._pid)
+        self._reap()
+
+    def _reap(self) -> None:
+        for pid in list(self._ending):
+            with contextlib.suppress(ChildProcessError):  # reaped elsewhere
+                if not os.waitpid(pid, os.WNOHANG)[0]:
+                    continue
+            self._ending.discard(pid)
 
 
 def _has_ended(pid: int) -> bool:
-    """Tell whether a child has ended, and leave it to be reaped."""
+    """Tell whether a child has ended, and leave it to be reaped; one that was reaped elsewhere has."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
         return True
-
-
-def end_child(pid: int) -> None:
-    """Kill a child of this process and reap it; one that was reaped elsewhere may be another process by now."""
-    with contextlib.suppress(ChildProcessError, ProcessLookupError):
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 def await_end(timeout: float) -> None:
