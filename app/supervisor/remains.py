@@ -45,11 +45,17 @@ class Remains:
 
 
 def members_of(record: RunRecord) -> list[Member]:
-    """Return the live members of a run; without keepers, those that are provably its own."""
+    """Return the live members of a run; where a keeper has ended, also those that are provably its own.
+
+    One that is ending gets no orphans any more (find_alive_thread(), kernel/exit.c), though it still seems alive.
+    """
     while keepers := live_keepers(record):
         members = descendants(keepers)
-        if live_keepers(record) == keepers:  # or those of one that has just ended are below another process
+        if live_keepers(record) == {one.pid for one in (record.shim, record.understudy) if one}:
             return members
+        if live_keepers(record) == keepers:  # or those of one that has just ended are below another process
+            found = {one.identity: one for one in (*members, *Remains(record).members())}
+            return [one for one in found.values() if one.pid not in keepers]
     return Remains(record).members()
 
 
