@@ -78,8 +78,9 @@ class RetryingMaster:
     def _await_turn(self) -> None:
         """Wait, two seconds at most, until a worker may be made: a reload that makes none would be lost."""
         if len(self._spawned) == MOST_WORKERS:
-            # gunicorn queues signals meanwhile, and SIGTERM begins the stop in its handler.
-            time.sleep(max(0.0, self._spawned[0] + WORKERS_INTERVAL - time.monotonic()))
+            turn = self._spawned[0] + WORKERS_INTERVAL
+            # Time alone is waited for; gunicorn queues signals meanwhile, and SIGTERM begins the stop in its handler.
+            time.sleep(max(0.0, turn - time.monotonic()))  # the limit of workers in an interval of seconds
 
     @property
     def _in_a_worker(self) -> bool:

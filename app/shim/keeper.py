@@ -104,7 +104,7 @@ class Keeper:
         """Serve events until the run has ended; report a fault of this code to the supervisors, and raise it."""
         try:
             self._serve_events()
-        except Exception:
+        except Exception:  # whatever it is, it is reported and raised again: the understudy takes over then
             self._listener.broadcast(Crashed(traceback.format_exc()))
             raise
         self._close()

@@ -34,7 +34,7 @@ def run(fds: StartFds, copy: RecordCopy, understudy: int) -> NoReturn:
         code = 0
         if os.getppid() == understudy:
             os.kill(understudy, signal.SIGCONT)  # where the command has stopped it: it ends when this process has
-    except Exception:  # only a worker can log it
+    except Exception:  # whatever it is, it is raised again, and reported, since only a worker can log it
         if copy.read() is None:  # or the keeper has reported it
             os.write(fds.connection, protocol.encode(Crashed(traceback.format_exc())))
         raise

@@ -122,7 +122,7 @@ class Caller:
                 connection.request("POST", path)
             except OSError:
                 return  # there is no service at this moment
-            time.sleep(after)
+            time.sleep(after)  # the plan's moment for the hang-up, no wait for anything
 
     def status(self) -> dict[str, Any]:
         """Return the current run's status object; nothing where there is none."""
