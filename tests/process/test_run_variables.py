@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.exceptions import BadRequestError
 from app.runs.spec import Spec
-from app.service import manage
-from app.supervisor.policy import Policy
 from app.supervisor.process import ProcessManager
 from tests.kit.output import content
 from tests.kit.processes import environment_entries, environment_of
-from tests.kit.requiring import require
 from tests.kit.waiting import ended, wait_until
 
 NAMES = ("LLM_SHELL_RUN_ID", "LLM_SHELL_NAME")
@@ -23,16 +20,6 @@ SHOW = 'echo "$LLM_SHELL_RUN_ID $LLM_SHELL_NAME"'
 PAD = "LLM_PAD"
 # What the limit counts beside the value of `NAME=value`: its NUL, too (execve(2)).
 OVERHEAD = len(f"{PAD}00=") + 1
-
-
-@pytest.fixture(params=[None, "nobody"], ids=["as the service", "as nobody"])
-def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessManager]:
-    """Return a process manager for each way of starting: as the service's user, and as another."""
-    require(request.param is None or os.geteuid() == 0, "root, to start commands as another user")
-    manager = manage(tmp_path / "logs", Policy(run_as=request.param))
-    yield manager
-    manager.shut_down(0.0)
-    manager.close()
 
 
 def printed_by(pm: ProcessManager, begin: Callable[[], dict[str, object]]) -> tuple[object, list[str]]:
