@@ -22,6 +22,7 @@ ENV_FILE = Path(".env")
 MAX_TIMEOUT = 600
 MIN_THREADS = 4
 MIN_TOKEN_LENGTH = 16
+MAX_PROCESSES = 1024
 MAX_PORT = 65535
 MIB = 1024 * 1024
 # unix(7): sun_path holds 108 bytes, the last of them NUL.
@@ -36,7 +37,8 @@ _EXPORT_LINE = """export LLM_SHELL_TOKEN="$(python3 -c 'import secrets; print(se
 class Settings:
     """Hold the operator's settings; the defaults are those of the documentation.
 
-    `log_dir` is absolute, `default_restart_timeout` is in seconds, `log_max_bytes` is per run, `log_keep` counts runs.
+    `log_dir` is absolute, `default_restart_timeout` is in seconds, `log_max_bytes` is per run, `log_keep` counts runs,
+    `max_processes` names that live at the same time.
     `trusted_hosts` holds lower-case `name` or `name:port`, a name without a port standing for any port. `bind`, in
     gunicorn's notation, is the address to listen on instead of `host` and `port`. `trusted_proxies` are the TCP peers
     whose X-Forwarded headers count.
@@ -57,6 +59,7 @@ class Settings:
     log_max_bytes: int = 1024 * MIB
     log_keep: int = 50
     log_group_read: bool = False
+    max_processes: int = 64
 
 
 class SettingsError(Exception):
@@ -130,6 +133,7 @@ def _read_fields(env: Env) -> Settings:
         on_shutdown=_choice(env, "ON_SHUTDOWN", defaults.on_shutdown, ("stop", "keep")),
         log_max_bytes=_integer(env, "LOG_MAX_BYTES", defaults.log_max_bytes, MIB, None),
         log_keep=_integer(env, "LOG_KEEP", defaults.log_keep, 1, None),
+        max_processes=_integer(env, "MAX_PROCESSES", defaults.max_processes, 1, MAX_PROCESSES),
         log_group_read=_choice(env, "LOG_GROUP_READ", "0", ("0", "1", "true", "false")) in {"1", "true"},
     )
 

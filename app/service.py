@@ -5,13 +5,13 @@ from pathlib import Path
 
 from app.config import Settings
 from app.exceptions import ConflictError
+from app.supervisor.manager import ProcessManager
 from app.supervisor.policy import Policy
-from app.supervisor.process import ProcessManager
 from app.supervisor.supervisor import Supervisor
 
 
 def manage(log_dir: str | Path = "logs", policy: Policy | None = None) -> ProcessManager:
-    """Return a manager for the process of this log directory, by default one that starts runs as the service does."""
+    """Return a manager for the processes of this log directory, by default one that starts runs as the service does."""
     return ProcessManager(log_dir, policy or Policy())
 
 

@@ -26,7 +26,7 @@ def build_app(settings: Settings, supervisor: Supervisor) -> Flask:
     places.register(app, settings.threads)
     check_caller = auth.protect(app, settings, docs.PATHS)
     app.before_request(refuse_odd_requests)
-    quick = QuickStatus(app.wsgi_app, lambda: supervisor.process.get_status(), check_caller, ANSWER_HEADERS)  # noqa: PLW0108  init_app() may replace the process
+    quick = QuickStatus(app.wsgi_app, lambda: supervisor.processes.get_status(), check_caller, ANSWER_HEADERS)  # noqa: PLW0108  init_app() may replace the manager
     app.wsgi_app = TrustedProxies(quick, settings.trusted_proxies)  # type: ignore[method-assign]  # Flask's way
     errors.register(app)
     audit.register(app, settings)

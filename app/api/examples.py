@@ -5,8 +5,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 
 from app.supervisor.history import UNKNOWN_RUN
-from app.supervisor.process import NOTHING_STARTED
-from app.supervisor.refusals import cancelled
+from app.supervisor.refusals import NOTHING_STARTED, cancelled
 from app.version import __version__
 from app.web import auth, places
 from app.web.errors import TOO_LARGE

@@ -78,5 +78,5 @@ def get_logs(lines: int | None = None, seconds: float | None = None, run_id: str
     Works while the run goes on and after it ended. Without `lines` and `seconds` it returns everything, which may be
     very long: prefer `lines=100`. 429 when too many very long answers are being read already.
     """
-    page = supervisor.open_logs(run_id, lines, seconds)
+    page = supervisor.open_logs(run_id, None, lines, seconds)
     return answer_long(page) if page.size_hint > LONG_ANSWER_BYTES else answer_short(page)

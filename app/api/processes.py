@@ -237,7 +237,7 @@ def start(spec: Spec, *, replace: bool) -> dict[str, Any]:
     first, or send `"replace": true`.
     """
     with places.operation():
-        return supervisor.process.start(spec, replace=replace)
+        return supervisor.processes.start(spec, if_running="replace" if replace else "refuse")
 
 
 @blueprint.get("/status")
@@ -255,7 +255,7 @@ def get_status(run_id: str | None = None) -> dict[str, Any]:
     The last run is reported on for as long as it is kept, also after a restart of the service. 404 when nothing was
     started yet, or there is no such run.
     """
-    return supervisor.process.get_status(run_id)
+    return supervisor.processes.get_status(run_id)
 
 
 @blueprint.post("/kill")
@@ -271,7 +271,7 @@ def kill(signal_type: str, timeout: float) -> dict[str, Any]:
     """
     refuse_body(KILL_QUERY, "type=SIGKILL&timeout=2")
     with places.forced_kill() if signal_type == "SIGKILL" else places.operation():
-        return supervisor.process.kill(signal_type, timeout)
+        return supervisor.processes.kill(signal_type, timeout)
 
 
 @blueprint.post("/restart")
@@ -291,4 +291,4 @@ def restart(timeout: float | None = None) -> dict[str, Any]:
     """
     refuse_body(RESTART_QUERY, "timeout=2")
     with places.operation():
-        return supervisor.process.restart(timeout)
+        return supervisor.processes.restart(timeout)

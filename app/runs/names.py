@@ -11,7 +11,6 @@ from pathlib import Path
 # In the environment of each command: which run it belongs to, and of which process that is.
 RUN_ID_VARIABLE = "LLM_SHELL_RUN_ID"
 NAME_VARIABLE = "LLM_SHELL_NAME"
-DEFAULT_NAME = "default"
 # A run's id is part of a file's name (NAME_MAX, limits.h).
 MAX_RUN_ID = 255
 _OURS = re.compile(
@@ -19,12 +18,19 @@ _OURS = re.compile(
     r"\.(?:log|1\.log|log\.new|log\.old|json|json\.spare)",
     re.ASCII,
 )
+MAX_NAME = 64
+_NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{MAX_NAME - 1}}}")
 _RUN_ID = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(?:_\d{1,9})?", re.ASCII)
 
 
 def is_run_id(text: str) -> bool:
     """Tell whether a text has the form of a run id; then it is safe as a file name, too."""
     return _RUN_ID.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text may be the name of a process; then it is safe as part of a file name, too."""
+    return _NAME.fullmatch(text) is not None
 
 
 def newest_first(log_dir: Path) -> list[str]:

@@ -9,7 +9,7 @@ import msgspec
 from app.linux.libc import exchange
 from app.linux.proc import Identity, boot_id
 from app.log.clock import RunClock
-from app.runs.spec import Spec
+from app.runs.spec import DEFAULT_NAME, Spec
 
 RESERVE = 4096
 # A command and an environment as large as may be, escaped character by character, and the members of a large tree.
@@ -65,12 +65,13 @@ class Intent(msgspec.Struct, frozen=True, rename=_FIELDS):
 class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Hold all that a new supervisor or shim needs to report on a run or to take it over.
 
-    `started_ns`, `boottime_ns` and `boot_id` are the run's clock. `members` are the live members of the tree as
-    last reported. `beside` names members of the run before that could not be ended. `pipe` is the output's inode, which
-    shows who can write to it.
+    `name` is the process whose run it is. `started_ns`, `boottime_ns` and `boot_id` are the run's clock. `members` are
+    the live members of the tree as last reported. `beside` names members of the run before that could not be ended.
+    `pipe` is the output's inode, which shows who can write to it.
     """
 
     run_id: str
+    name: str = DEFAULT_NAME
     spec: Spec
     created_at: str
     started_ns: int

@@ -2,6 +2,9 @@
 
 import msgspec
 
+# The process that calls without a name mean.
+DEFAULT_NAME = "default"
+
 
 class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     """Hold all that a start asks for.

@@ -36,7 +36,7 @@ def announce(names: Sequence[object], scheme: str) -> None:
 
 def _is_busy() -> bool:
     try:
-        status = supervisor.process.get_status()
+        status = supervisor.processes.get_status()
     except LLMShellError:
         return False
     return status["status"] == "running" or bool(status["leftover_pids"])

@@ -12,6 +12,7 @@ from app.runs import names
 from app.runs.members import live_keepers
 from app.runs.record import RunRecord, State, load_record, read_record, record_path
 from app.supervisor.remains import look_at, members_of
+from app.supervisor.run import Run
 from app.supervisor.status import describe
 
 UNKNOWN_RUN = (
@@ -37,18 +38,33 @@ class History:
 
     def status_of(self, run_id: str) -> dict[str, Any]:
         """Return a run's status object; raises `NotFoundError`."""
-        log_file = self._place_of_log(run_id)
-        record = load_record(record_path(log_file))
-        if record is None:
-            if not Path(log_file).exists():
-                raise _not_kept(run_id)
-            raise NotFoundError(
-                f"The record of run {run_id} can't be read any more, so its outcome is not known; GET "
-                f"/logs?run_id={run_id} still reads what it printed."
-            )
+        record = self._record_of(run_id)
         state, members = self._look_at(record)
         leftovers = members if state.stopped_at is not None else []
         return describe(record, state, sorted(member.pid for member in leftovers))
+
+    def name_of(self, run_id: str) -> str:
+        """Return the name of the process whose run this is; raises `NotFoundError`."""
+        return self._record_of(run_id).name
+
+    def open(self, run_id: str) -> Run:
+        """Take over a past run, to end what lives of it; its caller closes it. Raises `NotFoundError`."""
+        run = Run.load(record_path(self._record_of(run_id).log_file))
+        if run is None:
+            raise _not_kept(run_id)
+        return run
+
+    def _record_of(self, run_id: str) -> RunRecord:
+        log_file = self._place_of_log(run_id)
+        record = load_record(record_path(log_file))
+        if record is not None:
+            return record
+        if not Path(log_file).exists():
+            raise _not_kept(run_id)
+        raise NotFoundError(
+            f"The record of run {run_id} can't be read any more, so its outcome is not known; GET "
+            f"/logs?run_id={run_id} still reads what it printed."
+        )
 
     def _place_of_log(self, run_id: str) -> str:
         """Return where the log of a run lies if it is kept; raises `NotFoundError` for a text that is no run id."""

@@ -18,7 +18,7 @@ from app.linux.account import Account
 from app.linux.descriptors import limit_of_commands
 from app.linux.permit import announce, is_taken, new_announcement, new_permit, take
 from app.protocol import Crashed, Failed, Start, Started, StartFds
-from app.runs.names import DEFAULT_NAME, NAME_VARIABLE, RUN_ID_VARIABLE
+from app.runs.names import NAME_VARIABLE, RUN_ID_VARIABLE
 from app.runs.record import UNDECODABLE, RunRecord
 from app.runs.shells import options_for
 from app.supervisor import zygote
@@ -68,9 +68,9 @@ class LaunchError(Exception):
         self.errno = errno
 
 
-def run_variables(run_id: str) -> dict[bytes, bytes]:
-    """Return the variables by which a command, and all that it starts, can be known as of this run."""
-    return {RUN_ID_VARIABLE.encode(): os.fsencode(run_id), NAME_VARIABLE.encode(): DEFAULT_NAME.encode()}
+def run_variables(run_id: str, name: str) -> dict[bytes, bytes]:
+    """Return the variables by which a command, and all that it starts, can be known as of this run and process."""
+    return {RUN_ID_VARIABLE.encode(): os.fsencode(run_id), NAME_VARIABLE.encode(): name.encode()}
 
 
 def process_environment(extra: Mapping[str, str], login: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from app.linux import sockets
@@ -17,15 +18,17 @@ logger = logging.getLogger(__name__)
 _LISTENER = rb"(?m)^\S+: [0-9A-F]{8} [0-9A-F]{8} 00010000 [0-9A-F]{4} [0-9A-F]{2} +[0-9]+ @(%b[0-9a-f]{32})$"
 
 
-def find_records(log_dir: Path, timeout: float) -> list[str]:
+def find_records(log_dir: Path, timeout: float, known: Collection[str] = ()) -> list[str]:
     """Return the paths of the records of all runs of this directory whose shims live, the newest run first.
+
+    `known` are the names of sockets of runs that need not be found.
 
     Before its handshake a shim rewrites its record, wherever it keeps that: only a record that is then in this very
     directory makes the run ours. The same path may mean another directory to a shim in another mount namespace. All the
     shims together have `timeout` seconds for it.
     """
     deadline = time.monotonic() + timeout
-    names = _listening(control_prefix(log_dir))
+    names = _listening(control_prefix(log_dir)).difference(known)
     # Another program's socket that never accepts takes its own share of the time and no more.
     shares = range(len(names), 0, -1)
     alive = {name for name, left in zip(names, shares, strict=True) if _answers(name, deadline, left)}

@@ -13,7 +13,7 @@ class Policy:
     `run_as` names another user to run commands as, for a service of root's. `working_dir` is the directory of
     commands that name none, and the base of relative ones; None is this process's. `log_max_bytes` caps each
     run's log and `log_keep` the runs whose files are kept; 0 is no limit. `restart_timeout` is the grace, in seconds,
-    of a restart whose caller gives none.
+    of a restart whose caller gives none. `max_processes` are the names that may live at the same time.
     """
 
     shell: str = field(default_factory=default_shell)
@@ -23,3 +23,4 @@ class Policy:
     log_max_bytes: int = 0
     log_keep: int = 0
     restart_timeout: float = 10.0
+    max_processes: int = 64

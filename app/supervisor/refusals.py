@@ -4,10 +4,11 @@ import contextlib
 import errno
 from collections.abc import Iterator, Sequence
 
-from app.exceptions import BadRequestError, ConflictError, InternalError
+from app.exceptions import BadRequestError, ConflictError, InternalError, NotFoundError
 from app.linux.pidfd import may_signal
 from app.linux.proc import read_member
 from app.runs.record import RunRecord
+from app.runs.spec import DEFAULT_NAME
 from app.supervisor.launch import LaunchError
 from app.supervisor.naming import count_rest, listed, name_all, name_some
 from app.supervisor.run import Run
@@ -19,6 +20,7 @@ UNSEEN = "processes that /proc does not show"
 MAX_NAMES = 5
 MAX_NAME = 80
 MAX_PATH = 200
+NOTHING_STARTED = "No command has been started yet: use POST /start."
 MAKE_AGAIN = "make that directory again"
 
 
@@ -100,6 +102,28 @@ def busy(doing: str) -> ConflictError:
     return ConflictError(
         f"Another operation ({doing}) is under way: wait for its answer, or call /kill, which is allowed meanwhile."
     )
+
+
+def nothing_started(name: str) -> NotFoundError:
+    """Return the error for a process of which nothing was ever started, or nothing is kept."""
+    if name == DEFAULT_NAME:
+        return NotFoundError(NOTHING_STARTED)
+    return NotFoundError(f"There is no process {name!r}: GET /processes lists those there are, POST /start starts one.")
+
+
+def too_many(live: int) -> ConflictError:
+    """Return the error for a start while as many names live as may."""
+    return ConflictError(
+        f"{live} processes live already, as many as LLM_SHELL_MAX_PROCESSES allows: end one with /kill first "
+        "(GET /processes lists them).",
+        live=live,
+    )
+
+
+def of_another_process(run_id: str, name: str, of: str) -> BadRequestError:
+    """Return the error for a run and a name that do not belong together."""
+    text = f"The run {run_id} is one of {of!r}, not of {name!r}: give one of the two."
+    return BadRequestError(text, {"name": [text]})
 
 
 def still_alive(run: Run) -> ConflictError:

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,22 +14,19 @@ from app.linux import sockets
 from app.linux.account import look_up
 from app.linux.proc import boot_id
 from app.log.clock import RunClock, format_time
-from app.reading.reader import LogManager
 from app.runs.names import MAX_RUN_ID, new_control_name
 from app.runs.pointer import Pointer
 from app.runs.record import RecordFile, RunRecord, record_path
 from app.runs.shells import names_dropped
 from app.runs.spec import Spec
-from app.supervisor.history import may_live
 from app.supervisor.launch import LaunchError, launch, process_environment, run_variables
-from app.supervisor.policy import Policy
 from app.supervisor.refusals import directory_unusable, environment_too_large, launch_failure, names_lost
 from app.supervisor.run import Run
+from app.supervisor.shared import Shared
 from app.supervisor.unreported import end_start
 
 # MAX_ARG_STRLEN (execve(2)): one argument or NAME=value string, its NUL included.
 MAX_STRING = 131_072
-PRUNE_DELAY = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +42,18 @@ class CheckedStart:
 
 
 class Starter:
-    """Start runs in one log directory; its caller starts one at a time.
+    """Start runs of one named process; its caller starts one at a time.
 
     `launching` is the path of the record of the run that is being started.
     """
 
-    def __init__(self, logs: LogManager, pointer: Pointer, policy: Policy) -> None:
+    def __init__(self, name: str, shared: Shared, pointer: Pointer) -> None:
         self.launching: str | None = None
-        self._logs = logs
+        self._name = name
+        self._logs = shared.logs
         self._pointer = pointer
-        self._policy = policy
-        self._awaiting = threading.Lock()  # held by a thread that is yet to prune, and will see the runs of others
-        self._pruning = threading.Lock()
-        # The current run and one that is being started: retention, in its own thread, checks this before each removal.
-        self._in_use: set[str] = set()
+        self._policy = shared.policy
+        self._retention = shared.retention
 
     def check(self, given: Spec) -> CheckedStart:
         """Check what can be checked before anything is ended or started for it; raises `BadRequestError`.
@@ -76,7 +69,7 @@ class Starter:
         if lost := names_dropped(shell, account, given.env):
             raise names_lost(shell, lost)
         environment = process_environment(given.env, login)
-        with_longest = environment | run_variables("x" * MAX_RUN_ID)
+        with_longest = environment | run_variables("x" * MAX_RUN_ID, self._name)
         sizes = [len(name) + len(value) + 2 for name, value in with_longest.items()]
         # Half of ARG_MAX is left to the command and the pointers that execve(2) also counts.
         if max(sizes) > MAX_STRING or sum(sizes) > os.sysconf("SC_ARG_MAX") // 2:
@@ -107,13 +100,13 @@ class Starter:
         before = self._pointer.read()
         try:
             record = self._new_record(checked, log_file, beside)
-            self._in_use.add(record.run_id)
+            self._retention.in_use.add(record.run_id)
             self.launching = record_path(record.log_file)
             run = Run(record)
             # Bound before the pointer names the run: an overlapping worker would else take its shim for dead.
             with self._undone_on_failure(run, before), sockets.listen(record.control) as listener:
                 # Last: they prove whose a process is, so that nothing a caller gave may go before them.
-                environment = checked.environment | run_variables(record.run_id)
+                environment = checked.environment | run_variables(record.run_id, self._name)
                 launched = launch(record, environment, listener, partial(self._prepare, run))
                 if launched is None:
                     run.close()
@@ -126,7 +119,8 @@ class Starter:
             raise InternalError(f"The command could not be started: {error.strerror}.") from error
         finally:
             self.launching = None
-        self._in_use.intersection_update({record.run_id})
+        if before is not None:
+            self._retention.in_use.discard(Path(before).stem)
         return run
 
     def _prepare(self, run: Run) -> None:
@@ -138,7 +132,7 @@ class Starter:
         RecordFile(path, run.record.log_mode).write(run.record)
         self._pointer.set(path)
         run.expect()
-        self._prune_after(run)
+        self._retention.prune_after(run)
 
     def _new_record(self, checked: CheckedStart, log_file: str | None, beside: str) -> RunRecord:
         logs = self._logs
@@ -146,6 +140,7 @@ class Starter:
         clock = RunClock.start()
         return RunRecord(
             run_id=Path(path).stem,
+            name=self._name,
             spec=checked.spec,
             created_at=format_time(clock.started_ns),
             started_ns=clock.started_ns,
@@ -166,31 +161,12 @@ class Starter:
             yield
         except BaseException:
             run.close()
-            self._in_use.discard(record.run_id)
+            self._retention.in_use.discard(record.run_id)
             with contextlib.suppress(OSError):  # what can't be undone now must not hide why the start has failed
                 self._pointer.set(before)
                 RecordFile(record_path(record.log_file)).remove()
                 Path(record.log_file).unlink(missing_ok=True)
             raise
-
-    def _prune_after(self, run: Run) -> None:
-        """Remove the files of the oldest runs once this one has begun, in the background: no start waits for it."""
-        if self._policy.log_keep and self._awaiting.acquire(blocking=False):
-            try:
-                threading.Thread(target=self._prune, args=[run], name="log-retention", daemon=True).start()
-            except RuntimeError:  # no thread can be had now: the next start tries again
-                self._awaiting.release()
-
-    def _prune(self, run: Run) -> None:
-        run.wait_until_begun()
-        time.sleep(PRUNE_DELAY)  # the answer to the start goes first: both need the interpreter
-        with self._pruning:
-            self._awaiting.release()
-            self._logs.prune(self._policy.log_keep, self._is_in_use)
-
-    def _is_in_use(self, run_id: str) -> bool:
-        """Tell whether a run is the current one, is being started, or lives on beside these."""
-        return run_id in self._in_use or may_live(record_path(str(self._logs.log_dir / f"{run_id}.log")))
 
 
 def _run_of_understudy(record: RunRecord) -> Run:

@@ -14,8 +14,8 @@ from app.reading.page import LogPage
 from app.runs.claim import claim
 from app.runs.directory import LogDirectory
 from app.supervisor import zygote
+from app.supervisor.manager import ProcessManager
 from app.supervisor.policy import Policy
-from app.supervisor.process import ProcessManager
 
 logger = logging.getLogger(__name__)
 # Seconds from SIGTERM to SIGKILL when the service stops.
@@ -29,7 +29,7 @@ class Supervisor:
 
     `settings` are those in force, `working_dir` is the path that the service was started in. Under gunicorn the master
     claims (`claim`) and each worker, forked from it, inherits the claim and calls `init_app`; elsewhere `init_app` does
-    both, and the interpreter's end ends the process.
+    both, and the interpreter's end ends the processes.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Supervisor:
         self._started_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def init_app(self, settings: Settings) -> None:
-        """Serve this log directory from now on, by these settings, and take over the run that is live there."""
+        """Serve this log directory from now on, by these settings, and take over what is live there."""
         in_a_worker = self.claimed and self._claimed_by != os.getpid()
         if not in_a_worker and not self._claim_is_good(settings.log_dir):
             self.claim(settings)
@@ -86,7 +86,7 @@ class Supervisor:
             former.close()
 
     def stop(self) -> None:
-        """End the tree (with ON_SHUTDOWN=keep, let it run) and give the log directory up; harmless when repeated."""
+        """End all trees (with ON_SHUTDOWN=keep, let them run) and give the log directory up; harmless when repeated."""
         manager, self._manager = self._manager, None
         self._end_run(manager)
         if manager is not None:
@@ -94,11 +94,11 @@ class Supervisor:
         self._give_up_claim()
 
     def begin_stop(self) -> None:
-        """End the tree (see `stop`) while the worker still answers: its operations are overtaken, and start nothing."""
+        """End all trees (see `stop`) while the worker still answers: operations are overtaken, and start nothing."""
         self._end_run(None)
 
     def _end_run(self, manager: ProcessManager | None) -> None:
-        """End the tree, unless it is to be kept, through this manager or, in gunicorn's master, one made for it."""
+        """End all trees, unless they are to be kept, through this manager or, in gunicorn's master, one made for it."""
         if self.settings is None or not self.claimed or self.settings.on_shutdown == "keep":
             return
         try:
@@ -109,7 +109,7 @@ class Supervisor:
                 last.take_over()
                 self._shut_down(last)
         except InternalError as error:
-            logger.error("The tree could not be ended: %s", error)  # noqa: TRY400  the message is enough
+            logger.error("Not all could be ended: %s", error)  # noqa: TRY400  the message is enough
 
     def _shut_down(self, manager: ProcessManager) -> None:
         timer = threading.Timer(SHUTDOWN_SILENCE, self._log_wait, [manager])
@@ -127,16 +127,16 @@ class Supervisor:
             logger.info("Waiting up to %.0f s for %s.", SHUTDOWN_TIMEOUT, awaited)
 
     @property
-    def process(self) -> ProcessManager:
-        """Return the manager of the current run; raises `InternalError` once the service stops."""
+    def processes(self) -> ProcessManager:
+        """Return the manager of the named processes; raises `InternalError` once the service stops."""
         if self._manager is None:
             raise InternalError("The service is stopping: no command is taken any more.")
         return self._manager
 
-    def open_logs(self, run_id: str | None, lines: int | None, seconds: float | None) -> LogPage:
-        """Open a run's log for reading, the current run's for None; the caller closes the page."""
-        manager = self.process
-        log_file, clock = manager.log_of(run_id)
+    def open_logs(self, run_id: str | None, name: str | None, lines: int | None, seconds: float | None) -> LogPage:
+        """Open a run's log for reading, or that of a process's current run; the caller closes the page."""
+        manager = self.processes
+        log_file, clock = manager.log_of(run_id, name)
         return manager.logs.open_page(log_file, lines, seconds, clock)
 
     def uptime(self) -> int:
@@ -152,6 +152,7 @@ class Supervisor:
             log_max_bytes=settings.log_max_bytes,
             log_keep=settings.log_keep,
             restart_timeout=settings.default_restart_timeout,
+            max_processes=settings.max_processes,
         )
         return ProcessManager(settings.log_dir, policy)
 

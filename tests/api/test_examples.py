@@ -116,7 +116,7 @@ def kill_out_of_time(client: FlaskClient) -> TestResponse:
 def look_without_descriptors(client: FlaskClient) -> TestResponse:
     """Ask for the status where the system has no descriptor left to look it up with."""
     refusal = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    with patch.object(client.application.extensions["supervisor"].process, "get_status", side_effect=refusal):
+    with patch.object(client.application.extensions["supervisor"].processes, "get_status", side_effect=refusal):
         return client.get("/status")
 
 

@@ -135,7 +135,7 @@ def test_a_start_is_never_taken_for_dead_by_the_other_worker(tmp_path: Path) -> 
     looker = threading.Thread(target=look)
     looker.start()
     for _ in range(10):
-        one.start("exec sleep 1000", replace=True)
+        one.start("exec sleep 1000", if_running="replace")
     enough.set()
     looker.join()
     one.shut_down(0.0)

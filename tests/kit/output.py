@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.reading.reader import LogManager
-from app.supervisor.process import ProcessManager
+from app.supervisor.manager import ProcessManager
 from tests.kit.waiting import wait_until
 
 

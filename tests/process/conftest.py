@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.service import manage
+from app.supervisor.manager import ProcessManager
 from app.supervisor.policy import Policy
-from app.supervisor.process import ProcessManager
 from tests.kit.leftovers import assert_none_left, reap, subreaper
 from tests.kit.processes import descendants
 from tests.kit.requiring import require

@@ -18,8 +18,8 @@ from app.runs.record import RecordFile
 from app.runs.spec import Spec
 from app.service import manage
 from app.supervisor import zygote
+from app.supervisor.manager import ProcessManager
 from app.supervisor.policy import Policy
-from app.supervisor.process import ProcessManager
 from app.supervisor.run import Run
 from app.supervisor.starting import Starter
 from tests.kit.actors import record_of
@@ -42,11 +42,11 @@ def test_failed_starts_leave_no_thread(pm: ProcessManager, tmp_path: Path) -> No
     ended(pm.get_status)
     folder = tmp_path / "folder"
     folder.mkdir()
-    checked = pm._starter.check(Spec("true", cwd=str(folder)))
+    checked = pm._get("default")._starter.check(Spec("true", cwd=str(folder)))
     folder.rmdir()
     for _ in range(20):
         with pytest.raises(Exception, match="folder"):
-            pm._starter.start(checked, None, "")
+            pm._get("default")._starter.start(checked, None, "")
     wait_until(lambda: not threads_of_runs())
     assert pm.get_status()["run_id"] == before
     assert len(list(pm.logs.log_dir.glob("*.log"))) == 1
@@ -58,7 +58,7 @@ def test_what_can_not_be_undone_hides_no_reason(
     """The caller is told why the start has failed, not what the undo of it met; the next start works."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    checked = pm._starter.check(Spec("true", cwd=str(folder)))
+    checked = pm._get("default")._starter.check(Spec("true", cwd=str(folder)))
     folder.rmdir()
 
     def refuse(_self: RecordFile) -> None:
@@ -67,7 +67,7 @@ def test_what_can_not_be_undone_hides_no_reason(
     with monkeypatch.context() as refusing:
         refusing.setattr(RecordFile, "remove", refuse)
         with pytest.raises(Exception, match="folder"):
-            pm._starter.start(checked, None, "")
+            pm._get("default")._starter.start(checked, None, "")
     wait_until(lambda: not threads_of_runs())
     pm.start("exit 3")
     assert ended(pm.get_status)["exit_code"] == 3
@@ -136,7 +136,7 @@ def test_a_start_that_can_not_be_prepared_leaves_no_stopped_process(
 
     monkeypatch.setattr(Starter, "_prepare", stop_and_fail)
     with pytest.raises(InternalError, match=os.strerror(errno.ENOSPC)):
-        pm.start("true", replace=True)
+        pm.start("true", if_running="replace")
     wait_until(lambda: not understudies())
 
 

@@ -21,8 +21,8 @@ from app.linux.proc import read_member
 from app.runs.record import RecordFile, State, read_record
 from app.runs.spec import Spec
 from app.service import manage
+from app.supervisor.manager import ProcessManager
 from app.supervisor.policy import Policy
-from app.supervisor.process import ProcessManager
 from app.supervisor.remains import ABANDONED
 from tests.kit.actors import record_of, shim_of, understudy_of
 from tests.kit.leftovers import reap
@@ -186,7 +186,7 @@ def test_any_kept_run_s_outcome_is_told(logs: Path) -> None:
         status = manager.get_status(past)
         assert list(status) == list(current)
         assert (status["run_id"], status["status"], status["exit_code"]) == (past, "exited", 5)
-        manager.start("true", replace=True)
+        manager.start("true", if_running="replace")
         assert manager.get_status(current["run_id"]) == current
 
 
@@ -276,7 +276,7 @@ def test_retention_never_takes_the_last_run(tmp_path: Path, monkeypatch: pytest.
     newer = manager.start("exit 5")["run_id"]
     ended(manager.get_status)
     monkeypatch.setattr(time, "gmtime", lambda *_: time.struct_time((2001, 1, 1, 0, 0, 0, 0, 1, 0)))
-    last = manager.start("exit 6", replace=True)["run_id"]
+    last = manager.start("exit 6", if_running="replace")["run_id"]
     ended(manager.get_status)
     wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "log-retention"])
     assert {path.stem for path in logs.glob("*.json")} == {newer, last}
@@ -292,6 +292,7 @@ def test_retention_spares_a_run_that_lives_beside_the_current_one(tmp_path: Path
     manager = manage(tmp_path)
     past = manager.start("exec sleep 1000")
     manager.close()
+    (tmp_path / "current").unlink()
     beside = manage(tmp_path, Policy(log_keep=1))
     try:
         newer = [run_to_its_end(beside, "true")["run_id"] for _ in range(3)]

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from app.supervisor.handshake import request_handshake
-from app.supervisor.process import ProcessManager
+from app.supervisor.manager import ProcessManager
 from app.supervisor.run import Run
 from tests.kit.actors import record_of, shim_of, understudy_of
 from tests.kit.output import content, printed

@@ -15,7 +15,7 @@ from app.exceptions import InternalError, NotFoundError
 from app.linux import sockets
 from app.protocol import Started, decode_from_shim
 from app.supervisor import launch
-from app.supervisor.process import ProcessManager
+from app.supervisor.manager import ProcessManager
 from tests.kit.leftovers import ZYGOTE, reap
 from tests.kit.output import printed
 from tests.kit.places import ROOT
@@ -77,11 +77,11 @@ from app.service import manage
 manager = manage(sys.argv[1])
 first = manager.start("echo one; exit 3")
 try:
-    manager.start(Spec("pwd", cwd="/tmp/\u6f22"), replace=True)
+    manager.start(Spec("pwd", cwd="/tmp/\u6f22"), if_running="replace")
 except BadRequestError as error:
     print(error.detail.isascii() or "cwd" in error.errors)
-manager.start(Spec("printf %s '\u6f22\u00e9'$MORE; exit 4", env={"MORE": "\u5b57"}), replace=True)
-manager._run.wait_until_ended(10)
+manager.start(Spec("printf %s '\u6f22\u00e9'$MORE; exit 4", env={"MORE": "\u5b57"}), if_running="replace")
+manager._get("default").current().wait_until_ended(10)
 status = manager.get_status()
 print(status["exit_code"], manager.restart()["run_id"] != status["run_id"])
 manager.shut_down(0)

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from app.exceptions import ConflictError
-from app.supervisor.process import LEFTOVER_TIMEOUT, ProcessManager
+from app.supervisor.manager import ProcessManager
+from app.supervisor.process import LEFTOVER_TIMEOUT
 from app.supervisor.run import Run
 from tests.kit.output import printed
 from tests.kit.processes import alive, send
@@ -144,7 +145,8 @@ def test_a_start_waits_on_when_the_shim_dies(pm: ProcessManager) -> None:
     """A shim that is killed while a start waits for its leftovers is replaced, and the start comes when they go."""
     starting = starting_beside(pm, STAYS)
     (leftover,) = pm.get_status()["leftover_pids"]
-    record = pm._run.record if pm._run is not None else None
+    current = pm._get("default").current()
+    record = current.record if current is not None else None
     assert record is not None
     assert record.shim is not None
     send(signal.SIGKILL, record.shim.pid)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.supervisor.process import ProcessManager
+from app.supervisor.manager import ProcessManager
 from tests.kit.actors import shim_of
 from tests.kit.machine import log_records
 from tests.kit.output import content, printed, read_logs

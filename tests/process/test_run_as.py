@@ -13,8 +13,8 @@ import pytest
 from app.exceptions import BadRequestError, InternalError
 from app.runs.spec import Spec
 from app.service import manage
+from app.supervisor.manager import ProcessManager
 from app.supervisor.policy import Policy
-from app.supervisor.process import ProcessManager
 from tests.kit.output import content, printed
 from tests.kit.processes import alive, parent
 from tests.kit.requiring import require
@@ -39,7 +39,7 @@ def pm(tmp_path: Path) -> Iterator[ProcessManager]:
 
 def output_of(pm: ProcessManager, command: str) -> str:
     """Run a command to its end and return what it printed."""
-    pm.start(Spec(command, cwd="/"), replace=True)
+    pm.start(Spec(command, cwd="/"), if_running="replace")
     ended(pm.get_status)
     return content(pm)
 

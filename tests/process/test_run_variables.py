@@ -10,7 +10,7 @@ import pytest
 
 from app.exceptions import BadRequestError
 from app.runs.spec import Spec
-from app.supervisor.process import ProcessManager
+from app.supervisor.manager import ProcessManager
 from tests.kit.output import content
 from tests.kit.processes import environment_entries, environment_of
 from tests.kit.waiting import ended, wait_until
@@ -92,7 +92,7 @@ def test_nothing_given_goes_before_them(pm: ProcessManager) -> None:
 def test_a_log_of_the_caller_s_gives_the_id(pm: ProcessManager, tmp_path: Path) -> None:
     """A run whose log has a name of its own has that as its id, with any characters and a long one too."""
     for name in ("mine", "\u00e9 =\n", "x" * 200):
-        status = pm.start(Spec("exec sleep 300", cwd="/"), str(tmp_path / f"{name}.log"), replace=True)
+        status = pm.start(Spec("exec sleep 300", cwd="/"), str(tmp_path / f"{name}.log"), if_running="replace")
         assert environment_of(status["process_pid"])["LLM_SHELL_RUN_ID"] == status["run_id"] == name
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import BadRequestError, ConflictError, NotFoundError
-from app.supervisor.process import ProcessManager
+from app.supervisor.manager import ProcessManager
 from tests.kit.output import read_logs
 from tests.kit.waiting import ended
 

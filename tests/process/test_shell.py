@@ -12,8 +12,8 @@ from app.exceptions import BadRequestError, InternalError
 from app.runs.record import read_record, record_path
 from app.runs.spec import Spec
 from app.service import manage
+from app.supervisor.manager import ProcessManager
 from app.supervisor.policy import Policy
-from app.supervisor.process import ProcessManager
 from tests.kit.output import content
 from tests.kit.processes import alive, name_of
 from tests.kit.requiring import require
@@ -111,7 +111,7 @@ def test_a_name_that_the_shell_drops_is_refused(with_shell: Managers, name: str)
     pm = with_shell(DASH)
     pid = pm.start("exec sleep 1000")["process_pid"]
     with pytest.raises(BadRequestError, match="does not pass on") as caught:
-        pm.start(Spec("env", env={"KEPT": "1", name: "2"}), replace=True)
+        pm.start(Spec("env", env={"KEPT": "1", name: "2"}), if_running="replace")
     assert caught.value.errors is not None
     assert list(caught.value.errors) == [f"env.{name}"]
     assert name in caught.value.detail
@@ -156,7 +156,7 @@ def test_a_shell_that_has_gone(with_shell: Managers, tmp_path: Path) -> None:
     with pytest.raises(InternalError, match=f"The shell {shell} can't be executed"):
         pm.restart()
     with pytest.raises(InternalError, match=f"The shell {shell} can't be executed"):
-        pm.start("true", replace=True)
+        pm.start("true", if_running="replace")
     assert alive(pid)
 
 

@@ -13,7 +13,7 @@ from app.runs.record import read_record
 from app.runs.spec import Spec
 from app.service import manage
 from app.supervisor.handshake import await_handshake, connect
-from app.supervisor.process import ProcessManager
+from app.supervisor.manager import ProcessManager
 from tests.kit.output import printed
 from tests.kit.places import ROOT
 from tests.kit.processes import descriptors_of, parent, send

@@ -3,7 +3,7 @@
 import pytest
 
 from app.runs.spec import Spec
-from app.supervisor.process import ProcessManager
+from app.supervisor.manager import ProcessManager
 from tests.kit.output import content
 from tests.kit.waiting import ended
 

@@ -11,8 +11,8 @@ import pytest
 from app.exceptions import BadRequestError, ConflictError, InternalError, NotFoundError
 from app.runs.spec import Spec
 from app.service import manage
+from app.supervisor.manager import ProcessManager
 from app.supervisor.policy import Policy
-from app.supervisor.process import ProcessManager
 from tests.kit.output import content, printed, read_logs
 from tests.kit.processes import alive
 from tests.kit.waiting import ended, wait_until
@@ -90,7 +90,7 @@ def test_leftovers_are_named(pm: ProcessManager) -> None:
 def test_replace_ends_what_lives_and_starts(pm: ProcessManager) -> None:
     """A start with `replace` ends the old tree first; the old run says so."""
     first = pm.start("exec sleep 100")
-    second = pm.start("echo new", replace=True)
+    second = pm.start("echo new", if_running="replace")
     assert not alive(first["process_pid"])
     assert second["run_id"] != first["run_id"]
     ended(pm.get_status)
@@ -202,7 +202,7 @@ def test_one_operation_at_a_time(pm: ProcessManager) -> None:
     thread.start()
     wait_until(lambda: pm.get_status()["reason"])
     with pytest.raises(ConflictError, match=r"Another operation \(restart\)"):
-        pm.start("true", replace=True)
+        pm.start("true", if_running="replace")
     thread.join()
     assert outcome
     pm.kill("SIGKILL")

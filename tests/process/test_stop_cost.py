@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.runs.spec import Spec
-from app.supervisor.process import ProcessManager
+from app.supervisor.manager import ProcessManager
 from tests.kit.output import printed
 from tests.kit.requiring import require
 

@@ -12,8 +12,8 @@ import pytest
 
 from app.runs.spec import Spec
 from app.service import manage
+from app.supervisor.manager import ProcessManager
 from app.supervisor.policy import Policy
-from app.supervisor.process import ProcessManager
 from tests.kit.output import content, printed
 from tests.kit.places import PROGRAMS
 from tests.kit.processes import command_line, descendants, parent, send

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from app.supervisor.process import ProcessManager
+from app.supervisor.manager import ProcessManager
 from tests.kit.output import content, printed
 from tests.kit.places import PROGRAMS
 from tests.kit.processes import alive, descendants, parent, send

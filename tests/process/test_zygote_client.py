@@ -20,7 +20,7 @@ from app.linux.permit import is_taken, new_permit, take
 from app.protocol import Failed, StartFds, encode
 from app.shim import understudy
 from app.supervisor import launch, zygote
-from app.supervisor.process import ProcessManager
+from app.supervisor.manager import ProcessManager
 from tests.kit.actors import zygote_of
 from tests.kit.leftovers import ZYGOTE, reap
 from tests.kit.processes import alive, children, descendants, name_of, send, watch_for_child
@@ -148,7 +148,7 @@ def test_a_start_is_not_executed_after_its_error(
             except InternalError:
                 errors += 1
             executed = mark.exists()
-        if pm._run is not None and pm._run.live:
+        if pm._get("default").live:
             pm.kill("SIGKILL")
         else:
             reap([pid for pid in set(descendants()) - before if name_of(pid) != ZYGOTE])

@@ -22,9 +22,9 @@ from typing import Any, NoReturn
 
 from app.runs.spec import Spec
 from app.service import manage
+from app.supervisor.manager import ProcessManager
 from app.supervisor.orphans import become_subreaper
 from app.supervisor.policy import Policy
-from app.supervisor.process import ProcessManager
 
 PACKET = 1024 * 1024
 

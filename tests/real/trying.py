@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from app.runs.spec import Spec
-from app.supervisor.process import ProcessManager
+from app.supervisor.manager import ProcessManager
 from tests.kit.output import content
 from tests.kit.places import PROGRAMS, ROOT
 from tests.kit.processes import parent

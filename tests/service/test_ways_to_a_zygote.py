@@ -35,7 +35,7 @@ from app.service import manage
 from tests.kit.processes import parent
 manager = manage({folder!r})
 def start():
-    pid = manager.start("exec sleep 1000", replace=True)["process_pid"]
+    pid = manager.start("exec sleep 1000", if_running="replace")["process_pid"]
     print(parent(parent(parent(pid))), flush=True)
 for _ in range(2):
     thread = threading.Thread(target=start)

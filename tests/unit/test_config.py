@@ -78,6 +78,7 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "LOG_MAX_BYTES": "1048576",
         "LOG_KEEP": "1",
         "LOG_GROUP_READ": "true",
+        "MAX_PROCESSES": "7",
     }
     for name, value in environment.items():
         monkeypatch.setenv(f"LLM_SHELL_{name}", value)
@@ -97,6 +98,7 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         log_max_bytes=1024**2,
         log_keep=1,
         log_group_read=True,
+        max_processes=7,
     )
     assert {f"LLM_SHELL_{field.name.upper()}" for field in dataclasses.fields(Settings)} == {
         f"LLM_SHELL_{name}" for name in environment
@@ -161,6 +163,8 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LOG_MAX_BYTES", "1048575"),
         ("LOG_KEEP", "0"),
         ("LOG_GROUP_READ", "yes"),
+        ("MAX_PROCESSES", "0"),
+        ("MAX_PROCESSES", "1025"),
     ],
 )
 def test_bad_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

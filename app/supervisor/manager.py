@@ -1,0 +1,237 @@
+"""Runs in the master and the worker: the named processes of one log directory, and its past runs."""
+
+import contextlib
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from app.exceptions import BadRequestError, NotFoundError
+from app.log.clock import RunClock
+from app.runs.pointer import names_with_pointers
+from app.runs.record import read_record
+from app.runs.spec import DEFAULT_NAME, Spec
+from app.supervisor import refusals
+from app.supervisor.history import kept_records
+from app.supervisor.lost import find_records
+from app.supervisor.policy import Policy
+from app.supervisor.process import IfRunning, NamedProcess, SignalType, kill_run, shut_down
+from app.supervisor.run import Run
+from app.supervisor.shared import Shared
+from app.supervisor.side_by_side import side_by_side
+
+logger = logging.getLogger(__name__)
+# A lost run's shim replies within milliseconds; a service has time for a busy machine at its start, less at its stop.
+SEARCH_TIMEOUT = 5.0
+LAST_SEARCH_TIMEOUT = 2.0
+
+
+class ProcessManager:
+    """Start, watch and end the processes of one log directory, by their names. Thread-safe.
+
+    `start`, `restart` and the kills block until they are done; everything else returns at once, from memory. Different
+    names never wait for each other.
+    """
+
+    def __init__(self, log_dir: str | Path, policy: Policy) -> None:
+        self._shared = Shared(log_dir, policy)
+        self.logs = self._shared.logs
+        self._processes: dict[str, NamedProcess] = {}
+        self._changing = threading.Lock()
+        self._counting = threading.Lock()
+        # Names that are being started, each as often as by callers: they count as live.
+        self._starting: Counter[str] = Counter()
+
+    def take_over(self) -> None:
+        """Take over the runs that an earlier worker or service left behind."""
+        names = {DEFAULT_NAME, *names_with_pointers(self.logs.log_dir)}
+        _raise_first(side_by_side([self._get(name).take_over for name in names]))
+        known = {run.record.control for run in self._runs()}
+        for path in find_records(self.logs.log_dir, SEARCH_TIMEOUT, known):
+            record = read_record(path)
+            if record is not None:
+                self._get(record.name).take_over_lost(path)
+        if not self._runs():
+            self._recall_newest()
+
+    def _recall_newest(self) -> None:
+        """Make the newest run of each name that is kept its current one where no pointer leads to any record."""
+        for path in kept_records(self.logs.log_dir):
+            record = read_record(path)
+            process = self._get(record.name) if record is not None else None
+            if process is not None and process.current() is None and process.recall(path):
+                logger.warning("No link names the current run of %s: the newest kept is it now: %s", process.name, path)
+
+    def start(
+        self,
+        command: str | Spec,
+        log_file: str | None = None,
+        *,
+        name: str = DEFAULT_NAME,
+        if_running: IfRunning = "refuse",
+    ) -> dict[str, Any]:
+        """Start a command, or all that a spec asks for; see `NamedProcess.start`.
+
+        Raises `ConflictError`, too, where as many names live as may.
+        """
+        spec = command if isinstance(command, Spec) else Spec(command)
+        with self._counted(name):
+            return self._get(name).start(spec, log_file, if_running)
+
+    def get_status(self, run_id: str | None = None, name: str | None = None) -> dict[str, Any]:
+        """Return the status object of a run, or of a process's current one; raises `NotFoundError`."""
+        if run_id is None:
+            return self._expected(name or DEFAULT_NAME).get_status()
+        process = self._process_of(run_id, name)
+        return process.get_status() if process is not None else self._shared.history.status_of(run_id)
+
+    def kill(
+        self,
+        signal_type: str = "SIGTERM",
+        timeout: float = 5.0,
+        *,
+        run_id: str | None = None,
+        name: str | None = None,
+    ) -> dict[str, Any]:
+        """End the whole tree of a process, or what lives of a past run, and return the result.
+
+        Raises `NotFoundError`, and `BadRequestError` when nothing is left to be ended.
+        """
+        signal = _checked(signal_type)
+        if run_id is None:
+            return self._expected(name or DEFAULT_NAME).kill(signal, timeout)
+        process = self._process_of(run_id, name)
+        if process is not None:
+            return process.kill(signal, timeout)
+        with contextlib.closing(self._shared.history.open(run_id)) as run:
+            return kill_run(run, signal, timeout)
+
+    def kill_all(self, signal_type: str = "SIGTERM", timeout: float = 5.0) -> dict[str, Any]:
+        """End every tree of every name, those of past runs included, side by side; return how that went."""
+        signal = _checked(signal_type)
+        with contextlib.ExitStack() as stack:
+            current = [process for process in self._all() if process.live]
+            past = [stack.enter_context(contextlib.closing(run)) for run in self._past_live(LAST_SEARCH_TIMEOUT)]
+            calls = [partial(process.kill, signal, timeout) for process in current]
+            calls += [partial(kill_run, run, signal, timeout) for run in past]
+            done = side_by_side(calls)
+            names = [process.name for process in current] + [run.record.name for run in past]
+        killed = [{"name": name, **one} for name, one in zip(names, done, strict=True) if isinstance(one, dict)]
+        # One that has ended by itself meanwhile is no failure.
+        _raise_first([one for one in done if not isinstance(one, BadRequestError | NotFoundError)])
+        return {"killed": killed, "survivors": sorted(pid for one in killed for pid in one["survivors"])}
+
+    def restart(self, timeout: float | None = None, *, name: str = DEFAULT_NAME) -> dict[str, Any]:
+        """End what lives of a process's current run and start that again; see `NamedProcess.restart`."""
+        process = self._expected(name)
+        with self._counted(name):
+            return process.restart(timeout)
+
+    def log_of(self, run_id: str | None = None, name: str | None = None) -> tuple[str, RunClock | None]:
+        """Return log file and clock of a run, or of a process's current one; raises `NotFoundError`."""
+        if run_id is None:
+            return self._expected(name or DEFAULT_NAME).log_of()
+        process = self._process_of(run_id, name)
+        return process.log_of() if process is not None else self._shared.history.log_of(run_id)
+
+    def shut_down(self, timeout: float) -> None:
+        """End all trees because the service stops, overtaking any operation; return once their shims have exited."""
+        settled = side_by_side([process.settled for process in self._all()])
+        runs = [run for run in settled if isinstance(run, Run) and run.live]
+        try:
+            _raise_first(side_by_side([partial(shut_down, run, timeout) for run in runs]))
+        finally:
+            self._shut_down_past(timeout)
+
+    def _shut_down_past(self, timeout: float) -> None:
+        """End past runs of which anything lives, and runs whose files were removed: none outlives a stop."""
+        past = self._past_live(LAST_SEARCH_TIMEOUT)
+        for run, done in zip(past, side_by_side([partial(shut_down, run, timeout) for run in past]), strict=True):
+            run.close()
+            if isinstance(done, Exception):  # the others must be ended all the same
+                logger.error("Run %s could not be ended: %s", run.record.run_id, done)
+
+    def awaited(self) -> str | None:
+        """Name, as part of a sentence, processes that still live; None when none do."""
+        found = [said for process in self._all() if (said := process.awaited()) is not None]
+        return f"{found[0]}, and {len(found) - 1} more processes" if len(found) > 1 else next(iter(found), None)
+
+    def close(self) -> None:
+        """Stop following the current runs without ending them."""
+        for process in self._all():
+            process.close()
+
+    def _past_live(self, timeout: float) -> list[Run]:
+        """Return the live runs that are no process's current one; their caller closes them."""
+        known = {run.record.control for run in self._runs()}
+        loaded = side_by_side([partial(Run.load, path) for path in find_records(self.logs.log_dir, timeout, known)])
+        return [run for run in loaded if isinstance(run, Run)]
+
+    @contextlib.contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        """Count a name as live while it is being started; raises `ConflictError` where too many others are."""
+        with self._counting:
+            if len(self._processes) + len(self._starting) >= self._shared.policy.max_processes:
+                live = {process.name for process in self._all() if process.live} | self._starting.keys()
+                if name not in live and len(live) >= self._shared.policy.max_processes:
+                    raise refusals.too_many(len(live))
+            self._starting[name] += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._starting[name] -= 1
+                self._starting += Counter()  # drops those at zero
+                if name not in self._starting:
+                    self._forget_if_unused(name)
+
+    def _forget_if_unused(self, name: str) -> None:
+        """Drop what a failed start of a new name has left."""
+        with self._changing:
+            process = self._processes.get(name)
+            if process is not None and process.current() is None:
+                del self._processes[name]
+
+    def _process_of(self, run_id: str, name: str | None) -> NamedProcess | None:
+        """Return the process whose current run this is, None for a past one; raises `BadRequestError` for another's."""
+        process = next((one for one in self._all() if one.has_run(run_id)), None)
+        of = process.name if process is not None else name and self._shared.history.name_of(run_id)
+        if name is not None and of != name:
+            raise refusals.of_another_process(run_id, name, str(of))
+        return process
+
+    def _expected(self, name: str) -> NamedProcess:
+        """Return a process that was started once; raises `NotFoundError`."""
+        process = self._processes.get(name)
+        if process is None and name not in names_with_pointers(self.logs.log_dir):
+            raise refusals.nothing_started(name)
+        return process or self._get(name)
+
+    def _get(self, name: str) -> NamedProcess:
+        with self._changing:
+            if name not in self._processes:
+                self._processes[name] = NamedProcess(name, self._shared)
+            return self._processes[name]
+
+    def _all(self) -> list[NamedProcess]:
+        with self._changing:
+            return list(self._processes.values())
+
+    def _runs(self) -> list[Run]:
+        return [run for process in self._all() if (run := process.current()) is not None]
+
+
+def _checked(signal_type: str) -> SignalType:
+    if signal_type not in ("SIGTERM", "SIGKILL"):
+        raise BadRequestError(f"{signal_type} is not a way to end a process here: use SIGTERM or SIGKILL.")
+    return cast("SignalType", signal_type)
+
+
+def _raise_first(done: list[Any]) -> None:
+    """Raise the first exception among these results, if there is one."""
+    for one in done:
+        if isinstance(one, Exception):
+            raise one

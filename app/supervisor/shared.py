@@ -1,0 +1,18 @@
+"""Runs in the master and the worker: what all named processes of one log directory have in common."""
+
+from pathlib import Path
+
+from app.reading.reader import LogManager
+from app.supervisor.history import History
+from app.supervisor.policy import Policy
+from app.supervisor.retention import Retention
+
+
+class Shared:
+    """Hold the logs, the past runs, their retention and the policy of one log directory."""
+
+    def __init__(self, log_dir: str | Path, policy: Policy) -> None:
+        self.logs = LogManager(log_dir, group_read=policy.group_read)
+        self.history = History(self.logs.log_dir)
+        self.retention = Retention(self.logs, policy.log_keep)
+        self.policy = policy
