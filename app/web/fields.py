@@ -7,6 +7,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields
 
+from app.runs.names import MAX_NAME, is_name
 from app.web.parsing import MAX_VARIABLES, NO_SUCH_FIELD
 
 # As marshmallow declares them.
@@ -32,6 +33,27 @@ class Text(Worded, fields.String):
         "invalid": "Must be one string.",
         "invalid_utf8": "Must be text in UTF-8.",
     }
+
+
+class Name(Text):
+    """Accept the name of a process, as it is: of one in capitals the refusal gives the form that is one."""
+
+    default_error_messages: Messages = {  # noqa: RUF012 (as in marshmallow)
+        "invalid": f"Must be 1 to {MAX_NAME} of a-z, 0-9, '.', '_' and '-', and begin with a letter or digit.",
+        "capitals": "Must be in lower case: {lower}.",
+    }
+
+    def __init__(self, *, metadata: Mapping[str, Any], **kwargs: Any) -> None:
+        form = {"pattern": f"^[a-z0-9][a-z0-9._-]{{0,{MAX_NAME - 1}}}$", "example": "web"}
+        super().__init__(metadata=form | dict(metadata), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+        text = str(super()._deserialize(value, attr, data, **kwargs))
+        if is_name(text):
+            return text
+        if is_name(lower := text.lower()):
+            raise self.make_error("capitals", lower=lower)
+        raise self.make_error("invalid")
 
 
 class WholeNumber(Worded, fields.Integer):
