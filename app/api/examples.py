@@ -101,14 +101,13 @@ def _pick(*names: str) -> ByStatus:
     return MappingProxyType(picked)
 
 
-_OPERATION = ("foreign-site", "no-token", "body-too-large", "too-many-operations")
+_OPERATION = ("foreign-site", "no-token", "body-too-large", "not-declared-as-json", "too-many-operations")
 START = _pick(
     *_OPERATION,
     "blank-command",
     "no-such-directory",
     "already-running",
     "leftovers",
-    "not-declared-as-json",
     "no-such-shell",
 )
 STATUS = _pick("foreign-site", "unknown-parameter-of-status", "no-token", "nothing-started", "unknown-run")

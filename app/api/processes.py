@@ -13,7 +13,7 @@ from app.web import places
 from app.web.answers import AnswerSchema
 from app.web.fields import Number, RequestSchema, StrictBoolean, Text, Variables, check_text
 from app.web.openapi import fails_with
-from app.web.parsing import MAX_VARIABLES, Blueprint, refuse_body
+from app.web.parsing import EITHER, MAX_VARIABLES, Blueprint
 
 MAX_COMMAND_BYTES = 131_071  # Linux: MAX_ARG_STRLEN less the final NUL
 SIGNALS = ("SIGTERM", "SIGKILL")
@@ -109,7 +109,7 @@ class StatusQuery(RequestSchema):
 
 
 class KillQuery(RequestSchema):
-    """The query of POST /kill."""
+    """The query of POST /kill, or its body."""
 
     signal_type = Text(
         data_key="type",
@@ -128,7 +128,7 @@ class KillQuery(RequestSchema):
 
 
 class RestartQuery(RequestSchema):
-    """The query of POST /restart."""
+    """The query of POST /restart, or its body."""
 
     timeout = Number(
         validate=_TIMEOUT,
@@ -215,8 +215,6 @@ class KillSchema(OutcomeSchema):
     )
 
 
-KILL_QUERY = KillQuery()
-RESTART_QUERY = RestartQuery()
 blueprint = Blueprint("process", __name__, description="Start, watch, kill and restart the one command.")
 
 
@@ -259,23 +257,22 @@ def get_status(run_id: str | None = None) -> dict[str, Any]:
 
 
 @blueprint.post("/kill")
-@blueprint.arguments(KILL_QUERY, location="query", as_kwargs=True)
+@blueprint.arguments(KillQuery(), location=EITHER, as_kwargs=True)
 @blueprint.response(200, KillSchema, description="What was ended, and how.", example=dict(examples.KILLED))
 @fails_with(examples.KILL)
 def kill(signal_type: str, timeout: float) -> dict[str, Any]:
     """End the process and everything it started
 
-    Answers when all of it is gone. Parameters go in the query string; a body is refused. 400 when it had ended already
-    and left nothing behind. It joins or overtakes an operation that is under way. A third operation at a time is 429
-    at once, before anything is done, but `type=SIGKILL` has a place of its own.
+    Answers when all of it is gone. Parameters go in the query string or in a JSON body, not in both. 400 when it had
+    ended already and left nothing behind. It joins or overtakes an operation that is under way. A third operation at a
+    time is 429 at once, before anything is done, but `type=SIGKILL` has a place of its own.
     """
-    refuse_body(KILL_QUERY, "type=SIGKILL&timeout=2")
     with places.forced_kill() if signal_type == "SIGKILL" else places.operation():
         return supervisor.processes.kill(signal_type, timeout)
 
 
 @blueprint.post("/restart")
-@blueprint.arguments(RESTART_QUERY, location="query", as_kwargs=True)
+@blueprint.arguments(RestartQuery(), location=EITHER, as_kwargs=True)
 @blueprint.response(
     200,
     StatusSchema,
@@ -286,9 +283,8 @@ def kill(signal_type: str, timeout: float) -> dict[str, Any]:
 def restart(timeout: float | None = None) -> dict[str, Any]:
     """End the current run and start the same command again
 
-    Same command, directory and environment. Works on a run that has ended, too. Parameters go in the query string; a
-    body is refused.
+    Same command, directory and environment. Works on a run that has ended, too. Parameters go in the query string or
+    in a JSON body, not in both.
     """
-    refuse_body(RESTART_QUERY, "timeout=2")
     with places.operation():
         return supervisor.processes.restart(timeout)

@@ -2,9 +2,10 @@
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -63,6 +64,10 @@ def _bound(value: Any, show: Callable[[str, int], str], limit: int) -> Any:
             rest = len(value) - SHOWN_ENTRIES
             shown = [_bound(inner, show, limit) for inner in value[:SHOWN_ENTRIES]]
             return [*shown, f"and {rest} more"] if rest > 0 else shown
+        case float() if not math.isfinite(value):  # which JSON does not have
+            return str(value)
+        case int() if len(str(value)) > limit:  # of up to 4,300 digits
+            return show(str(value), limit)
         case _:
             return value
 
@@ -96,9 +101,10 @@ def _asked(call: str) -> dict[str, Any]:
     """Return the request's parameters, as far as they were read."""
     if not g.get("accepted"):
         return {}
-    if call != "start":
-        return dict(islice(request.args.items(), SHOWN_ENTRIES))
     body: dict[str, Any] = g.get("body", {})
+    if call != "start":
+        single = (item for item in body.items() if not isinstance(item[1], Mapping | list))
+        return dict(islice(chain(request.args.items(), single), SHOWN_ENTRIES))
     asked = {name: body[name] for name in ("cwd", "replace", "command") if isinstance(body.get(name), str | bool)}
     if isinstance(body.get("env"), dict):
         asked["env_names"] = sorted(body["env"])

@@ -1,6 +1,5 @@
 """Runs in the worker: the field types of requests, each with messages that say what a valid value is."""
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields
 
 from app.runs.names import MAX_NAME, is_name
-from app.web.parsing import MAX_VARIABLES, NO_SUCH_FIELD
+from app.web.parsing import MAX_VARIABLES, NO_SUCH_FIELD, QueryText
 
 # As marshmallow declares them.
 Messages = dict[str, str | list[Any] | dict[Any, Any]]
@@ -44,7 +43,7 @@ class Name(Text):
     }
 
     def __init__(self, *, metadata: Mapping[str, Any], **kwargs: Any) -> None:
-        form = {"pattern": f"^[a-z0-9][a-z0-9._-]{{0,{MAX_NAME - 1}}}$", "example": "web"}
+        form = {"pattern": f"^[a-z0-9][a-z0-9._-]{{0,{MAX_NAME - 1}}}$", "example": "default"}  # /docs sends it
         super().__init__(metadata=form | dict(metadata), **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
@@ -57,38 +56,65 @@ class Name(Text):
 
 
 class WholeNumber(Worded, fields.Integer):
-    """Accept plain digits only; Python's own `int` also takes `1_000`, ` 7 ` and digits of other scripts."""
+    """Accept plain digits in a query; Python's own `int` also takes `1_000`, ` 7 ` and digits of other scripts.
 
-    default_error_messages: Messages = dict.fromkeys(
-        ("invalid", "too_large"), "Must be a whole number, 0 or more, in digits."
-    )
+    In JSON it accepts a number without a fraction, which 5.0 is, too.
+    """
+
+    default_error_messages: Messages = {  # noqa: RUF012 (as in marshmallow)
+        **dict.fromkeys(("invalid", "too_large"), "Must be a whole number, 0 or more, in digits."),
+        "quoted": "Must be a whole number, 0 or more, without quotes.",
+    }
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
-        if not isinstance(value, str) or not _DIGITS.fullmatch(value):
+        match value:
+            case QueryText():
+                valid = _DIGITS.fullmatch(value) is not None
+            case str():
+                raise self.make_error("quoted")
+            case float():
+                valid = value >= 0 and value.is_integer()
+            case _:
+                valid = type(value) is int and value >= 0
+        if not valid:
             raise self.make_error("invalid")
         return super()._deserialize(value, attr, data, **kwargs)
 
 
 class Number(Worded, fields.Float):
-    """Accept a plain finite decimal number only."""
+    """Accept a plain finite decimal number only: its text in a query, a number in JSON."""
 
-    default_error_messages: Messages = dict.fromkeys(
-        ("invalid", "too_large", "special"), "Must be a number, such as 2 or 0.5."
-    )
+    default_error_messages: Messages = {  # noqa: RUF012 (as in marshmallow)
+        **dict.fromkeys(("invalid", "too_large", "special"), "Must be a number, such as 2 or 0.5."),
+        "quoted": "Must be a number, such as 2 or 0.5, without quotes.",
+    }
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> float:
-        if not isinstance(value, str) or not _DECIMAL.fullmatch(value) or not math.isfinite(float(value)):
+        match value:
+            case QueryText():
+                valid = _DECIMAL.fullmatch(value) is not None
+            case str():
+                raise self.make_error("quoted")
+            case _:
+                valid = type(value) in {int, float}
+        if not valid:
             raise self.make_error("invalid")
         return super()._deserialize(value, attr, data, **kwargs)
 
 
 class StrictBoolean(Worded, fields.Boolean):
-    """Accept JSON's true and false only, not `"yes"` or 1."""
+    """Accept JSON's true and false only, not `"yes"` or 1; in a query these two words."""
 
-    default_error_messages: Messages = {"invalid": "Must be true or false, without quotes."}  # noqa: RUF012 (as in marshmallow)
+    default_error_messages: Messages = {  # noqa: RUF012 (as in marshmallow)
+        "invalid": "Must be true or false, without quotes.",
+        "misspelt": "Must be true or false.",
+    }
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
-        if not isinstance(value, bool):
+        if isinstance(value, QueryText):
+            if value not in {"true", "false"}:
+                raise self.make_error("misspelt")
+        elif not isinstance(value, bool):
             raise self.make_error("invalid")
         return super()._deserialize(value, attr, data, **kwargs)
 

@@ -1,9 +1,10 @@
 """Runs in the worker: parse requests strictly, and answer every fault with a 400 that names its field."""
 
+import copy
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NoReturn, cast
 from wsgiref.types import WSGIEnvironment
@@ -11,7 +12,7 @@ from wsgiref.types import WSGIEnvironment
 from flask import Request, g, request
 from flask_smorest import Blueprint as SmorestBlueprint
 from gunicorn.http.errors import ParseException
-from marshmallow import RAISE, Schema, ValidationError
+from marshmallow import RAISE, Schema, ValidationError, missing
 from webargs.core import is_json
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import ClientDisconnected, NotFound, RequestEntityTooLarge, UnsupportedMediaType
@@ -24,7 +25,7 @@ from app.wording import shorten
 NO_SUCH_FIELD = "There is no such field."  # replaced by the message of `no_such`
 GIVEN_TWICE = "Give it only once."
 NOT_JSON = "Send the body as JSON, with the header Content-Type: application/json."
-EXAMPLE = '{"command": "ls -l"}'
+EITHER_PLACE = "Give all parameters in the query string, or all of them in a JSON body, and not some in each."
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_VARIABLES = 1000  # in a body's `env`
 MAX_NAMES = 100  # parameters, or fields of a body: ten times what any call takes
@@ -33,6 +34,9 @@ SHOWN_FAULTS = 3
 MOST_FAULTS = 20
 SHOWN_NAME = 100  # characters
 SHOWN_TEXT = 400
+# As `arguments` takes it: a call's parameters are in its query string or in a JSON body.
+EITHER = "either"
+_NO_BODY = frozenset({b"", b"{}"})  # some clients send an empty object with every POST
 # Messages of Python's json module that a caller would not understand; its others are clear.
 _NOT_JSON = {
     "Expecting value": "a value is missing or is none of JSON's, such as a string in double quotes",
@@ -43,11 +47,18 @@ _NOT_JSON = {
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|,', re.DOTALL)
 
 
+class QueryText(str):
+    """Mark a value as one of a query string, where numbers and booleans are texts, too."""
+
+    __slots__ = ()
+
+
 class StrictParser(FlaskParser):
     """Read bodies and query strings without leniency: no unknown names, nothing twice, JSON declared as JSON."""
 
     DEFAULT_VALIDATION_STATUS = 400
-    DEFAULT_UNKNOWN_BY_LOCATION = {"json": RAISE, "query": RAISE}  # noqa: RUF012 (declared so in webargs)
+    DEFAULT_UNKNOWN_BY_LOCATION = {"json": RAISE, "query": RAISE, EITHER: RAISE}  # noqa: RUF012 (declared so in webargs)
+    __location_map__ = FlaskParser.__location_map__ | {EITHER: "load_either"}
 
     def load_json(self, req: Request, schema: Schema) -> Any:
         """Return the body's JSON object; no body reads as an empty one, so that the refusal names the missing fields.
@@ -58,23 +69,20 @@ class StrictParser(FlaskParser):
             text = f"{req.path} takes nothing in its query string; give {_listed(schema)} in a JSON body."
             raise invalid({name: [text] for name in names})
         body = _read_body(req)
-        if not is_json(req.mimetype):
-            if not body:
-                return {}
-            raise UnsupportedMediaType(NOT_JSON)
-        if not body.strip():
-            raise BadRequestError(f"The body is empty, which is not valid JSON: send an object, such as {EXAMPLE}.")
-        _refuse_too_much(body)
-        try:
-            value = json.loads(body.decode("utf-8"), object_pairs_hook=_object)
-        except (ValueError, RecursionError) as error:
-            raise BadRequestError(f"The body is not valid JSON: {_explain(error)}.") from error
-        if not isinstance(value, dict):
-            raise BadRequestError(f"The body must be a JSON object, such as {EXAMPLE}.")
-        g.body = value  # for the audit
-        if len(value) > MAX_NAMES:
-            raise BadRequestError(f"The body has {len(value)} fields: {req.path} takes {_listed(schema)}.")
-        return value
+        return _parse(body, req, schema) if body or is_json(req.mimetype) else {}
+
+    def load_either(self, req: Request, schema: Schema) -> Any:
+        """Return the parameters of the query string or of a JSON body, where null is as good as left out.
+
+        An empty body and an empty object are none, whatever they are declared as.
+        """
+        body = _read_body(req)
+        fields = {} if body.strip() in _NO_BODY else _parse(body, req, schema)
+        parameters = self.load_querystring(req, schema)
+        if fields and parameters:
+            raise BadRequestError(EITHER_PLACE)
+        taken = _names(schema)
+        return parameters or {name: value for name, value in fields.items() if value is not None or name not in taken}
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:  # noqa: ARG002 (webargs' signature)
         """Return the query's parameters; one given twice is a fault, since which one counts would be arbitrary."""
@@ -82,14 +90,15 @@ class StrictParser(FlaskParser):
         repeated = [name for name, values in req.args.lists() if len(values) > 1]
         if repeated:
             raise invalid({name: [GIVEN_TWICE] for name in repeated})
-        return req.args.to_dict()
+        return {name: QueryText(value) for name, value in req.args.items()}
 
     def handle_error(self, error: ValidationError, req: Request, schema: Schema, **_: object) -> NoReturn:
         """Raise a schema's faults as the domain's own error."""
         by_location = cast("dict[str, Any]", error.messages)  # webargs puts the location around them
         faults: dict[str, list[str]] = {}
         for location, messages in by_location.items():
-            kind = "parameter" if location == "query" else "field"
+            in_body = location == "json" or (location == EITHER and g.get("body"))
+            kind = "field" if in_body else "parameter"
             for field, texts in _flatten(messages):
                 unknown = NO_SUCH_FIELD in texts
                 worded = [no_such(kind, field, req.path, _names(schema))] if unknown else texts
@@ -104,6 +113,11 @@ class Blueprint(SmorestBlueprint):
     """
 
     ARGUMENTS_PARSER = StrictParser()
+
+    def arguments(self, schema: Any, *, location: str = "json", **options: Any) -> Any:
+        """Extend it with the location `EITHER`, which is described as a query string and as a body."""
+        decorate = super().arguments(schema, location=location, **options)
+        return _described_twice(decorate, schema) if location == EITHER else decorate
 
 
 def refuse_odd_requests() -> None:
@@ -123,18 +137,6 @@ def refuse_parameters() -> None:
         raise invalid({name: [f"There is no such parameter. {request.path} takes none."] for name in names})
 
 
-def refuse_body(schema: Schema, example: str) -> None:
-    """Refuse a body where all parameters are in the query: `{"type": "SIGKILL"}` must not be ignored.
-
-    An empty JSON object loses nothing, and some clients send one with every POST.
-    """
-    if _read_body(request).strip() not in {b"", b"{}"}:
-        raise BadRequestError(
-            f"{request.path} takes no body. It takes {_listed(schema)} in its query string, such as "
-            f"POST {request.path}?{example}."
-        )
-
-
 def invalid(faults: Mapping[str, list[str]]) -> BadRequestError:
     """Return the refusal of a request for these faults, of which it lists some and counts the others."""
     listed = {shorten(name, SHOWN_NAME): _shown(texts) for name, texts in islice(faults.items(), MOST_FAULTS)}
@@ -148,6 +150,29 @@ def invalid(faults: Mapping[str, list[str]]) -> BadRequestError:
 
 def _shown(texts: list[str]) -> list[str]:
     return [shorten(text, SHOWN_TEXT) for text in texts[:SHOWN_FAULTS]]
+
+
+def _described_twice(decorate: Callable[[Any], Any], schema: Schema) -> Callable[[Any], Any]:
+    """Return a decorator that replaces flask-smorest's description of a schema's one place by two.
+
+    The example of the body is an empty object, as the page /docs sends both places as they are filled in.
+    """
+    nullable = {name: copy.copy(field) for name, field in schema.declared_fields.items()}
+    for field in nullable.values():
+        field.allow_none = True
+    name = f"{type(schema).__name__.removesuffix('Query')}Body"
+    body = type(schema).from_dict(nullable, name=name)()
+
+    def decorator(view: Any) -> Any:
+        described = decorate(view)
+        places = described._apidoc["arguments"]["parameters"]
+        places[-1:] = [
+            {"in": "query", "schema": schema},
+            {"in": "json", "schema": body, "required": False, "example": {}},
+        ]
+        return described
+
+    return decorator
 
 
 def _names(schema: Schema) -> list[str]:
@@ -191,6 +216,38 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         counts = Counter(name for name, _value in pairs)
         raise invalid({name: [GIVEN_TWICE] for name, count in counts.items() if count > 1})
     return found
+
+
+def _parse(body: bytes, req: Request, schema: Schema) -> dict[str, Any]:
+    """Return the object that a body is."""
+    if not is_json(req.mimetype):
+        raise UnsupportedMediaType(NOT_JSON)
+    if not body.strip():
+        raise BadRequestError(
+            f"The body is empty, which is not valid JSON: send an object, such as {_example(schema)}."
+        )
+    _refuse_too_much(body)
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(f"The body is not valid JSON: {_explain(error)}.") from error
+    if not isinstance(value, dict):
+        raise BadRequestError(f"The body must be a JSON object, such as {_example(schema)}.")
+    g.body = value  # for the audit
+    if len(value) > MAX_NAMES:
+        raise BadRequestError(f"The body has {len(value)} fields: {req.path} takes {_listed(schema)}.")
+    return value
+
+
+def _example(schema: Schema) -> str:
+    """Return a body with the fields that must be given, or with one that may be; an empty object is allowed then."""
+    required: dict[str, Any] = {}
+    optional: dict[str, Any] = {}
+    for name, field in schema.load_fields.items():
+        value = field.metadata.get("example", field.load_default)
+        if value is not missing:
+            (required if field.required else optional)[field.data_key or name] = value
+    return json.dumps(required or dict(islice(optional.items(), 1)))
 
 
 def _read_body(req: Request) -> bytes:

@@ -60,6 +60,36 @@ def test_each_operation_is_one_line(client: FlaskClient, lines: Callable[[], lis
     ]
 
 
+def test_fields_of_a_body_are_told(client: FlaskClient, lines: Callable[[], list[dict[str, Any]]]) -> None:
+    """What a body of /kill or /restart asks for is told as a query is, refused or not."""
+    client.post("/start", json={"command": "exec sleep 100"})
+    client.post("/restart", json={"timeout": 3})
+    client.post("/kill", json={"type": "SIGKILL", "timeout": None})
+    client.post("/kill?timeout=3", json={"type": "SIGKILL"})
+    client.post("/kill", json={"type": "SIGHUP", "more": ["x"] * 20, "answer": 200})
+    _, restart, kill, both, refused = lines()
+    assert (restart["timeout"], kill["type"], kill["timeout"]) == (3, "SIGKILL", None)
+    assert (both["answer"], both["timeout"], both["type"]) == (400, "3", "SIGKILL")
+    assert (refused["answer"], refused["type"]) == (400, "SIGHUP")
+    assert "more" not in refused
+
+
+@pytest.mark.parametrize(
+    "value", [10**4000, -(10**4000), float("inf"), float("-inf"), float("nan"), 1e-300, True, "x" * 9000]
+)
+def test_any_value_of_a_body_fits(client: FlaskClient, caplog: pytest.LogCaptureFixture, value: Any) -> None:
+    """Whatever values a body has, the line is JSON of at most 2,000 bytes."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    caplog.set_level(logging.INFO, "app.web.audit")
+    client.post("/kill", json={f"field-{number}": value for number in range(20)} | {"timeout": value})
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "app.web.audit"]
+    assert len(line.encode()) <= 2000
+    assert json.loads(line, parse_constant=refuse)["audit"] == "kill"
+
+
 def test_refusals_are_told_too(client: FlaskClient, lines: Callable[[], list[dict[str, Any]]]) -> None:
     """A call that was refused is told with the reason, whatever its body was."""
     client.post("/start", json={"command": " "})
@@ -118,7 +148,7 @@ def test_a_line_is_short(client: FlaskClient, caplog: pytest.LogCaptureFixture, 
 
 
 @pytest.mark.parametrize("token", ['a"token"with\\odd\\characters', "a-token-of-20-letters"])
-@pytest.mark.parametrize("place", ["command", "cwd", "env", "query"])
+@pytest.mark.parametrize("place", ["command", "cwd", "env", "query", "kill"])
 def test_the_token_is_hidden_before_the_cut(
     make_app: Callable[..., Flask], caplog: pytest.LogCaptureFixture, token: str, place: str
 ) -> None:
@@ -131,6 +161,8 @@ def test_the_token_is_hidden_before_the_cut(
         body = {"command": " ", place: {text: 1} if place == "env" else text}
         if place == "query":
             client.post("/kill", query_string={"type": text}, headers=headers)
+        elif place == "kill":
+            client.post("/kill", json={"type": text, text: 1}, headers=headers)
         else:
             client.post("/start", json=body, headers=headers)
     told = [json.loads(record.getMessage()) for record in caplog.records if record.name == "app.web.audit"]

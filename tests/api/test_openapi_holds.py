@@ -40,7 +40,8 @@ def test_answers_are_as_documented(
     @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: schemathesis.Case[Any]) -> None:
-        # The document cannot say which directories exist, nor that lines and seconds exclude each other.
+        # The document cannot say which directories exist, nor that lines and seconds exclude each other, nor that a
+        # query and a body of /kill or /restart do.
         case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
     check()

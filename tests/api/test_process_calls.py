@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from flask.testing import FlaskClient
 from tests.api.calls import STATUS_FIELDS, end_of, output_of, start, status
 from tests.kit.waiting import wait_until
 
+JSON = "application/json"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
@@ -188,26 +190,40 @@ def test_kill_twice(client: FlaskClient) -> None:
     assert client.post("/kill").status_code == 400
 
 
-def test_kill_with_an_empty_json_object(client: FlaskClient) -> None:
-    """Clients that send `{}` with every POST are served."""
-    start(client, "sleep 60")
-    assert client.post("/kill", json={}).status_code == 200
-
-
+@pytest.mark.parametrize("query", ["", "?timeout=5"])
 @pytest.mark.parametrize(
-    ("path", "told"),
-    [
-        ("/kill", "It takes type, timeout in its query string, such as POST /kill?type=SIGKILL&timeout=2."),
-        ("/restart", "It takes timeout in its query string, such as POST /restart?timeout=2."),
-    ],
+    ("body", "content_type"), [("{}", JSON), ("{ }", JSON), (" \n", JSON), ("", JSON), ("{}", ""), ("{}", "text/plain")]
 )
-def test_body_where_the_query_counts(client: FlaskClient, path: str, told: str) -> None:
-    """Parameters in a body are refused, with how to send them: `{"type": "SIGKILL"}` must not pass for the default."""
+@pytest.mark.parametrize("path", ["/kill", "/restart"])
+def test_empty_bodies(client: FlaskClient, path: str, body: str, content_type: str, query: str) -> None:
+    """Clients that send an empty object with every POST, or declare an empty body as JSON, are served."""
+    start(client, "exec sleep 60")
+    assert client.post(path + query, data=body, content_type=content_type).status_code == 200
+
+
+def test_kill_by_a_body(client: FlaskClient) -> None:
+    """What a body of /kill asks for is what a query would."""
     start(client, "sleep 60")
-    response = client.post(path, json={"type": "SIGKILL"})
-    assert response.status_code == 400
-    assert response.get_json()["detail"] == f"{path} takes no body. {told}"
-    assert status(client)["status"] == "running"
+    told = client.post("/kill", json={"type": "SIGKILL", "timeout": 2}).get_json()
+    assert (told["type"], told["signal"], told["escalated"]) == ("SIGKILL", "SIGKILL", False)
+
+
+def test_restart_by_a_body(client: FlaskClient) -> None:
+    """What a body of /restart asks for holds: without grace, SIGKILL follows at once."""
+    first = start(client, "trap '' TERM; echo ready; while :; do sleep 1; done")
+    wait_until(lambda: output_of(client) == "ready")
+    began = time.monotonic()
+    assert client.post("/restart", json={"timeout": 0}).status_code == 200
+    assert time.monotonic() - began < 5
+    old = client.get(f"/status?run_id={first['run_id']}").get_json()
+    assert old["signal"] == "SIGKILL"
+
+
+@pytest.mark.parametrize("path", ["/kill", "/restart"])
+def test_null_in_a_body_is_as_good_as_left_out(client: FlaskClient, path: str) -> None:
+    """A field that is null has its default, as in a start."""
+    start(client, "sleep 60")
+    assert client.post(path, json={"timeout": None}).status_code == 200
 
 
 def test_restart(client: FlaskClient, tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from marshmallow import ValidationError
+from marshmallow import Schema, ValidationError
 
 from app.runs.names import is_name
-from app.web.fields import Name, RequestSchema
+from app.web.fields import Name
 
 WHAT_A_NAME_IS = "Must be 1 to 64 of a-z, 0-9, '.', '_' and '-', and begin with a letter or digit."
 NAMES = ["a", "0", "web", "default", "db-1", "a.b_c-d", "9.", "x" * 64, "a..b"]
@@ -16,7 +16,7 @@ NO_NAMES = ["", ".", "..", ".web", "-web", "_web", "x" * 65, "a b", "a/b", "a\n"
 IN_CAPITALS = [("Web", "web"), ("DB-1", "db-1"), ("X" * 64, "x" * 64), ("\N{KELVIN SIGN}", "k")]
 
 
-class Named(RequestSchema):
+class Named(Schema):
     """A request with a name."""
 
     name = Name(metadata={"description": "The process."})
