@@ -40,17 +40,18 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
             f"cwd '/srv/gone' can't be used: {NO_DIRECTORY}. Name a directory that exists and may be entered.",
             errors={"cwd": [f"{NO_DIRECTORY}."]},
         ),
-        "unknown-parameter-of-status": _unknown("verbose", ". /status takes run_id"),
+        "unknown-parameter-of-status": _unknown("verbose", ". /status takes name, run_id"),
         "unknown-parameter-of-health": _unknown("verbose", ". /health takes none"),
         "unknown-parameter-of-openapi": _unknown("verbose", ". /openapi.json takes none"),
         "unknown-parameter-of-docs": _unknown("verbose", ". /docs takes none"),
-        "misspelt-parameter": _unknown("line", "; did you mean lines? /logs takes lines, seconds, run_id"),
+        "misspelt-parameter": _unknown("line", "; did you mean lines? /logs takes lines, seconds, name, run_id"),
         "unknown-signal": _invalid("type", "Must be SIGTERM or SIGKILL."),
         "already-ended": _problem(
             HTTPStatus.BAD_REQUEST,
             "The process already ended with exit code 0 and left nothing behind: there is nothing to kill. Read its "
             "output with GET /logs, or start again with POST /restart.",
         ),
+        "listed-too-many": _invalid("limit", "Must be from 1 to 100."),
         "grace-too-long": _invalid("timeout", "Must be from 0 to 600 seconds."),
         "both-limits": _invalid("seconds", "Give lines or seconds, not both."),
         "no-token": _problem(HTTPStatus.UNAUTHORIZED, auth.UNAUTHENTICATED),
@@ -111,6 +112,7 @@ START = _pick(
     "no-such-shell",
 )
 STATUS = _pick("foreign-site", "unknown-parameter-of-status", "no-token", "nothing-started", "unknown-run")
+PROCESSES = _pick("foreign-site", "listed-too-many", "no-token")
 KILL = _pick(*_OPERATION, "already-ended", "unknown-signal", "nothing-started", "out-of-reach")
 RESTART = _pick(*_OPERATION, "grace-too-long", "nothing-started", "overtaken-by-kill", "no-such-shell")
 LOGS = _pick(
@@ -130,6 +132,7 @@ DOCS = _pick("foreign-site", "unknown-parameter-of-docs")
 TRY = MappingProxyType({"command": "echo ready; sleep 3600"})
 RUNNING: Body = MappingProxyType(
     {
+        "name": "default",
         "status": "running",
         "process_pid": 4242,
         "command": TRY["command"],
@@ -142,6 +145,29 @@ RUNNING: Body = MappingProxyType(
         "reason": None,
         "output_open": True,
         "leftover_pids": [],
+        "restarts": 0,
+        "next_start_at": None,
+        "limit": None,
+    }
+)
+REUSED: Body = MappingProxyType({**RUNNING, "started": False})
+LISTED: Body = MappingProxyType(
+    {
+        "processes": [
+            {
+                "name": "default",
+                "status": "running",
+                "run_id": "2026-11-22_06-08-00",
+                "process_pid": 4242,
+                "command": TRY["command"],
+                "created_at": "2026-11-22T06:08:00.123456Z",
+                "stopped_at": None,
+                "exit_code": None,
+                "restarts": 0,
+                "next_start_at": None,
+                "leftovers": 0,
+            }
+        ]
     }
 )
 KILLED: Body = MappingProxyType(

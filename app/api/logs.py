@@ -8,8 +8,9 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.api import examples
 from app.api.context import supervisor
+from app.api.processes import NAME_DESCRIPTION
 from app.web.answers import AnswerSchema
-from app.web.fields import Number, RequestSchema, Text, WholeNumber
+from app.web.fields import Name, Number, RequestSchema, Text, WholeNumber
 from app.web.lingering import LONG_ANSWER_BYTES
 from app.web.openapi import fails_with
 from app.web.parsing import Blueprint
@@ -35,6 +36,7 @@ class LogsQuery(RequestSchema):
             "with `lines`."
         },
     )
+    name = Name(metadata={"description": NAME_DESCRIPTION})
     run_id = Text(metadata={"description": "The run to read, by its `run_id`. Default: the current run."})
 
     @validates_schema
@@ -72,11 +74,13 @@ blueprint = Blueprint("logs", __name__, description="Read what the command print
 @blueprint.arguments(LogsQuery(), location="query", as_kwargs=True)
 @blueprint.response(200, LogsSchema, description="The lines asked for.", example=dict(examples.LINES))
 @fails_with(examples.LOGS)
-def get_logs(lines: int | None = None, seconds: float | None = None, run_id: str | None = None) -> Response:
+def get_logs(
+    lines: int | None = None, seconds: float | None = None, name: str | None = None, run_id: str | None = None
+) -> Response:
     """Read what a run has printed so far
 
     Works while the run goes on and after it ended. Without `lines` and `seconds` it returns everything, which may be
     very long: prefer `lines=100`. 429 when too many very long answers are being read already.
     """
-    page = supervisor.open_logs(run_id, None, lines, seconds)
+    page = supervisor.open_logs(run_id, name, lines, seconds)
     return answer_long(page) if page.size_hint > LONG_ANSWER_BYTES else answer_short(page)

@@ -1,26 +1,33 @@
-"""Runs in the worker: the calls that start, watch, kill and restart the process."""
+"""Runs in the worker: the calls that start, watch, kill and restart processes."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
-from marshmallow import ValidationError, fields, post_load, validate
+from flask import Response, jsonify
+from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
 from app.api import examples
 from app.api.context import supervisor
 from app.config import MAX_TIMEOUT, PREFIX
-from app.runs.spec import Spec
+from app.runs.spec import DEFAULT_NAME, Spec
 from app.web import places
 from app.web.answers import AnswerSchema
-from app.web.fields import Number, RequestSchema, StrictBoolean, Text, Variables, check_text
+from app.web.fields import Name, Number, RequestSchema, StrictBoolean, Text, Variables, WholeNumber, check_text
 from app.web.openapi import fails_with
 from app.web.parsing import EITHER, MAX_VARIABLES, Blueprint
 
 MAX_COMMAND_BYTES = 131_071  # Linux: MAX_ARG_STRLEN less the final NUL
 SIGNALS = ("SIGTERM", "SIGKILL")
+IF_RUNNING = ("refuse", "replace", "reuse")
+LEFTOVERS = ("refuse", "end", "leave")
+# Of GET /processes, by default and at most.
+MAX_LISTED = 100
 NO_COMMAND = "Give the command to run."
 COMMAND_NOT_TEXT = "Must be one string, as you would type it into a shell: join a list with spaces and quotes."
 NO_VALUE = 'Must be a string: send "" for an empty value, or leave the name out.'
 VALUE_NOT_TEXT = 'Must be a string: put a number or a boolean in quotes, such as "3000".'
+NAME_DESCRIPTION = "The process, by its name. Default: `default`, or the one whose run `run_id` is."
 _TIMEOUT = validate.Range(0, MAX_TIMEOUT, error=f"Must be from 0 to {MAX_TIMEOUT} seconds.")
 
 
@@ -86,30 +93,82 @@ class StartSchema(RequestSchema):
             "maxProperties": MAX_VARIABLES,
         },
     )
-    replace = StrictBoolean(
+    name = Name(
         allow_none=True,
         metadata={
-            "description": "true: first end what is still alive of the current run, as POST /kill does, then start. "
-            "false or null: answer 409 instead.",
-            "default": False,
+            "description": "What to call the process: each name has one current run, and different names never touch "
+            "or wait for each other. Calls without a name mean `default`.",
+            "default": DEFAULT_NAME,
         },
     )
+    if_running = Text(
+        allow_none=True,
+        validate=validate.OneOf(IF_RUNNING, error="Must be refuse, replace or reuse."),
+        metadata={
+            "description": "What to do while the process of this name lives. refuse: answer 409. replace: end it "
+            "first, as POST /kill does, but for its daemons, then start. reuse: answer 200 with the live run and "
+            '`"started": false` where it was started in the same way, else 409 that names what differs.',
+            "default": "refuse",
+        },
+    )
+    replace = StrictBoolean(
+        allow_none=True,
+        metadata={"description": 'true: the same as `"if_running": "replace"`.', "default": False},
+    )
+    leftovers = Text(
+        allow_none=True,
+        validate=validate.OneOf(LEFTOVERS, error="Must be refuse, end or leave."),
+        metadata={
+            "description": "What to do with what an ended run has left running. refuse: wait up to 2 s for it to end, "
+            "then answer 409. end: end it first. leave: let it run; POST /kill?run_id= ends it.",
+            "default": "refuse",
+        },
+    )
+
+    @validates_schema
+    def check_replace(self, data: Mapping[str, Any], **_: object) -> None:
+        """Refuse two wishes that contradict each other."""
+        replace, if_running = data.get("replace"), data.get("if_running")
+        if None not in (replace, if_running) and replace != (if_running == "replace"):
+            raise ValidationError("Contradicts replace: give one of the two.", "if_running")
 
     @post_load
     def make_spec(self, data: Mapping[str, Any], **_: object) -> dict[str, Any]:
         """Take null for a field that was left out, as strict tool schemas have models send it."""
         given = {name: value for name, value in data.items() if value is not None}
-        return {"replace": given.pop("replace", False), "spec": Spec(**given)}
+        options = {name: given.pop(name) for name in ("name", "if_running", "leftovers") if name in given}
+        if given.pop("replace", False):
+            options["if_running"] = "replace"
+        return {"spec": Spec(**given), "options": options}
 
 
 class StatusQuery(RequestSchema):
     """The query of GET /status."""
 
+    name = Name(metadata={"description": NAME_DESCRIPTION})
     run_id = Text(metadata={"description": "The run to report on, by its `run_id`. Default: the current run."})
+
+
+class ProcessesQuery(RequestSchema):
+    """The query of GET /processes."""
+
+    limit = WholeNumber(
+        load_default=MAX_LISTED,
+        validate=validate.Range(1, MAX_LISTED, error=f"Must be from 1 to {MAX_LISTED}."),
+        metadata={"description": "How many to list at most."},
+    )
 
 
 class KillQuery(RequestSchema):
     """The query of POST /kill, or its body."""
+
+    name = Name(metadata={"description": NAME_DESCRIPTION})
+    run_id = Text(metadata={"description": "A past run, of which what lives is to be ended."})
+    every = StrictBoolean(
+        data_key="all",
+        load_default=False,
+        metadata={"description": "true: end every tree of every process, side by side. Not with `name` or `run_id`."},
+    )
 
     signal_type = Text(
         data_key="type",
@@ -126,9 +185,17 @@ class KillQuery(RequestSchema):
         metadata={"description": "Seconds to wait after SIGTERM before SIGKILL; fractions allowed."},
     )
 
+    @validates_schema
+    def check_which(self, data: Mapping[str, Any], **_: object) -> None:
+        """Refuse `all` beside one that is named."""
+        if data.get("every") and (data.keys() & {"name", "run_id"}):
+            raise ValidationError("Stands alone: give a name or a run_id, or all.", "all")
+
 
 class RestartQuery(RequestSchema):
     """The query of POST /restart, or its body."""
+
+    name = Name(load_default=DEFAULT_NAME, metadata={"description": "The process, by its name."})
 
     timeout = Number(
         validate=_TIMEOUT,
@@ -161,6 +228,7 @@ class OutcomeSchema(AnswerSchema):
 class StatusSchema(OutcomeSchema):
     """A run's state, as /start, /status and /restart report it."""
 
+    name = fields.String(required=True, metadata={"description": "The process whose run it is."})
     status = fields.String(
         required=True,
         validate=validate.OneOf(("running", "exited", "killed")),
@@ -191,6 +259,36 @@ class StatusSchema(OutcomeSchema):
         required=True,
         metadata={"description": "Processes that the command started and that outlive it. POST /kill ends them, too."},
     )
+    restarts = fields.Integer(required=True, metadata={"description": "How often a policy has started it again."})
+    next_start_at = fields.String(
+        required=True, allow_none=True, metadata={"format": "date-time", "description": "When a policy starts it next."}
+    )
+    limit = fields.String(required=True, allow_none=True, metadata={"description": "The limit that ended it, or null."})
+    started = fields.Boolean(
+        metadata={"description": "false, and only then present, where `if_running` had the live run reused."}
+    )
+
+
+class ProcessSchema(AnswerSchema):
+    """One line of GET /processes."""
+
+    name = fields.String(required=True)
+    status = fields.String(required=True, validate=validate.OneOf(("running", "exited", "killed")))
+    run_id = fields.String(required=True)
+    process_pid = fields.Integer(required=True, allow_none=True)
+    command = fields.String(required=True, metadata={"description": "At most 200 characters of it."})
+    created_at = fields.String(required=True, metadata={"format": "date-time"})
+    stopped_at = fields.String(required=True, allow_none=True, metadata={"format": "date-time"})
+    exit_code = fields.Integer(required=True, allow_none=True)
+    restarts = fields.Integer(required=True)
+    next_start_at = fields.String(required=True, allow_none=True, metadata={"format": "date-time"})
+    leftovers = fields.Integer(required=True, metadata={"description": "How many processes it has left running."})
+
+
+class ProcessesSchema(AnswerSchema):
+    """The named processes."""
+
+    processes = fields.List(fields.Nested(ProcessSchema), required=True)
 
 
 class KillSchema(OutcomeSchema):
@@ -215,7 +313,20 @@ class KillSchema(OutcomeSchema):
     )
 
 
-blueprint = Blueprint("process", __name__, description="Start, watch, kill and restart the one command.")
+class KilledProcessSchema(KillSchema):
+    """The result of POST /kill?all=true for one process."""
+
+    name = fields.String(required=True)
+
+
+class KillAllSchema(AnswerSchema):
+    """The result of POST /kill?all=true."""
+
+    killed = fields.List(fields.Nested(KilledProcessSchema), required=True)
+    survivors = fields.List(fields.Integer(), required=True, metadata={"description": "Those of all of them."})
+
+
+blueprint = Blueprint("process", __name__, description="Start, watch, kill and restart commands, each under a name.")
 
 
 @blueprint.post("/start")
@@ -226,16 +337,20 @@ blueprint = Blueprint("process", __name__, description="Start, watch, kill and r
     description="The command was started; the state at the moment of the spawn.",
     example=dict(examples.RUNNING),
 )
+@blueprint.alt_response(
+    200, schema=StatusSchema, description="It runs already, and is reused.", example=dict(examples.REUSED)
+)
 @fails_with(examples.START)
-def start(spec: Spec, *, replace: bool) -> dict[str, Any]:
+def start(spec: Spec, options: dict[str, Any]) -> tuple[dict[str, Any], HTTPStatus]:
     """Start a command
 
     Answers at once, while the command runs on; read what it prints with GET /logs and its end from GET /status. 409
-    when the last run is still alive, or something it left behind does not end by itself within 2 s: call POST /kill
-    first, or send `"replace": true`.
+    when the last run of that name is still alive, or something it left behind does not end by itself within 2 s: call
+    POST /kill first, or send `"replace": true`. 409 also when too many names live already.
     """
     with places.operation():
-        return supervisor.processes.start(spec, if_running="replace" if replace else "refuse")
+        status = supervisor.processes.start(spec, **options)
+    return status, HTTPStatus.OK if status.get("started") is False else HTTPStatus.CREATED
 
 
 @blueprint.get("/status")
@@ -247,28 +362,48 @@ def start(spec: Spec, *, replace: bool) -> dict[str, Any]:
     example=dict(examples.RUNNING),
 )
 @fails_with(examples.STATUS)
-def get_status(run_id: str | None = None) -> dict[str, Any]:
-    """Return the state of the current run, or how a past one ended
+def get_status(name: str | None = None, run_id: str | None = None) -> dict[str, Any]:
+    """Return the state of a process's current run, or how a past one ended
 
     The last run is reported on for as long as it is kept, also after a restart of the service. 404 when nothing was
     started yet, or there is no such run.
     """
-    return supervisor.processes.get_status(run_id)
+    return supervisor.processes.get_status(run_id, name)
+
+
+@blueprint.get("/processes")
+@blueprint.arguments(ProcessesQuery(), location="query", as_kwargs=True)
+@blueprint.response(200, ProcessesSchema, description="The processes, live ones first.", example=dict(examples.LISTED))
+@fails_with(examples.PROCESSES)
+def get_processes(limit: int) -> dict[str, Any]:
+    """List every process whose last run is kept, live ones first
+
+    GET /status?name= has the whole of one.
+    """
+    return {"processes": supervisor.processes.overview(limit)}
 
 
 @blueprint.post("/kill")
 @blueprint.arguments(KillQuery(), location=EITHER, as_kwargs=True)
-@blueprint.response(200, KillSchema, description="What was ended, and how.", example=dict(examples.KILLED))
+@blueprint.response(
+    200,
+    {"oneOf": [KillSchema, KillAllSchema]},
+    description="What was ended, and how; with `all` of each process.",
+    example=dict(examples.KILLED),
+)
 @fails_with(examples.KILL)
-def kill(signal_type: str, timeout: float) -> dict[str, Any]:
-    """End the process and everything it started
+def kill(signal_type: str, timeout: float, *, every: bool, **which: str) -> Response:
+    """End a process and everything it started
 
     Answers when all of it is gone. Parameters go in the query string or in a JSON body, not in both. 400 when it had
     ended already and left nothing behind. It joins or overtakes an operation that is under way. A third operation at a
-    time is 429 at once, before anything is done, but `type=SIGKILL` has a place of its own.
+    time is 429 at once, before anything is done, but `type=SIGKILL` has a place of its own. With `all=true` it ends
+    every tree, and is 200 also when there was none.
     """
     with places.forced_kill() if signal_type == "SIGKILL" else places.operation():
-        return supervisor.processes.kill(signal_type, timeout)
+        if every:
+            return jsonify(supervisor.processes.kill_all(signal_type, timeout))
+        return jsonify(supervisor.processes.kill(signal_type, timeout, **which))
 
 
 @blueprint.post("/restart")
@@ -280,11 +415,11 @@ def kill(signal_type: str, timeout: float) -> dict[str, Any]:
     example=dict(examples.RUNNING),
 )
 @fails_with(examples.RESTART)
-def restart(timeout: float | None = None) -> dict[str, Any]:
-    """End the current run and start the same command again
+def restart(name: str, timeout: float | None = None) -> dict[str, Any]:
+    """End a process's current run and start the same command again
 
-    Same command, directory and environment. Works on a run that has ended, too. Parameters go in the query string or
-    in a JSON body, not in both.
+    Same command, directory, environment and all else that its start asked for. Works on a run that has ended, too.
+    Parameters go in the query string or in a JSON body, not in both.
     """
     with places.operation():
-        return supervisor.processes.restart(timeout)
+        return supervisor.processes.restart(timeout, name=name)

@@ -18,7 +18,7 @@ from app.supervisor import refusals
 from app.supervisor.history import kept_records
 from app.supervisor.lost import find_records
 from app.supervisor.policy import Policy
-from app.supervisor.process import IfRunning, NamedProcess, SignalType, kill_run, shut_down
+from app.supervisor.process import IfRunning, Leftovers, NamedProcess, SignalType, kill_run, shut_down
 from app.supervisor.run import Run
 from app.supervisor.shared import Shared
 from app.supervisor.side_by_side import side_by_side
@@ -47,8 +47,8 @@ class ProcessManager:
 
     def take_over(self) -> None:
         """Take over the runs that an earlier worker or service left behind."""
-        names = {DEFAULT_NAME, *names_with_pointers(self.logs.log_dir)}
-        _raise_first(side_by_side([self._get(name).take_over for name in names]))
+        found = [self._get(name) for name in {DEFAULT_NAME, *names_with_pointers(self.logs.log_dir)}]
+        _raise_first(side_by_side([process.take_over for process in found if process.may_live()]))
         known = {run.record.control for run in self._runs()}
         for path in find_records(self.logs.log_dir, SEARCH_TIMEOUT, known):
             record = read_record(path)
@@ -72,6 +72,7 @@ class ProcessManager:
         *,
         name: str = DEFAULT_NAME,
         if_running: IfRunning = "refuse",
+        leftovers: Leftovers = "refuse",
     ) -> dict[str, Any]:
         """Start a command, or all that a spec asks for; see `NamedProcess.start`.
 
@@ -79,7 +80,7 @@ class ProcessManager:
         """
         spec = command if isinstance(command, Spec) else Spec(command)
         with self._counted(name):
-            return self._get(name).start(spec, log_file, if_running)
+            return self._get(name).start(spec, log_file, if_running, leftovers)
 
     def get_status(self, run_id: str | None = None, name: str | None = None) -> dict[str, Any]:
         """Return the status object of a run, or of a process's current one; raises `NotFoundError`."""
@@ -123,6 +124,12 @@ class ProcessManager:
         # One that has ended by itself meanwhile is no failure.
         _raise_first([one for one in done if not isinstance(one, BadRequestError | NotFoundError)])
         return {"killed": killed, "survivors": sorted(pid for one in killed for pid in one["survivors"])}
+
+    def overview(self, limit: int) -> list[dict[str, Any]]:
+        """Return what GET /processes lists of each process, live ones first, then the newest."""
+        found = [summary for process in self._all() if (summary := process.summary()) is not None]
+        found.sort(key=lambda one: (one["stopped_at"] is None or one["leftovers"] > 0, one["created_at"]), reverse=True)
+        return found[:limit]
 
     def restart(self, timeout: float | None = None, *, name: str = DEFAULT_NAME) -> dict[str, Any]:
         """End what lives of a process's current run and start that again; see `NamedProcess.restart`."""

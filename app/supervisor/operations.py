@@ -35,10 +35,10 @@ class Operations:
     def operation(self, name: str) -> Iterator[None]:
         """Hold the locks for one operation; the refusal of a further one names it."""
         if not self._busy.acquire(blocking=False):
-            raise busy(self._doing)
+            raise busy(self._doing, self._name)
         try:
             if self._kills:
-                raise busy("kill")
+                raise busy("kill", self._name)
             self._doing = name
             with self._lock_file():
                 yield
@@ -68,7 +68,7 @@ class Operations:
             try:
                 _lock(fd, self._name)
             except BlockingIOError:
-                raise busy("of another worker") from None
+                raise busy("of another worker", self._name) from None
             yield
         finally:
             os.close(fd)

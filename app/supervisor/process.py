@@ -18,6 +18,7 @@ from app.supervisor.run import HANDSHAKE_TIMEOUT, Run
 from app.supervisor.shared import Shared
 from app.supervisor.starting import CheckedStart, Starter
 from app.supervisor.status import describe, reason_of, signal_name, status_of
+from app.wording import shorten
 
 logger = logging.getLogger(__name__)
 # Seconds from SIGTERM to SIGKILL for the old tree at `replace`, as by default for /kill.
@@ -26,8 +27,11 @@ REPLACE_TIMEOUT = 5.0
 LEFTOVER_TIMEOUT = 2.0
 # A shim whose run has ended needs milliseconds to record that and exit.
 SHIM_TIMEOUT = 2.0
+# Characters of a command in lists.
+SHOWN_COMMAND = 200
 SignalType = Literal["SIGTERM", "SIGKILL"]
 IfRunning = Literal["refuse", "replace", "reuse"]
+Leftovers = Literal["refuse", "end", "leave"]
 
 
 class NamedProcess:
@@ -48,6 +52,12 @@ class NamedProcess:
         self._operations = Operations(self._logs, name)
         # Held while the current run is being exchanged for another: /kill waits for that, reads do not.
         self._exchange = threading.RLock()
+
+    def may_live(self) -> bool:
+        """Tell whether the run that the pointer names has not ended, as far as its record says."""
+        target = self._pointer.read()
+        record = read_record(target) if target is not None else None
+        return record is not None and not record.state.ended
 
     def take_over(self) -> None:
         """Take over the run that an earlier worker or service left behind, if there is one."""
@@ -80,19 +90,26 @@ class NamedProcess:
             self._seen = path
         return True
 
-    def start(self, spec: Spec, log_file: str | None = None, if_running: IfRunning = "refuse") -> dict[str, Any]:
+    def start(
+        self,
+        spec: Spec,
+        log_file: str | None = None,
+        if_running: IfRunning = "refuse",
+        leftovers: Leftovers = "refuse",
+    ) -> dict[str, Any]:
         """Start what a spec asks for, and return its status at the moment of the spawn.
 
-        Waits a moment for leftovers of the last run to end by themselves. Raises `BadRequestError`, `InternalError`,
-        and `ConflictError` when members of that live and are not to be replaced.
+        Waits a moment for leftovers of the last run to end by themselves, unless they are to be left. Raises
+        `BadRequestError`, `InternalError`, and `ConflictError` when what lives of that stands in the way.
         """
         checked, beside = self._starter.check(spec), ""
         with self._operations.operation("start"):
             run = self.current()
             if run is not None and run.live:
-                if if_running == "replace":
+                has_ended = run.state.stopped_at is not None
+                if if_running == "replace" or (leftovers == "end" and has_ended):
                     beside = name_all(self._end(run, "replace", REPLACE_TIMEOUT))
-                else:
+                elif leftovers != "leave" or not has_ended:
                     _await_leftovers(run)
             return self._start(checked, log_file, beside)
 
@@ -100,6 +117,26 @@ class NamedProcess:
         """Return the current run's status object; raises `NotFoundError`."""
         run = self._expected()
         return describe(run.record, run.state, run.leftovers())
+
+    def summary(self) -> dict[str, Any] | None:
+        """Return the line of GET /processes for the current run; None where there is none."""
+        run = self.current()
+        if run is None:
+            return None
+        record, state = run.record, run.state
+        return {
+            "name": self.name,
+            "status": status_of(state),
+            "run_id": record.run_id,
+            "process_pid": record.process.pid if record.process else None,
+            "command": shorten(record.spec.command, SHOWN_COMMAND),
+            "created_at": record.created_at,
+            "stopped_at": state.stopped_at,
+            "exit_code": state.exit_code,
+            "restarts": 0,
+            "next_start_at": None,
+            "leftovers": len(run.leftovers()),
+        }
 
     def kill(self, signal_type: SignalType, timeout: float) -> dict[str, Any]:
         """End the whole tree and return the result; joins a stop that is under way.

@@ -97,10 +97,11 @@ def launch_failure(
     return InternalError(f"The shell {record.spec.shell} could not be started{as_user}: {error}.")
 
 
-def busy(doing: str) -> ConflictError:
-    """Return the error for an operation while another one is under way."""
+def busy(doing: str, name: str) -> ConflictError:
+    """Return the error for an operation while another one on the same process is under way."""
+    of = "" if name == DEFAULT_NAME else f" on {name!r}"
     return ConflictError(
-        f"Another operation ({doing}) is under way: wait for its answer, or call /kill, which is allowed meanwhile."
+        f"Another operation ({doing}){of} is under way: wait for its answer, or call /kill, which is allowed meanwhile."
     )
 
 
@@ -132,9 +133,10 @@ def still_alive(run: Run) -> ConflictError:
     if state.stopped_at is None:
         pid = run.record.process.pid if run.record.process else None
         if pid is not None and _out_of_reach([pid]):
-            return _beside_only(f"A process is already running: {name_all([pid])}", run, process_pid=pid)
+            return _beside_only(f"{_subject(run)} is already running: {name_all([pid])}", run, process_pid=pid)
         return ConflictError(
-            f'A process is already running (pid {pid}): call /kill first, or send "replace": true.',
+            f"{_subject(run)} is already running (pid {pid}): call {_call('/kill', run)} first, "
+            'or send "replace": true.',
             process_pid=pid,
             run_id=run.record.run_id,
         )
@@ -142,13 +144,26 @@ def still_alive(run: Run) -> ConflictError:
     facts = {"leftovers": name_some(pids), "more": count_rest(pids)}
     refused = _out_of_reach(pids)
     if pids and refused == pids:
-        return _beside_only(f"The last process ended, but what it started lives on: {name_all(pids)}", run, **facts)
+        return _beside_only(f"{_last(run)} ended, but what it started lives on: {name_all(pids)}", run, **facts)
     return ConflictError(
-        f"The last process ended, but what it started lives on: {listed(pids) or UNSEEN}. "
-        f'Call /kill to end that, or send "replace": true.{_and_not_signalled(refused)}',
+        f"{_last(run)} ended, but what it started lives on: {listed(pids) or UNSEEN}. "
+        f'Call {_call("/kill", run)} to end that, or send "replace": true.{_and_not_signalled(refused)}',
         **facts,
         run_id=run.record.run_id,
     )
+
+
+def _subject(run: Run) -> str:
+    return "A process" if run.record.name == DEFAULT_NAME else f"The process {run.record.name!r}"
+
+
+def _last(run: Run) -> str:
+    return "The last process" if run.record.name == DEFAULT_NAME else f"The last run of {run.record.name!r}"
+
+
+def _call(path: str, run: Run) -> str:
+    """Return a call as it has to be made for the process of this run."""
+    return path if run.record.name == DEFAULT_NAME else f"{path}?name={run.record.name}"
 
 
 def _beside_only(said: str, run: Run, **facts: object) -> ConflictError:
@@ -211,5 +226,5 @@ def already_ended(run: Run) -> BadRequestError:
     how = f"with exit code {state.exit_code}" if state.exit_code is not None else "with an exit code that is not known"
     return BadRequestError(
         f"The process already ended {how} and left nothing behind: there is nothing to kill. "
-        "Read its output with GET /logs, or start again with POST /restart."
+        f"Read its output with GET {_call('/logs', run)}, or start again with POST {_call('/restart', run)}."
     )

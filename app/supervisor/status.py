@@ -83,6 +83,7 @@ def describe(record: RunRecord, state: State, leftover_pids: list[int]) -> dict[
     """Return the status object of a run."""
     beside = f"Started beside processes that the service may not signal: {record.beside}." if record.beside else None
     return {
+        "name": record.name,
         "status": status_of(state),
         "process_pid": record.process.pid if record.process else None,
         "command": record.spec.command,
@@ -95,4 +96,7 @@ def describe(record: RunRecord, state: State, leftover_pids: list[int]) -> dict[
         "reason": " ".join(filter(None, (beside, reason_of(state)))) or None,
         "output_open": state.output_open,
         "leftover_pids": leftover_pids,
+        "restarts": 0,
+        "next_start_at": None,
+        "limit": None,
     }

@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from tests.kit.waiting import ended
 
 STATUS_FIELDS = [
+    "name",
     "status",
     "process_pid",
     "command",
@@ -22,6 +23,9 @@ STATUS_FIELDS = [
     "reason",
     "output_open",
     "leftover_pids",
+    "restarts",
+    "next_start_at",
+    "limit",
 ]
 
 

@@ -60,9 +60,9 @@ def test_signals_in_a_body(client: FlaskClient, value: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "field", "told"),
     [
-        ("/kill", "signal", "There is no such field; did you mean type? /kill takes type, timeout."),
-        ("/restart", "type", "There is no such field. /restart takes timeout."),
-        ("/restart", "command", "There is no such field. /restart takes timeout."),
+        ("/kill", "signal", "There is no such field; did you mean type? /kill takes name, run_id, all, type, timeout."),
+        ("/restart", "type", "There is no such field. /restart takes name, timeout."),
+        ("/restart", "command", "There is no such field. /restart takes name, timeout."),
     ],
 )
 @pytest.mark.parametrize("value", ["SIGKILL", None])

@@ -131,6 +131,7 @@ PROVOKED: dict[str, Callable[[FlaskClient], TestResponse]] = {
     "misspelt-parameter": get("/logs?line=100"),
     "unknown-signal": post("/kill?type=SIGHUP"),
     "already-ended": kill_the_ended,
+    "listed-too-many": get("/processes?limit=101"),
     "grace-too-long": post("/restart?timeout=601"),
     "both-limits": get("/logs?lines=10&seconds=60"),
     "no-token": get("/status"),
@@ -234,11 +235,18 @@ def test_try_it_out_is_filled_in(client: FlaskClient) -> None:
         for parameter in operation.get("parameters", [])
     }
     assert filled == {
+        ("/kill", "name"): "default",
+        ("/kill", "run_id"): "nothing",
+        ("/kill", "all"): False,
         ("/kill", "type"): "SIGTERM",
         ("/kill", "timeout"): 5.0,
+        ("/restart", "name"): "default",
         ("/restart", "timeout"): "nothing",
+        ("/status", "name"): "default",
         ("/status", "run_id"): "nothing",
+        ("/processes", "limit"): 100,
         ("/logs", "lines"): 100,
         ("/logs", "seconds"): "nothing",
+        ("/logs", "name"): "default",
         ("/logs", "run_id"): "nothing",
     }

@@ -5,13 +5,27 @@ from __future__ import annotations
 import pytest
 from flask.testing import FlaskClient
 
+from app.api import logs, processes
+from app.web.fields import RequestSchema
 from tests.api.refusals import faults_of
+
+
+def taken(schema: type[RequestSchema]) -> str:
+    """Return the names that a call takes, as a refusal lists them."""
+    return ", ".join(field.data_key or name for name, field in schema().fields.items())
+
+
+START = f"/start takes {taken(processes.StartSchema)}."
+STATUS = f"/status takes {taken(processes.StatusQuery)}."
+KILL = f"/kill takes {taken(processes.KillQuery)}."
+RESTART = f"/restart takes {taken(processes.RestartQuery)}."
+LOGS = f"/logs takes {taken(logs.LogsQuery)}."
 
 
 @pytest.mark.parametrize(
     ("call", "name", "told"),
     [
-        ("GET /logs?line=5", "line", "did you mean lines? /logs takes lines, seconds, run_id."),
+        ("GET /logs?line=5", "line", f"did you mean lines? {LOGS}"),
         ("GET /logs?Lines=5", "Lines", "did you mean lines?"),
         ("GET /logs?LINES=5", "LINES", "did you mean lines?"),
         ("GET /logs?tail=5", "tail", "did you mean lines?"),
@@ -20,22 +34,22 @@ from tests.api.refusals import faults_of
         ("GET /logs?since=5", "since", "did you mean seconds?"),
         ("GET /logs?runId=5", "runId", "did you mean run_id?"),
         ("GET /logs?run=5", "run", "did you mean run_id?"),
-        ("GET /logs?grep=x", "grep", "There is no such parameter. /logs takes lines, seconds, run_id."),
+        ("GET /logs?grep=x", "grep", f"There is no such parameter. {LOGS}"),
         ("GET /logs?follow", "follow", "no such parameter. /logs"),
-        ("POST /kill?signal=SIGKILL", "signal", "did you mean type? /kill takes type, timeout."),
+        ("POST /kill?signal=SIGKILL", "signal", f"did you mean type? {KILL}"),
         ("POST /kill?Type=SIGKILL", "Type", "did you mean type?"),
         ("POST /kill?signal_type=SIGKILL", "signal_type", "did you mean type?"),
         ("POST /kill?time=5", "time", "did you mean timeout?"),
         ("POST /kill?force", "force", "There is no such parameter. /kill takes"),
-        ("POST /restart?time-out=5", "time-out", "did you mean timeout? /restart takes timeout."),
-        ("POST /restart?type=SIGKILL", "type", "There is no such parameter. /restart takes timeout."),
+        ("POST /restart?time-out=5", "time-out", f"did you mean timeout? {RESTART}"),
+        ("POST /restart?type=SIGKILL", "type", f"There is no such parameter. {RESTART}"),
         (
             "POST /start?comand=ls",
             "comand",
-            "takes nothing in its query string; give command, cwd, env, replace in a JSON",
+            f"takes nothing in its query string; give {taken(processes.StartSchema)} in a JSON",
         ),
-        ("GET /status?lines=5", "lines", "There is no such parameter. /status takes run_id."),
-        ("GET /status?run=5", "run", "did you mean run_id? /status takes run_id."),
+        ("GET /status?lines=5", "lines", f"There is no such parameter. {STATUS}"),
+        ("GET /status?run=5", "run", f"did you mean run_id? {STATUS}"),
         ("GET /health?x", "x", "There is no such parameter. /health takes none."),
         ("GET /openapi.json?x=1", "x", "There is no such parameter. /openapi.json takes none."),
         ("GET /docs?x=1", "x", "There is no such parameter. /docs takes none."),
@@ -52,7 +66,7 @@ def test_unknown_parameter(client: FlaskClient, call: str, name: str, told: str)
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("comand", "There is no such field; did you mean command? /start takes command, cwd, env, replace."),
+        ("comand", f"There is no such field; did you mean command? {START}"),
         ("Command", "did you mean command?"),
         ("cmd", "did you mean command?"),
         ("run", "did you mean command?"),
@@ -61,7 +75,7 @@ def test_unknown_parameter(client: FlaskClient, call: str, name: str, told: str)
         ("Env", "did you mean env?"),
         ("environment", "did you mean env?"),
         ("force", "did you mean replace?"),
-        ("name", "There is no such field. /start takes command, cwd, env, replace."),
+        ("title", f"There is no such field. {START}"),
         ("", "There is no such field. /start takes"),
         ("c" * 1_000_000, "There is no such field. /start takes"),
     ],

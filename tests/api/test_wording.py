@@ -21,6 +21,7 @@ from tests.kit.waiting import wait_until
 REQUESTS = {
     "POST /start": processes.StartSchema(),
     "GET /status": processes.StatusQuery(),
+    "GET /processes": processes.ProcessesQuery(),
     "POST /kill": processes.KillQuery(),
     "POST /restart": processes.RestartQuery(),
     "GET /logs": logs.LogsQuery(),
@@ -142,7 +143,7 @@ def test_null_is_as_good_as_left_out(client: FlaskClient) -> None:
     assert {client.get(f"/logs?run_id={run['run_id']}").get_json()["content"] for run in runs} == {here}
 
 
-@pytest.mark.parametrize("name", ["cwd", "env", "replace"])
+@pytest.mark.parametrize("name", ["cwd", "env", "name", "if_running", "replace", "leftovers"])
 def test_each_null_alone(client: FlaskClient, name: str) -> None:
     """Each of them alone, too; replace stays false, so that nothing that runs is ended."""
     assert client.post("/start", json={"command": "exec sleep 1000", name: None}).status_code == 201
@@ -153,5 +154,5 @@ def test_null_is_documented(client: FlaskClient) -> None:
     """The description says which fields may be null: those that may be left out."""
     described = client.get("/openapi.json").get_json()["components"]["schemas"]["Start"]
     nullable = {name for name, field in described["properties"].items() if field.get("nullable")}
-    assert nullable == {"cwd", "env", "replace"}
+    assert nullable == described["properties"].keys() - {"command"}
     assert described["required"] == ["command"]
