@@ -35,7 +35,8 @@ class StartFds(NamedTuple):
 
     `connection` is the shim's end of the run's first one, `request` a file that holds a `Start`, `listener` is bound to
     the run's name, `pipe` and `write_end` are the output's; `ready` is announced before `permit` may be taken, as
-    `linux/permit.py` describes.
+    `linux/permit.py` describes. `stdin` and `stdin_writer` are the two ends of the pipe that is the process's standard
+    input, -1, and not sent, where that is none.
     """
 
     connection: int
@@ -45,6 +46,12 @@ class StartFds(NamedTuple):
     write_end: int
     ready: int
     permit: int
+    stdin: int = -1
+    stdin_writer: int = -1
+
+    def sent(self) -> list[int]:
+        """Return the descriptors that there are. The packet with them holds their number, as one byte."""
+        return [fd for fd in self if fd >= 0]
 
 
 class Start(msgspec.Struct):

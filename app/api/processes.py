@@ -10,7 +10,7 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 from app.api import examples
 from app.api.context import supervisor
 from app.config import MAX_TIMEOUT, PREFIX
-from app.runs.spec import DEFAULT_NAME, Spec
+from app.runs.spec import DEFAULT_NAME, EMPTY, STDINS, Spec
 from app.web import places
 from app.web.answers import AnswerSchema
 from app.web.fields import Name, Number, RequestSchema, StrictBoolean, Text, Variables, WholeNumber, check_text
@@ -28,6 +28,7 @@ COMMAND_NOT_TEXT = "Must be one string, as you would type it into a shell: join 
 NO_VALUE = 'Must be a string: send "" for an empty value, or leave the name out.'
 VALUE_NOT_TEXT = 'Must be a string: put a number or a boolean in quotes, such as "3000".'
 NAME_DESCRIPTION = "The process, by its name. Default: `default`, or the one whose run `run_id` is."
+NO_STDIN = 'Must be "empty" (at its end at once) or "open" (never at its end, though nothing comes).'
 _TIMEOUT = validate.Range(0, MAX_TIMEOUT, error=f"Must be from 0 to {MAX_TIMEOUT} seconds.")
 
 
@@ -91,6 +92,16 @@ class StartSchema(RequestSchema):
             "would drop, as shells other than bash may, are refused. null adds none.",
             "example": {"PORT": "3000"},
             "maxProperties": MAX_VARIABLES,
+        },
+    )
+    stdin = Text(
+        allow_none=True,
+        validate=validate.OneOf(STDINS, error=NO_STDIN),
+        error_messages={"invalid": NO_STDIN},
+        metadata={
+            "description": "What the process's standard input is. empty: at its end at once. open: never at its end, "
+            "though nothing comes, for programs that take that end for an order to end, as some watchers do.",
+            "default": EMPTY,
         },
     )
     name = Name(

@@ -62,7 +62,7 @@ def execute(fds: StartFds, copy: RecordCopy, understudy: int) -> None:
     if not (was_announced(fds.ready, connection) and take(fds.permit)):
         return
     try:
-        pid = spawn(Program(start.arguments, start.environment, start.spec, fds.write_end))
+        pid = spawn(Program(start.arguments, start.environment, start.spec, fds.write_end, fds.stdin))
     except StepError as error:
         _report(connection, Failed(error.step, error.errno))
         return

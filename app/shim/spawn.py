@@ -25,22 +25,34 @@ class StepError(Exception):
 
 
 class Program(NamedTuple):
-    """Hold the program to execute: arguments, environment, spec, and the descriptor that becomes stdout and stderr.
+    """Hold the program to execute: arguments, environment, spec, and the descriptors that become its own.
 
-    `spec` is `runs.spec.Spec` as a dictionary, its texts encoded, without the fields that have their defaults.
+    `output` becomes stdout and stderr, `stdin` what its name says; where that is negative the null device does. `spec`
+    is `runs.spec.Spec` as a dictionary, its texts encoded, without the fields that have their defaults.
     """
 
     arguments: list[bytes]
     environment: list[bytes]
     spec: dict[str, Any]
     output: int
+    stdin: int
 
 
 def spawn(program: Program) -> int:
-    """Start the program in a session of its own, as the spec's user; return its pid. Raises `StepError`."""
+    """Start the program in a session of its own, as the spec's user; return its pid. Raises `StepError`.
+
+    Closes `stdin`: only readers of its own keep the pipe from breaking for those that write to it.
+    """
     account = Account.unpack(program.spec.get("account", b""))
     try:
-        return _spawn(program) if account is None else _spawn_as(account, program)
+        if program.stdin < 0:
+            program = program._replace(stdin=os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        elif account is not None:
+            os.fchown(program.stdin, account.uid, account.gid)  # as for the output, below
+        try:
+            return _spawn(program) if account is None else _spawn_as(account, program)
+        finally:
+            os.close(program.stdin)
     except OSError as error:
         raise StepError("spawn", error.errno or 0) from error
 
@@ -51,12 +63,10 @@ def _spawn(program: Program) -> int:
         os.chdir(program.spec["cwd"])
     except OSError as error:
         raise StepError("cwd", error.errno or 0) from error
-    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    places = ((null, 0), (program.output, 1), (program.output, 2))
+    places = ((program.stdin, 0), (program.output, 1), (program.output, 2))
     try:
         return posix_spawn(program.arguments, program.environment, places, _COMMAND)
     finally:
-        os.close(null)
         os.chdir("/")
 
 
@@ -90,7 +100,7 @@ def _execute(account: Account, program: Program, report: int, shim: int) -> NoRe
     step = b"spawn"
     try:
         os.setsid()
-        for source, target in ((os.open(os.devnull, os.O_RDONLY), 0), (program.output, 1), (program.output, 2)):
+        for source, target in ((program.stdin, 0), (program.output, 1), (program.output, 2)):
             os.dup2(source, target)
         for number in ALL_SIGNALS:
             if number not in RESERVED:

@@ -35,8 +35,10 @@ def begin(fds: StartFds) -> NoReturn:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
         shim, copy = _fork_shim(fds)
-        for fd in (fds.connection, fds.write_end):
-            os.close(fd)
+        os.close(fds.connection)
+        os.close(fds.write_end)
+        if fds.stdin >= 0:  # its other end stays open here, too: one keeper's death must not end the process's input
+            os.close(fds.stdin)
         if not _ends_well(shim):
             _take_over(fds, copy)
     finally:

@@ -42,7 +42,7 @@ def serve(parent: int) -> NoReturn:
         packet, fds = sockets.receive(connection, len(StartFds._fields))
         if not packet:
             os._exit(0)
-        answer = _fork(connection, fds)
+        answer = _fork(connection, fds, packet[0])
         for fd in fds:
             os.close(fd)
         with contextlib.suppress(OSError):  # the service has gone: its end of the connection is read next
@@ -73,9 +73,9 @@ def _detach() -> None:
     prctl(PR_SET_NAME, ZYGOTE_NAME)
 
 
-def _fork(connection: socket.socket, fds: list[int]) -> Forked:
-    """Fork the understudy of a start; return what went wrong, if anything did."""
-    if len(fds) != len(StartFds._fields):  # those without room in our table were dropped (recvmsg(2), unix(7))
+def _fork(connection: socket.socket, fds: list[int], number: int) -> Forked:
+    """Fork the understudy of a start with this number of descriptors; return what went wrong, if anything did."""
+    if len(fds) != number:  # those without room in our table were dropped (recvmsg(2), unix(7))
         return Forked(errno.EMFILE)
     if _has_gone(connection):  # so no caller waits for this start any more, and the run has no other keeper
         return Forked(errno.EPIPE)

@@ -21,6 +21,7 @@ from app.protocol import Crashed, Failed, Start, Started, StartFds
 from app.runs.names import NAME_VARIABLE, RUN_ID_VARIABLE
 from app.runs.record import UNDECODABLE, RunRecord
 from app.runs.shells import options_for
+from app.runs.spec import OPEN
 from app.supervisor import zygote
 from app.supervisor.unreported import end_start, wake_keepers
 
@@ -98,9 +99,7 @@ def launch(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(listener)
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        stack.callback(os.close, read_end)
-        stack.callback(os.close, write_end)
+        read_end, write_end = _pipe(stack)
         record.pipe = os.fstat(read_end).st_ino
         permit = new_permit()
         stack.callback(os.close, permit)
@@ -108,7 +107,8 @@ def launch(
         request = stack.enter_context(_request_file(record, environment))
         ready = new_announcement()
         stack.callback(os.close, ready)
-        fds = StartFds(-1, request.fileno(), listener.fileno(), read_end, write_end, ready, permit)
+        stdin = _stdin(record.spec.stdin, stack)
+        fds = StartFds(-1, request.fileno(), listener.fileno(), read_end, write_end, ready, permit, *stdin)
         for number in range(ATTEMPTS):
             # What was prepared and announced once stays so: a later shim may execute the command at once.
             launched = _attempt(record, fds, prepare if number == 0 else _nothing)
@@ -116,6 +116,19 @@ def launch(
             if launched is not None or is_taken(permit):
                 return launched
     raise LaunchError("spawn", 0)
+
+
+def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
+    """Return the two ends of a new pipe, which the stack closes."""
+    ends = os.pipe2(os.O_CLOEXEC)
+    for end in ends:
+        stack.callback(os.close, end)
+    return ends
+
+
+def _stdin(kind: str, stack: contextlib.ExitStack) -> tuple[int, int]:
+    """Return both ends of the pipe that is the standard input, negative numbers where it needs none."""
+    return _pipe(stack) if kind == OPEN else (-1, -1)
 
 
 def _attempt(record: RunRecord, fds: StartFds, prepare: Callable[[], object]) -> Launched | None:

@@ -96,7 +96,7 @@ class Zygote:
     def _fork(self, fds: StartFds) -> None:
         connection = self._running()
         try:
-            sockets.send_with_fds(connection, b"\0", fds)
+            sockets.send_with_fds(connection, bytes([len(fds.sent())]), fds.sent())
             packet = self._receive(connection)
         except BaseException:  # its answer would be taken for the next start's
             self._end()

@@ -52,6 +52,9 @@ def _nothing_started(client: FlaskClient) -> Iterator[None]:
         ({"command": "ls", "env": {"LLM_SHELL_TOKEN": "x"}}, "env.LLM_SHELL_TOKEN"),
         ({"command": "ls", "env": {"LLM_SHELL_RUN_ID": "x"}}, "env.LLM_SHELL_RUN_ID"),
         ({"command": "ls", "env": {"LLM_SHELL_NAME": "default"}}, "env.LLM_SHELL_NAME"),
+        ({"command": "ls", "stdin": "pipe"}, "stdin"),
+        ({"command": "ls", "stdin": "Open"}, "stdin"),
+        ({"command": "ls", "stdin": True}, "stdin"),
         ({"command": "ls", "replace": "true"}, "replace"),
         ({"command": "ls", "replace": 1}, "replace"),
         ({"command": "ls", "shell": None}, "shell"),
@@ -63,6 +66,12 @@ def _nothing_started(client: FlaskClient) -> Iterator[None]:
 def test_bad_field(client: FlaskClient, body: dict[str, Any], field: str) -> None:
     """A field that is missing, unknown, of the wrong type or beyond what a process can take is named."""
     assert list(faults_of(client.post("/start", json=body))) == [field]
+
+
+def test_the_kinds_of_standard_input_are_told(client: FlaskClient) -> None:
+    """A value that `stdin` does not have is answered with those that it has."""
+    (words,) = faults_of(client.post("/start", json={"command": "ls", "stdin": "pipe"}))["stdin"]
+    assert words == 'Must be "empty" (at its end at once) or "open" (never at its end, though nothing comes).'
 
 
 def test_every_fault_is_told(client: FlaskClient) -> None:

@@ -29,8 +29,18 @@ def test_esbuild_may_watch_forever(trial: Trial) -> None:
     assert outcome.seconds < 3
 
 
-def start(trial: Trial, option: str) -> None:
+def test_esbuild_watches_where_its_standard_input_is_open(trial: Trial) -> None:
+    """With an input that never ends `--watch` alone goes on, too, and ends by a kill."""
+    start(trial, "--watch", "open")
+    built = trial.file("out.js")
+    (trial.folder / "in.js").write_text("console.log('second')\n")
+    wait_until(lambda: "second" in built.read_text(), 30)
+
+    assert trial.kill().gentle
+
+
+def start(trial: Trial, option: str, stdin: str = "empty") -> None:
     """Start a build that watches."""
     needs("esbuild")
     (trial.folder / "in.js").write_text("console.log('first')\n")
-    trial.start(f"exec esbuild in.js --outfile=out.js {option}")
+    trial.start(f"exec esbuild in.js --outfile=out.js {option}", stdin=stdin)

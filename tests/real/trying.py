@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from app.runs.spec import Spec
+from app.runs.spec import EMPTY, Spec
 from app.supervisor.manager import ProcessManager
 from tests.kit.output import content
 from tests.kit.places import PROGRAMS, ROOT
@@ -114,10 +114,10 @@ class Trial:
         self.listeners.append(Listener(self.folder / f"heard-{len(self.listeners)}"))
         return self.listeners[-1]
 
-    def start(self, command: str, env: Mapping[str, str] = NOTHING) -> int:
+    def start(self, command: str, env: Mapping[str, str] = NOTHING, stdin: str = EMPTY) -> int:
         """Start the command and return its pid once every listener listens."""
         environment = {"PATH": tool_path(), **env}
-        pid: int = self.pm.start(Spec(command, cwd=str(self.folder), env=environment))["process_pid"]
+        pid: int = self.pm.start(Spec(command, cwd=str(self.folder), env=environment, stdin=stdin))["process_pid"]
         for listener in self.listeners:
             listener.ready()
         return pid
