@@ -13,7 +13,7 @@ from environs import Env, EnvValidationError, ValidationError, validate
 
 from app.addresses import HOST_AND_PORT, HOST_NAME, is_exposed, is_host, parse_ip, show
 from app.runs.names import NAME_VARIABLE, RUN_ID_VARIABLE
-from app.runs.shells import default_shell
+from app.runs.shells import WANTED, default_shell, is_executable
 from app.wording import nearest
 
 PREFIX = "LLM_SHELL_"
@@ -201,9 +201,8 @@ def _check_log_dir(path: str) -> None:
 
 
 def _check_shell(path: str) -> None:
-    shell = Path(path)
-    if "\0" in path or not shell.is_absolute() or not shell.is_file() or not os.access(shell, os.X_OK):
-        raise ValidationError(f"must be the absolute path of an executable file, not {path!r}.")
+    if not is_executable(path):
+        raise ValidationError(f"{WANTED}, not {path!r}.")
 
 
 def _check_run_as(name: str) -> None:

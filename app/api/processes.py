@@ -48,6 +48,12 @@ def _check_cwd(path: str) -> None:
         raise ValidationError("Must not be empty: leave it out for the service's working directory.")
 
 
+def _check_shell(path: str) -> None:
+    check_text(path)
+    if not path:
+        raise ValidationError("Must not be empty: leave it out for the service's shell.")
+
+
 def _check_env_name(name: str) -> None:
     check_text(name)
     if not name or "=" in name:
@@ -102,6 +108,17 @@ class StartSchema(RequestSchema):
             "description": "What the process's standard input is. empty: at its end at once. open: never at its end, "
             "though nothing comes, for programs that take that end for an order to end, as some watchers do.",
             "default": EMPTY,
+        },
+    )
+    shell = Text(
+        allow_none=True,
+        validate=_check_shell,
+        error_messages={"invalid": 'Must be one string, the absolute path of a shell, such as "/bin/dash".'},
+        metadata={
+            "description": "The absolute path of the shell that runs the command, by `-c`, instead of the setting "
+            "LLM_SHELL_SHELL.",
+            "example": "/bin/sh",
+            "minLength": 1,
         },
     )
     name = Name(

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,15 @@ _PROBE_TIMEOUT = 5.0
 # Valid in every shell, POSIX or not; cat's own environment is what the shell passed on.
 _SHOW_ENVIRONMENT = "cat /proc/self/environ"
 _SENTINEL = b"LANG"
+# What a shell's path has to be, as part of a sentence.
+WANTED = "must be the absolute path of an executable file"
 _ROOT = str(Path(__file__).resolve().parents[2])
+_REFUSED = 77
+_MAY_EXECUTE = (
+    "import os, sys; from ctypes import CDLL; sys.path.insert(0, sys.argv[1]); from app.linux.account import Account; "
+    "Account.unpack(sys.argv[2].encode()).become(CDLL(None)); "
+    f"sys.exit(0 if os.access(sys.argv[3], os.X_OK) else {_REFUSED})"
+)
 _AS_ANOTHER = (
     "import sys; sys.path.insert(0, sys.argv[1]); from app.linux.account import execute; execute(sys.argv[2:])"
 )
@@ -38,6 +47,27 @@ def default_shell() -> str:
             return path
     entries = [entry for entry in os.environ.get("PATH", "").split(os.pathsep) if entry.startswith("/")]
     return shutil.which("bash", path=os.pathsep.join(entries)) or "/bin/sh"
+
+
+def is_executable(path: str) -> bool:
+    """Tell whether this is the absolute path of a file that this process may execute."""
+    try:
+        return path.startswith("/") and stat.S_ISREG(os.stat(path).st_mode) and os.access(path, os.X_OK)
+    except (OSError, ValueError):  # the latter for a NUL, and where the locale has no bytes for a character
+        return False
+
+
+def may_execute(account: Account, path: str) -> bool:
+    """Tell whether a user may execute a file, by access(2) in a process that has become that user.
+
+    Its directories, groups and access lists count as well. True where that can't be found out.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _MAY_EXECUTE, _ROOT, account.pack(), path]
+    try:
+        done = subprocess.run(command, cwd="/", env={}, capture_output=True, timeout=_PROBE_TIMEOUT, check=False)  # noqa: S603  this interpreter, and code of ours
+    except (OSError, subprocess.TimeoutExpired):
+        return True
+    return done.returncode != _REFUSED
 
 
 def options_for(shell: str, account: Account | None, command: str) -> list[str]:

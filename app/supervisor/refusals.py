@@ -8,9 +8,11 @@ from app.exceptions import BadRequestError, ConflictError, InternalError, NotFou
 from app.linux.pidfd import may_signal
 from app.linux.proc import read_member
 from app.runs.record import RunRecord
+from app.runs.shells import WANTED
 from app.runs.spec import DEFAULT_NAME
 from app.supervisor.launch import LaunchError
 from app.supervisor.naming import count_rest, listed, name_all, name_some
+from app.supervisor.policy import Policy
 from app.supervisor.run import Run
 from app.wording import shorten
 
@@ -21,6 +23,8 @@ MAX_NAMES = 5
 MAX_NAME = 80
 MAX_PATH = 200
 NOTHING_STARTED = "No command has been started yet: use POST /start."
+# Errors of execve(2) that are due to the file itself, or to the interpreter that it names.
+_FAULTS_OF_A_PROGRAM = (errno.ENOEXEC, errno.EACCES, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 MAKE_AGAIN = "make that directory again"
 
 
@@ -68,13 +72,23 @@ def names_lost(shell: str, names: Sequence[str]) -> BadRequestError:
     )
 
 
+def shell_unusable(path: str, what: str = "") -> BadRequestError:
+    """Return the error for a caller's shell that can't be executed; `what` adds to what its path has to be."""
+    wanted = f"{WANTED} {what}".rstrip()
+    return BadRequestError(
+        f"shell {wanted}, not {shorten(path, MAX_PATH)!r}. Name another, or leave it out for the service's own.",
+        {"shell": [f"{wanted[0].upper()}{wanted[1:]}."]},
+    )
+
+
 def launch_failure(
-    error: LaunchError, record: RunRecord, given: str, user: str | None
+    error: LaunchError, record: RunRecord, given: str, policy: Policy
 ) -> BadRequestError | InternalError:
     """Return the error for a command that could not be started: the caller's to correct, or the operator's.
 
-    `given` is the directory that its caller named, `user` the one that commands run as where that is not the service's.
+    `given` is the directory that its caller named.
     """
+    user = policy.run_as
     if error.step == "cwd":
         if user is None:
             return directory_unusable(record.spec.cwd, str(error), given, "entered")
@@ -93,8 +107,15 @@ def launch_failure(
             "The command could not be started: its shim did not answer. If its directory is on a file system that does "
             "not answer either, name another; else try again."
         )
-    as_user = f" by the user {user!r}, which commands run as" if user is not None else ""
-    return InternalError(f"The shell {record.spec.shell} could not be started{as_user}: {error}.")
+    return _shell_failure(error, record, policy)
+
+
+def _shell_failure(error: LaunchError, record: RunRecord, policy: Policy) -> BadRequestError | InternalError:
+    shell = record.spec.shell
+    if shell != policy.shell and error.errno in _FAULTS_OF_A_PROGRAM:
+        return shell_unusable(shell, f"that the system can start ({error})")
+    as_user = f" by the user {policy.run_as!r}, which commands run as" if policy.run_as is not None else ""
+    return InternalError(f"The shell {shell} could not be started{as_user}: {error}.")
 
 
 def busy(doing: str, name: str) -> ConflictError:

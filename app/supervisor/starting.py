@@ -11,16 +11,22 @@ import msgspec
 
 from app.exceptions import InternalError
 from app.linux import sockets
-from app.linux.account import look_up
+from app.linux.account import Account, look_up
 from app.linux.proc import boot_id
 from app.log.clock import RunClock, format_time
 from app.runs.names import MAX_RUN_ID, new_control_name
 from app.runs.pointer import Pointer
 from app.runs.record import RecordFile, RunRecord, record_path
-from app.runs.shells import names_dropped
+from app.runs.shells import is_executable, may_execute, names_dropped
 from app.runs.spec import Spec
 from app.supervisor.launch import LaunchError, launch, process_environment, run_variables
-from app.supervisor.refusals import directory_unusable, environment_too_large, launch_failure, names_lost
+from app.supervisor.refusals import (
+    directory_unusable,
+    environment_too_large,
+    launch_failure,
+    names_lost,
+    shell_unusable,
+)
 from app.supervisor.run import Run
 from app.supervisor.shared import Shared
 from app.supervisor.unreported import end_start
@@ -58,14 +64,11 @@ class Starter:
     def check(self, given: Spec) -> CheckedStart:
         """Check what can be checked before anything is ended or started for it; raises `BadRequestError`.
 
-        The shell is the policy's unless the spec has one, as at a restart: a setting does not change the language of a
-        command. Raises `InternalError` where the shell is gone.
+        Raises `InternalError` where the operator's shell is gone.
         """
-        shell = given.shell or self._policy.shell
-        if not os.access(shell, os.X_OK):
-            raise InternalError(f"The shell {shell} can't be executed: it is gone, or its rights have changed.")
-        directory = self._directory(given.cwd)
         account, login = look_up(self._policy.run_as) if self._policy.run_as else (None, {})
+        shell = self._shell(given.shell, account)
+        directory = self._directory(given.cwd)
         if lost := names_dropped(shell, account, given.env):
             raise names_lost(shell, lost)
         environment = process_environment(given.env, login)
@@ -77,6 +80,25 @@ class Starter:
         user = account.pack() if account is not None else ""
         spec = msgspec.structs.replace(given, cwd=directory, shell=shell, account=user)
         return CheckedStart(given, spec, environment)
+
+    def _shell(self, given: str, account: Account | None) -> str:
+        """Return the shell that runs the command; raises `BadRequestError` and `InternalError` for one that can't.
+
+        It is the policy's unless the spec has one, as at a restart: a setting does not change the language of a
+        command.
+        """
+        own = self._policy.shell
+        if given not in ("", own):
+            if not is_executable(given):
+                raise shell_unusable(given)
+            if account is not None and not may_execute(account, given):
+                raise shell_unusable(
+                    given, f"that the user {self._policy.run_as!r}, which commands run as, may execute"
+                )
+            return given
+        if not os.access(own, os.X_OK):
+            raise InternalError(f"The shell {own} can't be executed: it is gone, or its rights have changed.")
+        return own
 
     def _directory(self, cwd: str) -> str:
         """Return the absolute path of the directory to start in; raises `BadRequestError` where that can't be entered.
@@ -114,7 +136,7 @@ class Starter:
                 else:
                     run.begin(launched)
         except LaunchError as error:
-            raise launch_failure(error, record, checked.given.cwd, self._policy.run_as) from error
+            raise launch_failure(error, record, checked.given.cwd, self._policy) from error
         except OSError as error:
             raise InternalError(f"The command could not be started: {error.strerror}.") from error
         finally:

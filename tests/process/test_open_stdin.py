@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from app.exceptions import InternalError
+from app.exceptions import BadRequestError
 from app.runs.record import read_record, record_path
 from app.runs.spec import OPEN, Spec
 from app.service import manage
+from app.supervisor.manager import ProcessManager
 from app.supervisor.policy import Policy
-from app.supervisor.process import ProcessManager
 from tests.kit.actors import shim_of, understudy_of, zygote_of
 from tests.kit.output import content, printed
 from tests.kit.processes import alive, children, descriptors_of, name_of, send, stat_fields
@@ -217,8 +217,8 @@ def test_the_service_keeps_no_end_of_it(pm: ProcessManager, tmp_path: Path) -> N
     begin(pm, "echo ready; exec sleep 1000", "empty")
     processes = (os.getpid(), zygote_of(os.getpid()))
     before = [len(descriptors_of(one)) for one in processes]
-    pm.start(Spec("exec sleep 1000", stdin=OPEN), replace=True)
+    pm.start(Spec("exec sleep 1000", stdin=OPEN), if_running="replace")
     assert [len(descriptors_of(one)) for one in processes] == before
-    with pytest.raises(InternalError, match="Exec format error"):
-        pm.start(Spec("true", stdin=OPEN, shell=str(shell)), replace=True)
+    with pytest.raises(BadRequestError, match="Exec format error"):
+        pm.start(Spec("true", stdin=OPEN, shell=str(shell)), if_running="replace")
     wait_until(lambda: [len(descriptors_of(one)) for one in processes] <= before)

@@ -160,6 +160,105 @@ def test_a_shell_that_has_gone(with_shell: Managers, tmp_path: Path) -> None:
     assert alive(pid)
 
 
+DASH_SAYS = "echo ${BASH_VERSION:-none}"
+FAULTY = "must be the absolute path of an executable file"
+
+
+def test_a_caller_names_the_shell(either: ProcessManager) -> None:
+    """A start runs in the shell that it names, which is recorded, and in which a restart runs it again."""
+    require(BASH and DASH, "bash and dash")
+    assert _printed(either, Spec(DASH_SAYS, cwd="/", shell=str(DASH))) == "none"
+    again = either.restart()
+    ended(either.get_status)
+    assert content(either) == "none"
+    record = read_record(record_path(again["log_file"]))
+    assert record is not None
+    assert record.spec.shell == DASH
+    assert _printed(either, Spec(DASH_SAYS, cwd="/")) != "none"
+
+
+def _printed(pm: ProcessManager, spec: Spec) -> str:
+    pm.start(spec)
+    ended(pm.get_status)
+    return content(pm)
+
+
+def test_what_the_named_shell_drops_is_refused(pm: ProcessManager) -> None:
+    """It is the shell of the start that is asked which names it passes on, not the setting's."""
+    require(BASH and DASH, "bash and dash")
+    with pytest.raises(BadRequestError, match=f"{DASH} does not pass on 'a.b'"):
+        pm.start(Spec("env", env={"a.b": "1"}, shell=str(DASH)))
+    assert "a.b=1" in _printed(pm, Spec("env", env={"a.b": "1"}, shell=str(BASH)))
+
+
+@pytest.mark.parametrize("kind", ["relative", "directory", "missing", "not executable", "long"])
+def test_a_named_shell_that_is_none(pm: ProcessManager, tmp_path: Path, kind: str) -> None:
+    """What is not the absolute path of an executable file is refused by name, and nothing is ended for it."""
+    (tmp_path / "file").touch()
+    path = {
+        "relative": "sh",
+        "directory": str(tmp_path),
+        "missing": str(tmp_path / "missing"),
+        "not executable": str(tmp_path / "file"),
+        "long": "/" + "x" * 100_000,
+    }[kind]
+    pid = pm.start("exec sleep 1000")["process_pid"]
+    with pytest.raises(BadRequestError, match=f"^shell {FAULTY}, not ") as caught:
+        pm.start(Spec("true", shell=path), if_running="replace")
+    assert caught.value.errors == {"shell": [f"M{FAULTY[1:]}."]}
+    assert len(caught.value.detail) < 400
+    assert alive(pid)
+
+
+# What only root may execute, and what lies where only root may go.
+@pytest.mark.parametrize(("mode", "above"), [(0o700, 0o755), (0o755, 0o700), (0o755, 0o755)])
+def test_a_shell_must_be_the_users_to_execute(tmp_path: Path, place: Path, mode: int, above: int) -> None:
+    """With another user to run as, that user must be able to execute it, or nothing is ended for the start."""
+    (place / "above").mkdir(mode=0o755)
+    shell = place / "above" / "sh"
+    shutil.copy(BASH or "/bin/sh", shell)
+    shell.chmod(mode)
+    (place / "above").chmod(above)
+    pm = manage(tmp_path / "logs", Policy(run_as="nobody"))
+    try:
+        pid = pm.start(Spec("exec sleep 1000", cwd="/"))["process_pid"]
+        if (mode, above) == (0o755, 0o755):
+            pm.start(Spec("exec sleep 1000", cwd="/", shell=str(shell)), if_running="replace")
+            return
+        with pytest.raises(BadRequestError, match=f"^shell {FAULTY} that the user 'nobody'") as caught:
+            pm.start(Spec("true", cwd="/", shell=str(shell)), if_running="replace")
+        assert caught.value.errors is not None
+        assert list(caught.value.errors) == ["shell"]
+        assert alive(pid)
+    finally:
+        pm.shut_down(0.0)
+        pm.close()
+
+
+@pytest.mark.parametrize("text", ["no program", "#!/no/such/interpreter\n"])
+def test_a_named_shell_that_the_system_can_t_start(either: ProcessManager, place: Path, text: str) -> None:
+    """A file that only looks executable is the caller's to correct, and nothing is left of the start."""
+    shell = place / "shell"
+    shell.write_text(text)
+    shell.chmod(0o755)
+    with pytest.raises(BadRequestError, match=f"^shell {FAULTY} that the system can start") as caught:
+        either.start(Spec("true", cwd="/", shell=str(shell)))
+    assert caught.value.errors is not None
+    assert list(caught.value.errors) == ["shell"]
+
+
+def test_a_named_shell_that_has_gone(pm: ProcessManager, tmp_path: Path) -> None:
+    """A restart whose shell is gone ends nothing, and names what is missing."""
+    shell = tmp_path / "own"
+    shutil.copy(BASH or "/bin/sh", shell)
+    pid = pm.start(Spec("exec sleep 1000", shell=str(shell)))["process_pid"]
+    shell.unlink()
+    with pytest.raises(BadRequestError, match=f"^shell {FAULTY}") as caught:
+        pm.restart()
+    assert caught.value.detail.startswith("Nothing was ended and nothing restarted. shell must be ")
+    assert alive(pid)
+
+
 SYSTEMD = (
     *("JOURNAL_STREAM", "INVOCATION_ID", "WATCHDOG_PID", "WATCHDOG_USEC", "SYSTEMD_EXEC_PID", "MAINPID", "MANAGERPID"),
     *("MANAGERPIDFDID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"),
