@@ -22,3 +22,21 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     shell: str = ""
     account: str = ""
     stdin: str = EMPTY
+
+
+# What the operator's settings say, and no start asks for.
+_NOT_ASKED_FOR = frozenset({"account"})
+
+
+def differences(asked: Spec, live: Spec) -> list[str]:
+    """Return in which fields two resolved specs differ: their names, and of `env` those of variables, as `env.PORT`.
+
+    Never a value: what is told goes to callers and into logs, and a value may be a secret.
+    """
+    found = [name for name in Spec.__struct_fields__ if getattr(asked, name) != getattr(live, name)]
+    variables = [f"env.{name}" for name in sorted(_unlike(asked.env, live.env))]
+    return [name for name in found if name not in {"env", *_NOT_ASKED_FOR}] + variables
+
+
+def _unlike(one: dict[str, str], other: dict[str, str]) -> set[str]:
+    return {name for name, _ in one.items() ^ other.items()}

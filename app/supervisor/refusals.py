@@ -11,7 +11,7 @@ from app.runs.record import RunRecord
 from app.runs.shells import WANTED
 from app.runs.spec import DEFAULT_NAME
 from app.supervisor.launch import LaunchError
-from app.supervisor.naming import count_rest, listed, name_all, name_some
+from app.supervisor.naming import count_rest, listed, name_all, name_some, shown
 from app.supervisor.policy import Policy
 from app.supervisor.run import Run
 from app.wording import shorten
@@ -185,6 +185,21 @@ def _last(run: Run) -> str:
 def _call(path: str, run: Run) -> str:
     """Return a call as it has to be made for the process of this run."""
     return path if run.record.name == DEFAULT_NAME else f"{path}?name={run.record.name}"
+
+
+def unlike(run: Run, differing: Sequence[str]) -> ConflictError:
+    """Return the error for a start that would have taken a live run as its own, were it not for these fields."""
+    named = [shown(name, MAX_NAME) for name in differing[:MAX_NAMES]]
+    rest = f" and {len(differing) - MAX_NAMES} more" if len(differing) > MAX_NAMES else ""
+    pid = run.record.process.pid if run.record.process else None
+    return ConflictError(
+        f"{_subject(run)} is already running (pid {pid}), but with other {', '.join(named)}{rest}: send what it was "
+        f'started with, call {_call("/kill", run)} first, or send "replace": true.',
+        differing=named,
+        more=len(differing) - len(named),
+        process_pid=pid,
+        run_id=run.record.run_id,
+    )
 
 
 def _beside_only(said: str, run: Run, **facts: object) -> ConflictError:
