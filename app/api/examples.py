@@ -76,7 +76,7 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
         "overtaken-by-kill": _problem(HTTPStatus.CONFLICT, cancelled().detail),
         "body-too-large": _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE),
         "not-declared-as-json": _problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, NOT_JSON),
-        "too-many-operations": _problem(HTTPStatus.TOO_MANY_REQUESTS, places.MANY_OPERATIONS),
+        "too-many-operations": _problem(HTTPStatus.TOO_MANY_REQUESTS, places.many_operations(DEFAULT_NAME)),
         "too-many-long-answers": _problem(HTTPStatus.TOO_MANY_REQUESTS, places.MANY_LONG_ANSWERS),
         "no-such-shell": _problem(
             HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -376,7 +376,7 @@ def start(spec: Spec, options: dict[str, Any]) -> tuple[dict[str, Any], HTTPStat
     when the last run of that name is still alive, or something it left behind does not end by itself within 2 s: call
     POST /kill first, or send `"replace": true`. 409 also when too many names live already.
     """
-    with places.operation():
+    with places.operation(options.get("name", DEFAULT_NAME)):
         status = supervisor.processes.start(spec, **options)
     return status, HTTPStatus.OK if status.get("started") is False else HTTPStatus.CREATED
 
@@ -428,9 +428,12 @@ def kill(signal_type: str, timeout: float, *, every: bool, **which: str) -> Resp
     time is 429 at once, before anything is done, but `type=SIGKILL` has a place of its own. With `all=true` it ends
     every tree, and is 200 also when there was none.
     """
-    with places.forced_kill() if signal_type == "SIGKILL" else places.operation():
-        if every:
+    forced = signal_type == "SIGKILL"
+    if every:
+        with places.forced_kill_all() if forced else places.kill_all():
             return jsonify(supervisor.processes.kill_all(signal_type, timeout))
+    place = which.get("name") or which.get("run_id") or DEFAULT_NAME
+    with places.forced_kill(place) if forced else places.operation(place):
         return jsonify(supervisor.processes.kill(signal_type, timeout, **which))
 
 
@@ -449,5 +452,5 @@ def restart(name: str, timeout: float | None = None) -> dict[str, Any]:
     Same command, directory, environment and all else that its start asked for. Works on a run that has ended, too.
     Parameters go in the query string or in a JSON body, not in both.
     """
-    with places.operation():
+    with places.operation(name):
         return supervisor.processes.restart(timeout, name=name)

@@ -1,29 +1,58 @@
 """Runs in the worker: limit operations and long answers, so that reads and SIGKILL always have a thread."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
+from typing import NamedTuple
 
 from flask import Flask, current_app, request
 from werkzeug.exceptions import TooManyRequests
 
-# One that is under way, and one that joins it or is refused.
-OPERATIONS = 2
+from app.runs.spec import DEFAULT_NAME
+
+
+class _Kind(NamedTuple):
+    name: str
+    most: int
+
+
+# Of a process: one that is under way, and one that joins it or is refused.
+_USUAL = _Kind("usual", 2)
+# Of all processes at once: one that joined it would end nothing more.
+_ALL = _Kind("all", 1)
+_FORCED = _Kind("forced", 1)
 # Seconds for one piece of a long answer to be sent: a client that stops reading loses its place.
 LONG_ANSWER_SECONDS = 30.0
 MANY_LONG_ANSWERS = "Too many long answers are being sent already; ask for fewer lines, or try again in a second."
-MANY_OPERATIONS = (
-    "Two other operations are under way: wait for their answers, or call POST /kill?type=SIGKILL, which has a place of "
-    "its own. GET /status shows the state."
+MANY_KILLS_OF_ALL = (
+    "Another kill of all processes is under way: wait for its answer, or call POST /kill?all=true&type=SIGKILL, which "
+    "has a place of its own. GET /processes shows the state."
 )
+MANY_FORCED = "Another kill with SIGKILL is under way already: wait for its answer."
 _KEY = "places-for-operations"
 
 
 class _Places:
     def __init__(self, threads: int) -> None:
         self.long_answers = BoundedSemaphore(max(1, threads // 4))
-        self.usual = BoundedSemaphore(OPERATIONS)
-        self.last = BoundedSemaphore(1)
+        self._counting = Lock()
+        # By kind and process; of one without any there is no entry.
+        self._operations: Counter[tuple[_Kind, str | None]] = Counter()
+
+    def take(self, name: str | None, kinds: tuple[_Kind, ...]) -> _Kind | None:
+        """Take a place of the first of these kinds that has one left for this process."""
+        with self._counting:
+            kind = next((kind for kind in kinds if self._operations[kind, name] < kind.most), None)
+            if kind is not None:
+                self._operations[kind, name] += 1
+            return kind
+
+    def give_back(self, name: str | None, kind: _Kind) -> None:
+        with self._counting:
+            self._operations[kind, name] -= 1
+            if not self._operations[kind, name]:
+                del self._operations[kind, name]
 
 
 def register(app: Flask, threads: int) -> None:
@@ -31,14 +60,34 @@ def register(app: Flask, threads: int) -> None:
     app.extensions[_KEY] = _Places(threads)
 
 
-def operation() -> AbstractContextManager[None]:
-    """Take one of the places of /start, /kill and /restart, or raise a 429 before anything is done."""
-    return _taken(_places().usual)
+def operation(name: str) -> AbstractContextManager[None]:
+    """Take one of a process's places of /start, /kill and /restart, or raise a 429 before anything is done."""
+    return _taken(name, (_USUAL,), many_operations(name))
 
 
-def forced_kill() -> AbstractContextManager[None]:
+def forced_kill(name: str) -> AbstractContextManager[None]:
     """Take a place as any operation does or, where there is none, the one reserved for SIGKILL."""
-    return _taken(_places().usual, _places().last)
+    return _taken(name, (_USUAL, _FORCED), MANY_FORCED)
+
+
+def kill_all() -> AbstractContextManager[None]:
+    """Take the place of a kill of all processes, which needs none of theirs."""
+    return _taken(None, (_ALL,), MANY_KILLS_OF_ALL)
+
+
+def forced_kill_all() -> AbstractContextManager[None]:
+    """Take that place or, where it is taken, the one reserved for SIGKILL."""
+    return _taken(None, (_ALL, _FORCED), MANY_FORCED)
+
+
+def many_operations(name: str) -> str:
+    """Return why an operation on this process has no place, and what has."""
+    of, query = (f" on {name}", f"name={name}") if name != DEFAULT_NAME else ("", "")
+    forced = "&".join(filter(None, (query, "type=SIGKILL")))
+    return (
+        f"Two other operations{of} are under way: wait for their answers, or call POST /kill?{forced}, which has a "
+        f"place of its own. GET /status{query and '?'}{query} shows the state."
+    )
 
 
 @contextmanager
@@ -61,11 +110,12 @@ def _places() -> _Places:
 
 
 @contextmanager
-def _taken(*places: BoundedSemaphore) -> Iterator[None]:
-    place = next((place for place in places if place.acquire(blocking=False)), None)
-    if place is None:
-        raise TooManyRequests(MANY_OPERATIONS, retry_after=1)
+def _taken(name: str | None, kinds: tuple[_Kind, ...], refusal: str) -> Iterator[None]:
+    places = _places()
+    kind = places.take(name, kinds)
+    if kind is None:
+        raise TooManyRequests(refusal, retry_after=1)
     try:
         yield
     finally:
-        place.release()
+        places.give_back(name, kind)
