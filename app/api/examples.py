@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 
+from app.runs.spec import DEFAULT_NAME
 from app.supervisor.history import UNKNOWN_RUN
 from app.supervisor.refusals import NOTHING_STARTED, cancelled
 from app.version import __version__

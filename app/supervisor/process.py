@@ -9,7 +9,7 @@ from app.exceptions import InternalError
 from app.log.clock import RunClock
 from app.runs.pointer import Pointer
 from app.runs.record import Cause, State, read_record, record_path
-from app.runs.spec import Spec
+from app.runs.spec import Spec, differences
 from app.supervisor import refusals
 from app.supervisor.handshake import request_handshake
 from app.supervisor.naming import listed, name_all
@@ -107,6 +107,8 @@ class NamedProcess:
             run = self.current()
             if run is not None and run.live:
                 has_ended = run.state.stopped_at is not None
+                if if_running == "reuse":
+                    return _reused(run, checked.spec)
                 if if_running == "replace" or (leftovers == "end" and has_ended):
                     beside = name_all(self._end(run, "replace", REPLACE_TIMEOUT))
                 elif leftovers != "leave" or not has_ended:
@@ -255,6 +257,13 @@ class NamedProcess:
             self._replace_run(run)
             self._seen = record_path(run.record.log_file)
             return describe(run.record, State(), [])
+
+
+def _reused(run: Run, asked: Spec) -> dict[str, Any]:
+    """Return the status of a live run that was started in the same way; raises `ConflictError` for another."""
+    if differing := differences(asked, run.record.spec):
+        raise refusals.unlike(run, differing)
+    return describe(run.record, run.state, run.leftovers()) | {"started": False}
 
 
 def _started_ns(path: str) -> int:

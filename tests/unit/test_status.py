@@ -70,4 +70,7 @@ def test_status_object_has_the_contract_s_fields_in_order() -> None:
         "reason": "Ended by /kill.",
         "output_open": False,
         "leftover_pids": [7],
+        "restarts": 0,
+        "next_start_at": None,
+        "limit": None,
     }
