@@ -3,11 +3,12 @@
 import contextlib
 import ctypes
 import os
+import signal
 import stat
 import time
 from collections.abc import Collection, Iterator
 
-from app.linux.proc import DEAD_STATES, Member, read_beginning
+from app.linux.proc import DEAD_STATES, Member, has_executed, read_beginning
 from app.stopping.order import Pipe
 
 _SHELLS = frozenset(
@@ -22,6 +23,9 @@ _ACCESS_MODE = 0o3
 # process's CPU time.
 MAX_DESCRIPTORS = 20_000
 MAX_SECONDS = 0.25
+# Seconds within which a shell's fork has reached the program that it is to execute, on a busy machine, too.
+STARTING = 0.25
+_TICK = 1 / os.sysconf("SC_CLK_TCK")
 # Prefixes of file system types whose stat(2) asks another machine or another process.
 _REMOTE = ("nfs", "cifs", "smb", "fuse", "ceph", "9p", "afs", "virtiofs", "lustre", "gfs", "ocfs")
 _libc = ctypes.CDLL(None)
@@ -51,6 +55,18 @@ class ProcFacts:
             with _as_user_of(member):
                 self._shells[member.pid] = _is_shell(_folder(member))
         return self._shells[member.pid]
+
+    def is_starting(self, member: Member) -> bool:
+        """Tell whether a member was just forked, has executed no program yet, and catches SIGTERM.
+
+        A fork begins with its parent's handlers, and that of a shell with a trap takes the signal without any effect: a
+        child process runs no trap of its shell. A program begins with none (execve(2)). A fork that stays one, a
+        subshell, may have a trap of its own, so that an old one counts as started.
+        """
+        try:
+            return _age(member) < STARTING and not has_executed(member.pid) and _catches_sigterm(_folder(member))
+        except OSError:  # it has ended
+            return False
 
     def reads(self, member: Member) -> Pipe | None:
         """Return the pipe that is a member's standard input: the inode, and for a named FIFO the device with it."""
@@ -211,6 +227,16 @@ def _program(path: str) -> str:
     return path.rpartition("/")[2].removeprefix("-").removesuffix("-static").rstrip(".-0123456789")
 
 
+def _age(member: Member) -> float:
+    """Return for how many seconds a process has existed, to the clock tick (proc_pid_stat(5), starttime)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - member.start_ticks * _TICK
+
+
+def _catches_sigterm(folder: str) -> bool:
+    """Tell whether a process has a handler for SIGTERM (SigCgt, proc_pid_status(5))."""
+    return bool(int(_field(f"{folder}/status", b"SigCgt:") or b"0", 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def _pipe(target: str) -> int | None:
     """Return a pipe's inode from the target of a link under `/proc/PID/fd` (proc_pid_fd(5)); a FIFO's is its path."""
     return int(target[6:-1]) if target.startswith("pipe:[") else None
@@ -233,6 +259,6 @@ def _is_writable(info: str) -> bool:
 
 
 def _field(info: str, name: bytes) -> bytes:
-    """Return a field of `/proc/PID/fdinfo/N`, empty where there is none."""
+    """Return a field of `/proc/PID/fdinfo/N` or `/proc/PID/status`, empty where there is none."""
     with open(info, "rb") as file:
         return next((line.split()[1] for line in file if line.startswith(name)), b"")

@@ -17,6 +17,9 @@ class Facts(Protocol):
     def is_shell(self, member: Member) -> bool:
         """Tell whether it is a shell, which forwards no signal to its children."""
 
+    def is_starting(self, member: Member) -> bool:
+        """Tell whether this child of a shell is to execute a program, and its shell's handler would take the signal."""
+
     def reads(self, member: Member) -> Pipe | None:
         """Return the pipe that is its standard input; None where that is no pipe."""
 
@@ -32,7 +35,7 @@ class Past(NamedTuple):
 
     `signalled` were sent SIGTERM. `refused` we may not signal. `held` waited for a writer to their input, and
     `released` of these have had time to read its end. `spared` were started by signalled members since, as clean-up.
-    `parents` are the members' parents at the last look.
+    `parents` are the members' parents at the last look. `starting` were about to execute a program.
     """
 
     signalled: Collection[Identity] = ()
@@ -41,13 +44,15 @@ class Past(NamedTuple):
     released: Collection[Identity] = ()
     spared: Collection[Identity] = ()
     parents: Mapping[Identity, Identity] = {}
+    starting: Collection[Identity] = ()
 
 
 class Decision(NamedTuple):
     """Hold the result of one look.
 
     `due` are to be signalled now, in this order. `held` wait for a writer of their standard input, and `drained` have
-    lost the last one. `spared` are not signalled. `awaited` are those whose end may make other members due.
+    lost the last one. `spared` are not signalled. `awaited` are those whose end may make other members due. `starting`
+    are due as soon as they have executed a program.
     """
 
     due: list[Member]
@@ -56,6 +61,7 @@ class Decision(NamedTuple):
     spared: set[Identity]
     awaited: set[Identity]
     parents: dict[Identity, Identity]
+    starting: set[Identity]
 
 
 def parents_first(members: Iterable[Member], process: Identity, facts: Facts) -> list[Member]:
@@ -114,14 +120,14 @@ class _Look:
         self._served: set[Identity] | None = None
         parents = {member.identity: self._parent(member) for member in members}
         self._result = Decision(
-            [], set(), set(), set(), set(), {one: parent.identity for one, parent in parents.items() if parent}
+            [], set(), set(), set(), set(), {one: parent.identity for one, parent in parents.items() if parent}, set()
         )
 
     def decide(self, *, late: bool) -> Decision:
         for member in self._members:
             if member.identity in self._past.signalled:
                 continue
-            if late or (self._has_its_turn(member) and self._has_read_all(member)):
+            if late or (self._has_its_turn(member) and self._has_read_all(member) and not self._is_starting(member)):
                 self._due.add(member.identity)
                 self._result.due.append(member)
                 self._release_children(member)
@@ -159,10 +165,19 @@ class _Look:
         if not self._has_passed(parent):
             self._result.awaited.add(parent.identity)
             return False
-        if parent.identity not in self._past.signalled or member.identity in self._past.held:
+        older = member.identity in self._past.held or member.identity in self._past.starting
+        if parent.identity not in self._past.signalled or older:
             return True
         # A process that a shell started after its signal is clean-up.
         return self._spare(member, parent)
+
+    def _is_starting(self, member: Member) -> bool:
+        """Tell whether a shell has forked this member to execute a program, which must get the signal itself."""
+        parent = self._parent(member)
+        if parent is None or not self._facts.is_shell(parent) or not self._facts.is_starting(member):
+            return False
+        self._result.starting.add(member.identity)
+        return True
 
     def _is_daemon(self, member: Member) -> bool:
         """Tell whether a member without a parent in the tree has left the process's session and the output."""

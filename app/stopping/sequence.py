@@ -60,6 +60,7 @@ class StopSequence:
         self._held: set[Identity] = set()
         self._spared: set[Identity] = set()
         self._parents: dict[Identity, Identity] = {}
+        self._starting: set[Identity] = set()
         self._drained: dict[Identity, float] = {}
         self._end_noted = False
         self._next_look = 0.0
@@ -172,16 +173,18 @@ class StopSequence:
         self._tree.watch(decision.awaited)
         now = time.monotonic()
         self._next_look = now + REST * (now - began)
+        self._end_noted = bool(decision.starting)  # no event announces that they have executed their programs
 
     def _past(self, now: float) -> Past:
         released = {one for one, since in self._drained.items() if now >= since + self._lead}
-        return Past(self._signalled, self.refused, self._held, released, self._spared, self._parents)
+        return Past(self._signalled, self.refused, self._held, released, self._spared, self._parents, self._starting)
 
     def _remember(self, decision: Decision, now: float, signalled: set[Identity]) -> None:
         self._signalled |= signalled
         self._held |= decision.held
         self._spared |= decision.spared
         self._parents = decision.parents
+        self._starting |= decision.starting
         self._drained = {one: self._drained.get(one, now) for one in decision.drained}
 
     def _kill_round(self) -> None:

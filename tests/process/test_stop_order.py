@@ -91,6 +91,25 @@ def test_bash_goes_no_step_further(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("shell", ["/bin/dash", "/bin/bash"])
+def test_a_trap_runs_whatever_its_shell_is_starting(tmp_path: Path, shell: str) -> None:
+    """A kill while the shell forks its next program ends that, too, so that the trap runs at once."""
+    require(Path(shell).exists(), shell)
+    manager = manage(tmp_path / "logs", Policy(shell))
+    try:
+        for number in range(2 * TRIES):
+            begun, cleaned = tmp_path / f"begun-{number}", tmp_path / f"cleaned-{number}"
+            manager.start(Spec(f"trap 'touch {cleaned}; exit 3' TERM; touch {begun}; sleep 601; touch next", cwd="/"))
+            deadline = time.monotonic() + 10
+            while not begun.exists() and time.monotonic() < deadline:  # without a rest: the next fork is under way
+                pass
+            answer = manager.kill("SIGTERM", 2.0)
+            assert (answer["exit_code"], answer["escalated"], cleaned.exists()) == (3, False, True)
+    finally:
+        manager.shut_down(0.0)
+        manager.close()
+
+
 LAST_WORDS = [f"last words {number}" for number in range(1000)]
 SERVER = f"{sys.executable} {PROGRAMS / 'last_words.py'}"
 
@@ -140,7 +159,7 @@ def test_a_script_that_logs_through_tee_cleans_up(pm: ProcessManager, tmp_path: 
 def test_a_trap_runs_at_once(pm: ProcessManager) -> None:
     """A shell that waits for a command in the foreground runs its trap now, since the command gets the signal, too."""
     pm.start("""exec bash -c 'trap "echo trapped; exit 4" TERM; echo ready; sleep 601; echo next'""")
-    printed(pm, "ready")
+    wait_until(lambda: any(command_line(pid).strip() == "sleep 601" for pid in descendants()))
     began = time.monotonic()
     assert pm.kill()["exit_code"] == 4
     assert time.monotonic() - began < 2

@@ -17,7 +17,8 @@ NOTHING = Past()
 class Table(NamedTuple):
     """Write a tree down: each pid's parent, who is a shell, who reads which pipe, and who can write which.
 
-    `sessions` are those other than the process's, `silent` are those that hold no output.
+    `sessions` are those other than the process's, `silent` are those that hold no output, `starting` are forks of a
+    shell that are to execute a program.
     """
 
     parents: Mapping[int, int]
@@ -26,6 +27,11 @@ class Table(NamedTuple):
     writers: Mapping[Pipe, Collection[int]] = {}
     sessions: Mapping[int, int] = {}
     silent: Collection[int] = ()
+    starting: Collection[int] = ()
+
+    def is_starting(self, member: Member) -> bool:
+        """Look it up."""
+        return member.pid in self.starting
 
     def is_shell(self, member: Member) -> bool:
         """Look it up."""
@@ -308,6 +314,30 @@ def test_daemons_wait_for_nobody_who_cannot_be_signalled() -> None:
     left = DAEMON._replace(parents={9: 1, 8: 1, 7: 8})
     assert due(left, Past(signalled=those(10))) == [9]
     assert 8 in due(left, Past(signalled=those(10), refused=those(9)))
+
+
+SHELL_THAT_FORKS = Table({10: 1, 11: 10, 12: 11}, {10, 11}, starting={12})
+
+
+def test_a_fork_that_is_to_execute_a_program_is_waited_for() -> None:
+    """The signal goes to the program, not to the shell's handler in its fork, and is no clean-up's to be spared."""
+    first = look(SHELL_THAT_FORKS)
+    assert [member.pid for member in first.due] == [10, 11]
+    assert pids(first.starting) == {12}
+    past = Past(signalled=those(10, 11), starting=first.starting)
+    assert due(SHELL_THAT_FORKS, past) == []
+    assert due(SHELL_THAT_FORKS._replace(starting=()), past) == [12]
+
+
+def test_a_fork_of_another_program_is_signalled_at_once() -> None:
+    """Only a shell's fork is about to execute something else: one of a pool stays what it is."""
+    table = SHELL_THAT_FORKS._replace(shells={10})
+    assert due(table, Past(signalled=those(10), refused=those(11))) == [12]
+
+
+def test_no_fork_is_waited_for_when_it_is_late() -> None:
+    """Near the end of the grace everyone gets the signal."""
+    assert due(SHELL_THAT_FORKS, Past(signalled=those(10, 11)), late=True) == [12]
 
 
 MANY = range(11, 2011)
