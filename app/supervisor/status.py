@@ -9,6 +9,7 @@ import msgspec
 from app.linux.proc import boot_id
 from app.log.clock import format_time
 from app.runs.record import RunRecord, State
+from app.supervisor.hints import hint_of
 
 Status = Literal["running", "exited", "killed"]
 
@@ -93,7 +94,7 @@ def describe(record: RunRecord, state: State, leftover_pids: list[int]) -> dict[
         "stopped_at": state.stopped_at,
         "exit_code": state.exit_code,
         "signal": signal_name(state.exit_code),
-        "reason": " ".join(filter(None, (beside, reason_of(state)))) or None,
+        "reason": " ".join(filter(None, (beside, reason_of(state), hint_of(record, state)))) or None,
         "output_open": state.output_open,
         "leftover_pids": leftover_pids,
         "restarts": 0,

@@ -12,6 +12,7 @@ def test_esbuild_ends_with_its_standard_input(trial: Trial) -> None:
     start(trial, "--watch")
     assert (trial.ended()["status"], trial.ended()["exit_code"]) == ("exited", 0)
     assert "stdin was closed" in trial.printed
+    assert '"stdin": "open"' in trial.ended()["reason"]
 
 
 def test_esbuild_may_watch_forever(trial: Trial) -> None:
