@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -16,8 +17,10 @@ from app.supervisor.signallers import NotSureError, asked
 # took those below up to 0.9 s by themselves, and `npx` may have to fetch them.
 AT_ONCE = 1.0
 WATCHERS_AT_ONCE = 10.0
-# Characters of a text that is looked at, so that a look takes less than a millisecond.
+# Characters of a text that is looked at: a look takes less than a millisecond then, 30 at the very most, and only the
+# first one of the last few.
 MAX_TEXT = 4096
+KEPT = 64
 MAX_SHOWN = 60
 # Shells that give their process to the last program of a text, which these programs don't signal: it is they.
 _REPLACED = frozenset({"bash", "rbash", "zsh", "ksh", "mksh"})
@@ -56,7 +59,9 @@ _WATCHERS = {
     "webpack": _Watcher(("--watch", "-w", "watch"), needed=("--watch-options-stdin",)),
 }
 _SOMETHING_ELSE = ("-h", "--help", "--version", "-v")
-_RUNNERS = frozenset({"npx", "bunx", "pnpx", "pnpm", "yarn", "npm", "exec", "dlx", "--", "-y", "--yes", "--no-install"})
+# They run a package's program, and no script of the same name.
+_RUNNERS = (("npx",), ("npm", "exec"), ("pnpm", "exec"))
+_OF_RUNNERS = frozenset({"--", "-y", "--yes", "--no-install"})
 _VERSION = re.compile(r"(?<=.)@[^/]*\Z")
 
 
@@ -64,6 +69,8 @@ def hint_of(record: RunRecord, state: State) -> str | None:
     """Return one sentence about why a run has ended so soon; None where nothing is sure."""
     spec, code = record.spec, state.exit_code
     if code is None or code > 0 or state.killed_by or len(spec.command) > MAX_TEXT:
+        return None
+    if not any(word in spec.command for word in (_WATCHERS if code == 0 else ("kill",))):
         return None
     lasted = _lasted(record, state)
     if code < 0:
@@ -79,6 +86,7 @@ def _lasted(record: RunRecord, state: State) -> float:
         return float("inf")
 
 
+@lru_cache(maxsize=KEPT)
 def _signalled_itself(text: str, shell: str, number: int) -> str | None:
     """Say which call of a text has signalled the shell that ran it, if its signal is the one that ended that."""
     calls = calls_of(text)
@@ -142,6 +150,7 @@ def _words_for(sent: _Sent) -> str:
     return f"Its own `{text}` ended it, as its shell has such a name, too."
 
 
+@lru_cache(maxsize=KEPT)
 def _had_no_input(text: str) -> str | None:
     """Say that a text's last program, which was to watch, has ended since its standard input was at its end."""
     calls = calls_of(text)
@@ -153,11 +162,21 @@ def _had_no_input(text: str) -> str | None:
     words = [one for one in call.words if one is not None]
     if call.inner or len(words) < len(call.words) or any("<" in one for one in call.redirections):
         return None
-    while words and (words[0] in _RUNNERS or ASSIGNMENT.match(words[0])):
-        del words[0]
+    words = _without_runner(words)
     if not words or not _watches(*words):
         return None
     return f'{_program(words[0])} ends with its standard input, which was empty: start it with "stdin": "open".'
+
+
+def _without_runner(words: list[str]) -> list[str]:
+    """Return a command without assignments, and without what only leads to its program."""
+    while words and (words[0] == "exec" or ASSIGNMENT.match(words[0])):
+        words = words[1:]
+    runner = next((one for one in _RUNNERS if tuple(words[: len(one)]) == one), ())
+    words = words[len(runner) :]
+    while runner and words and words[0] in _OF_RUNNERS:
+        words = words[1:]
+    return words
 
 
 def _watches(program: str, *arguments: str) -> bool:

@@ -171,6 +171,7 @@ WATCHERS = [
     ("npx --yes esbuild@0.25 in.js --serve=8000", "esbuild"),
     ("cd site && ./node_modules/.bin/esbuild in.js --serve", "esbuild"),
     ("npm ci; NODE_ENV=dev exec pnpm exec esbuild in.js --watch;", "esbuild"),
+    ("npm exec -- esbuild in.js --watch", "esbuild"),
     ("tailwindcss -i in.css -o out.css --watch", "tailwindcss"),
     ("npx tailwindcss -i in.css -o out.css -w 2>&1", "tailwindcss"),
     ("npx @tailwindcss/cli@4.1 -i in.css -o out.css --watch", "@tailwindcss/cli"),
@@ -208,6 +209,9 @@ def test_a_watcher_without_input(text: str, named: str) -> None:
         "(esbuild in.js --watch)",
         "esbuild $FLAGS --watch",
         "npm run dev",
+        "npm run esbuild -- --watch",
+        "yarn esbuild in.js --watch",
+        "pnpm esbuild in.js --watch",
         "",
     ],
 )
