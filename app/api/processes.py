@@ -9,7 +9,7 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 
 from app.api import examples
 from app.api.context import supervisor
-from app.config import MAX_TIMEOUT, PREFIX
+from app.config import MAX_PORT, MAX_TIMEOUT, PREFIX
 from app.runs.spec import DEFAULT_NAME, EMPTY, STDINS, Spec
 from app.web import places
 from app.web.answers import AnswerSchema
@@ -119,6 +119,15 @@ class StartSchema(RequestSchema):
             "LLM_SHELL_SHELL.",
             "example": "/bin/sh",
             "minLength": 1,
+        },
+    )
+    port = WholeNumber(
+        allow_none=True,
+        validate=validate.Range(1, MAX_PORT, error=f"Must be from 1 to {MAX_PORT}."),
+        metadata={
+            "description": "The TCP port that the command is going to listen on; also PORT in its environment, unless "
+            "`env` has one.",
+            "example": 3000,
         },
     )
     name = Name(

@@ -4,6 +4,8 @@ import msgspec
 
 # The process that calls without a name mean.
 DEFAULT_NAME = "default"
+# Where programs look for the port that they are to listen on.
+PORT_VARIABLE = "PORT"
 # What the process's standard input is: at its end at once, or never, though nothing comes.
 EMPTY, OPEN = STDINS = ("empty", "open")
 
@@ -13,7 +15,8 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `cwd` is the directory as its caller named it, empty for the service's own, until the start has made it absolute.
     The start also fills in `shell` and `account`, the user to run as (see `linux/account.py`), empty for the service's.
-    `stdin` is one of `STDINS`, or what a later build knows beside these.
+    `stdin` is one of `STDINS`, or what a later build knows beside these. `port` is the TCP port that the command is to
+    listen on, 0 for none.
     """
 
     command: str
@@ -22,6 +25,11 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     shell: str = ""
     account: str = ""
     stdin: str = EMPTY
+    port: int = 0
+
+    def variables(self) -> dict[str, str]:
+        """Return what the command gets in its environment: `env`, and the port where that names none."""
+        return {PORT_VARIABLE: str(self.port), **self.env} if self.port else self.env
 
 
 # What the operator's settings say, and no start asks for.

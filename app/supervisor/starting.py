@@ -71,7 +71,7 @@ class Starter:
         directory = self._directory(given.cwd)
         if lost := names_dropped(shell, account, given.env):
             raise names_lost(shell, lost)
-        environment = process_environment(given.env, login)
+        environment = process_environment(given.variables(), login)
         with_longest = environment | run_variables("x" * MAX_RUN_ID, self._name)
         sizes = [len(name) + len(value) + 2 for name, value in with_longest.items()]
         # Half of ARG_MAX is left to the command and the pointers that execve(2) also counts.

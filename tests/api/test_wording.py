@@ -130,7 +130,7 @@ def test_what_is_no_json(client: FlaskClient, body: bytes, told: str) -> None:
 
 def test_null_is_as_good_as_left_out(client: FlaskClient) -> None:
     """An optional field of /start may be null: the run, its record and a restart are as without it."""
-    body = {"command": "pwd", "cwd": None, "env": None, "stdin": None, "shell": None, "replace": None}
+    body = {"command": "pwd", "cwd": None, "env": None, "stdin": None, "shell": None, "port": None, "replace": None}
     runs = [client.post("/start", json=body).get_json()]
     wait_until(lambda: client.get("/status").get_json()["status"] == "exited")
     runs.append(client.post("/restart").get_json())
@@ -143,7 +143,7 @@ def test_null_is_as_good_as_left_out(client: FlaskClient) -> None:
     assert {client.get(f"/logs?run_id={run['run_id']}").get_json()["content"] for run in runs} == {here}
 
 
-@pytest.mark.parametrize("name", ["cwd", "env", "stdin", "shell", "name", "if_running", "replace", "leftovers"])
+@pytest.mark.parametrize("name", ["cwd", "env", "stdin", "shell", "port", "name", "if_running", "replace", "leftovers"])
 def test_each_null_alone(client: FlaskClient, name: str) -> None:
     """Each of them alone, too; replace stays false, so that nothing that runs is ended."""
     assert client.post("/start", json={"command": "exec sleep 1000", name: None}).status_code == 201

@@ -11,8 +11,8 @@ import pytest
 
 from app.runs.spec import Spec
 from app.service import manage
+from app.supervisor.manager import ProcessManager
 from app.supervisor.policy import Policy
-from app.supervisor.process import ProcessManager
 from tests.kit.requiring import require
 from tests.kit.waiting import ended
 

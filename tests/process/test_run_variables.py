@@ -125,3 +125,13 @@ def test_the_largest_environment_has_them(pm: ProcessManager) -> None:
     """An environment with just the room for them and the longest id is started, and has them."""
     run_id, lines = run(pm, **padding(pm, 400))
     assert lines == [f"{run_id} default"]
+
+
+def test_the_port_is_among_them(either: ProcessManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port is PORT, whatever the service's own is, also at a restart; the caller's own PORT goes before it."""
+    monkeypatch.setenv("PORT", "8000")
+    show = 'echo "$PORT"'
+    assert printed_by(either, lambda: either.start(Spec(show, cwd="/", port=3000)))[1] == ["3000"]
+    assert printed_by(either, either.restart)[1] == ["3000"]
+    assert printed_by(either, lambda: either.start(Spec(show, cwd="/", port=3000, env={"PORT": "1"})))[1] == ["1"]
+    assert printed_by(either, lambda: either.start(Spec(show, cwd="/")))[1] == ["8000"]

@@ -12,7 +12,7 @@ from app.supervisor.run import Run
 from tests.kit.records import make_record
 
 LIVE = Spec("npm run dev", "/srv", {"NODE_ENV": "production", "KEY": "s3cr3t"}, "/bin/bash", account="1 1")
-OTHERS = {"command": "npm start", "cwd": "/", "shell": "/bin/sh", "stdin": "open"}
+OTHERS = {"command": "npm start", "cwd": "/", "shell": "/bin/sh", "stdin": "open", "port": 3000}
 
 
 def test_the_same() -> None:
@@ -50,6 +50,15 @@ def test_all_that_differs_at_once() -> None:
     """All fields are named, the environment last."""
     asked = Spec("other", "/", {"A": "1"}, "/bin/sh", stdin="open")
     assert differences(asked, LIVE) == ["command", "cwd", "shell", "stdin", "env.A", "env.KEY", "env.NODE_ENV"]
+
+
+@pytest.mark.parametrize(
+    ("port", "env", "variables"),
+    [(0, {"A": "1"}, {"A": "1"}), (3000, {}, {"PORT": "3000"}), (3000, {"PORT": "4000"}, {"PORT": "4000"})],
+)
+def test_the_port_is_a_variable(port: int, env: dict[str, str], variables: dict[str, str]) -> None:
+    """The command is told its port by PORT, unless its caller has told it otherwise."""
+    assert Spec("", env=env, port=port).variables() == variables
 
 
 def test_the_refusal_names_a_few_and_no_value() -> None:
