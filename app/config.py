@@ -21,6 +21,7 @@ UNIX = "unix:"
 ENV_FILE = Path(".env")
 MAX_TIMEOUT = 600
 MIN_THREADS = 4
+MOST_PROCESSES = 1024
 MIN_TOKEN_LENGTH = 16
 MAX_PROCESSES = 1024
 MAX_PORT = 65535
@@ -55,6 +56,7 @@ class Settings:
     trusted_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[Network, ...] = ()
     threads: int = 16
+    max_processes: int = 64
     on_shutdown: Literal["stop", "keep"] = "stop"
     log_max_bytes: int = 1024 * MIB
     log_keep: int = 50
@@ -130,6 +132,7 @@ def _read_fields(env: Env) -> Settings:
         trusted_hosts=_list(env, "TRUSTED_HOSTS", _check_trusted_hosts),
         trusted_proxies=tuple(map(ipaddress.ip_network, _list(env, "TRUSTED_PROXIES", _check_trusted_proxies))),
         threads=_integer(env, "THREADS", defaults.threads, MIN_THREADS, None),
+        max_processes=_integer(env, "MAX_PROCESSES", defaults.max_processes, 1, MOST_PROCESSES),
         on_shutdown=_choice(env, "ON_SHUTDOWN", defaults.on_shutdown, ("stop", "keep")),
         log_max_bytes=_integer(env, "LOG_MAX_BYTES", defaults.log_max_bytes, MIB, None),
         log_keep=_integer(env, "LOG_KEEP", defaults.log_keep, 1, None),

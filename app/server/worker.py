@@ -14,21 +14,22 @@ from typing import Any
 from gunicorn.http.errors import UnsupportedTransferCoding
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from app.config import Settings
 from app.linux.descriptors import lift_limit
 from app.server.announcement import announce
 from app.server.standin import StandIn
 from app.server.threads import Threads
+from app.service import supervisor
 from app.supervisor import zygote
 from app.supervisor.orphans import reap_orphans
 from app.web.heads import Heads
 from app.web.lingering import UNWATCHABLE, Connection, Lingering
+from app.web.places import OF_A_PROCESS, OF_ALL
 from app.web.problems import whole_answer
 from app.web.unparsed import refusal_of
 
 # Signals that a new worker must not lose: the master blocks them across the fork.
 HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-# Threads beyond those of the settings, for operations that wait (app/web/places.py).
-OPERATION_THREADS = 3
 # Connections accepted at one event, and seconds without accept(2) where there is no descriptor for one.
 ACCEPTED_AT_ONCE = 64
 PAUSE = 0.1
@@ -49,8 +50,8 @@ GONE = frozenset({
 class ShellWorker(ThreadWorker):
     """Serve as gunicorn's threaded worker does, and exit only at a signal.
 
-    Threads are created at its start. A request gets one when all of it has been received. While the application can't
-    be loaded, `StandIn` answers.
+    Threads are created at its start, and further ones only while all are busy. A request gets one when all of it has
+    been received. While the application can't be loaded, `StandIn` answers.
     """
 
     tpool: Threads  # type: ignore[assignment]  # it has the methods that gunicorn calls
@@ -70,8 +71,13 @@ class ShellWorker(ThreadWorker):
                 self.tpool.shutdown(wait=False)  # the interpreter joins threads at its exit
 
     def get_thread_pool(self) -> Threads:  # type: ignore[override]  # as above
-        """Return the threads that answer requests."""
-        return Threads(self.cfg.threads + OPERATION_THREADS)
+        """Return the threads that answer requests: those of the settings, and as many as operations may hold.
+
+        Of these the ones for one process are there from the start.
+        """
+        settings = supervisor.settings or Settings()
+        threads = self.cfg.threads
+        return Threads(threads + OF_A_PROCESS, threads + OF_A_PROCESS * settings.max_processes + OF_ALL)
 
     def init_signals(self) -> None:
         """Handle signals as gunicorn's worker does, those blocked since the fork included.

@@ -22,6 +22,9 @@ _USUAL = _Kind("usual", 2)
 # Of all processes at once: one that joined it would end nothing more.
 _ALL = _Kind("all", 1)
 _FORCED = _Kind("forced", 1)
+# Threads that operations hold at most: those on one process, and those on all at once.
+OF_A_PROCESS = _USUAL.most + _FORCED.most
+OF_ALL = _ALL.most + _FORCED.most
 # Seconds for one piece of a long answer to be sent: a client that stops reading loses its place.
 LONG_ANSWER_SECONDS = 30.0
 MANY_LONG_ANSWERS = "Too many long answers are being sent already; ask for fewer lines, or try again in a second."

@@ -284,7 +284,7 @@ def test_a_body_of_many_pieces_after_100_continue(guarded: Service) -> None:
         client.sendall(head_of("POST /kill", *fields, f"Content-Length: {len(body)}"))
         assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(body)
-        assert client.recv(12) == b"HTTP/1.1 400"
+        assert client.recv(12) == b"HTTP/1.1 404"  # nothing to kill: of a body cut short it would be 400
 
 
 @pytest.mark.parametrize("path", ["/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json", "/health"])
