@@ -99,12 +99,14 @@ class Kill(msgspec.Struct, tag="kill", frozen=True, omit_defaults=True):
     """Ask for the end of the tree: `signal` first, SIGKILL after `timeout` seconds.
 
     `until_ns` is the same instant by CLOCK_BOOTTIME, for a shim that was stopped while the request waited; 0 is none.
+    Without `daemons` these are left alone (`stopping/daemons.py`), which a shim of an older version does not know.
     """
 
     signal: Literal["SIGTERM", "SIGKILL"]
     timeout: Annotated[float, msgspec.Meta(ge=0, le=MAX_TIMEOUT)]
     cause: Cause
     until_ns: int = 0
+    daemons: bool = True
 
     def result_when_repeated(self, result: "Result | None", state: State) -> "Killed":
         """Return the result where the shim was killed; `result` is its understudy's, None where the run had ended."""

@@ -146,6 +146,7 @@ RUNNING: Body = MappingProxyType(
         "reason": None,
         "output_open": True,
         "leftover_pids": [],
+        "daemons": [],
         "restarts": 0,
         "next_start_at": None,
         "limit": None,

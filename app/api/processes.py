@@ -262,6 +262,13 @@ class OutcomeSchema(AnswerSchema):
     stopped_at = fields.String(required=True, allow_none=True, metadata={"format": "date-time"})
 
 
+class DaemonSchema(AnswerSchema):
+    """A process that a command has left behind in a session of its own, without its output."""
+
+    pid = fields.Integer(required=True)
+    name = fields.String(required=True, metadata={"example": "gpg-agent"})
+
+
 class StatusSchema(OutcomeSchema):
     """A run's state, as /start, /status and /restart report it."""
 
@@ -294,7 +301,17 @@ class StatusSchema(OutcomeSchema):
     leftover_pids = fields.List(
         fields.Integer(),
         required=True,
-        metadata={"description": "Processes that the command started and that outlive it. POST /kill ends them, too."},
+        metadata={
+            "description": "Processes that the command started and that outlive it, as far as they hold its output or "
+            "are in its session. POST /kill ends them, too."
+        },
+    )
+    daemons = fields.List(
+        fields.Nested(DaemonSchema),
+        required=True,
+        metadata={
+            "description": "Others that outlive it, at most 20. No start waits for them or ends them; POST /kill does."
+        },
     )
     restarts = fields.Integer(required=True, metadata={"description": "How often a policy has started it again."})
     next_start_at = fields.String(
@@ -382,8 +399,9 @@ def start(spec: Spec, options: dict[str, Any]) -> tuple[dict[str, Any], HTTPStat
     """Start a command
 
     Answers at once, while the command runs on; read what it prints with GET /logs and its end from GET /status. 409
-    when the last run of that name is still alive, or something it left behind does not end by itself within 2 s: call
-    POST /kill first, or send `"replace": true`. 409 also when too many names live already.
+    when the last run of that name is still alive, or leftovers of it do not end by themselves within 2 s: call POST
+    /kill first, or send `"replace": true`. Its daemons live on beside the new run. 409 also when too many names live
+    already.
     """
     with places.operation(options.get("name", DEFAULT_NAME)):
         status = supervisor.processes.start(spec, **options)

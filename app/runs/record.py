@@ -50,16 +50,18 @@ class State(msgspec.Struct, tag="state", frozen=True, kw_only=True, omit_default
         return max(self, other, key=lambda one: (one.ended, one.stopped_at is not None, one.killed_by is not None))
 
 
-class Intent(msgspec.Struct, frozen=True, rename=_FIELDS):
+class Intent(msgspec.Struct, frozen=True, omit_defaults=True, rename=_FIELDS):
     """Hold a stop that was begun, written before its first signal so that an understudy can finish it.
 
-    `signalled` are the members to which SIGTERM was sent, or was about to be.
+    `signalled` are the members to which SIGTERM was sent, or was about to be. `spared` are the daemons among the
+    record's members, which the stop leaves alone; None where it ends daemons, too.
     """
 
     signal: str
     kill_at_ns: int
     cause: Cause
     signalled: list[Identity] = []
+    spared: list[Identity] | None = None
 
 
 class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -19,6 +19,7 @@ from app.shim.log_writer import LogWriter
 from app.shim.owned import OwnedTree
 from app.shim.record_copy import RecordCopy
 from app.shim.stdio import OutputPipe
+from app.stopping.daemons import Exempt
 from app.stopping.sequence import StopSequence
 
 # Seconds after the end of its grace from which on a stop sends no SIGTERM any more: the SIGCONT that goes with it would
@@ -50,6 +51,8 @@ class Keeper:
         self._writer = LogWriter(record.log_file, record.clock, mode=record.log_mode, max_bytes=record.log_max_bytes)
         self._output = OutputPipe(pipe, self._writer)
         self._stop: StopSequence | None = None
+        # Whether the process had ended before the stop began.
+        self._ended_before = False
         self._waiters: list[tuple[socket.socket, int, Kill]] = []
         self._incidents_reported_at = 0.0
         # An understudy that takes over adds to the counts of the killed shim.
@@ -89,7 +92,7 @@ class Keeper:
         intent = self._record.intent
         if intent is not None:
             left = _seconds_until(intent.kill_at_ns)
-            self._stop = self._new_stop()
+            self._stop = self._new_stop(self._exempt_again(intent))
             if intent.signal == "SIGKILL":
                 self._stop.kill()
             elif left < -STALE:
@@ -214,8 +217,11 @@ class Keeper:
         kill_at_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(left * 1e9)
         stale = bool(kill.until_ns) and _seconds_until(kill.until_ns) < -STALE
         self._record.intent = Intent(kill.signal, kill_at_ns, kill.cause)
+        self._ended_before = self._state.stopped_at is not None
         self._attribute_end(kill)
-        self._stop = self._new_stop()
+        self._stop = self._new_stop(None if kill.daemons else Exempt(self._process, self._record.pipe or None))
+        if not kill.daemons:
+            self._record_members()
         if kill.signal == "SIGTERM" and not stale:
             self._stop.terminate(deadline)
             return
@@ -227,21 +233,36 @@ class Keeper:
         else:
             self._stop.kill()
 
-    def _new_stop(self) -> StopSequence:
+    def _new_stop(self, exempt: Exempt | None) -> StopSequence:
         output = self._record.pipe if self._output.open else None
-        return StopSequence(self._tree, self._process, output=output, note=self._note_signalled)
+        return StopSequence(self._tree, self._process, output=output, note=self._note_signalled, exempt=exempt)
+
+    def _exempt_again(self, intent: Intent) -> Exempt | None:
+        """Return whom a stop that a killed shim began leaves alone: no member that it had recorded as one to be ended.
+
+        One whose parent has ended since would pass for a daemon now.
+        """
+        if intent.spared is None:
+            return None
+        others = set(self._record.members).difference(intent.spared)
+        return Exempt(self._process, self._record.pipe or None, intent.spared, others)
 
     def _note_signalled(self, members: list[Member], signalled: list[Identity]) -> None:
         """Record which members get SIGTERM before it is sent: an understudy then signals none twice."""
-        self._record.members = [member.identity for member in members]
+        spared = self._stop.exempt.spared if self._stop is not None and self._stop.exempt is not None else ()
+        self._record.members = [*(member.identity for member in members), *spared]
         if self._record.intent is not None:
             self._record.intent = replace(self._record.intent, signalled=signalled)
+        self._record_spared()
         self._changed = True
         self._publish()
 
     def _join_stop(self, stop: StopSequence, kill: Kill, deadline: float) -> None:
         if kill.cause in OVERTAKING:
             self._attribute_end(kill)
+        if kill.daemons and stop.exempt is not None and self._record.intent is not None:
+            self._record.intent = replace(self._record.intent, spared=None)
+            stop.include_daemons()
         if kill.signal == "SIGKILL":
             stop.escalate()
         else:
@@ -260,7 +281,7 @@ class Keeper:
             return []
         if not self._tree.gone:
             self._reap()  # a member that the last look did not find any more may not have been reaped yet
-        survivors = [] if self._tree.gone else self._survivors()
+        survivors = [] if self._tree.gone else self._survivors(stop)
         refused = sorted({identity.pid for identity in stop.refused}.intersection(survivors))
         killed = Killed(found=True, escalated=stop.escalated, survivors=survivors, refused=refused)
         overtaken = any(kill.cause in OVERTAKING for _connection, _number, kill in self._waiters)
@@ -271,15 +292,16 @@ class Keeper:
         self._waiters.clear()
         self._stop = None
         self._record.intent = None
-        self._change(escalated=stop.escalated)
+        if not (self._ended_before and self._state.killed_by):  # or it would be said of the process's own end
+            self._change(escalated=stop.escalated)
         if self._process.pid in refused and self._state.stopped_at is None:
             self._change(killed_by=None)  # no signal of ours has reached it
         return replies
 
-    def _survivors(self) -> list[int]:
+    def _survivors(self, stop: StopSequence) -> list[int]:
         """Return the members that outlived a stop; count an incident where `/proc` hides them (hidepid, proc(5))."""
-        survivors = sorted(member.pid for member in self._tree.members())
-        if not survivors:
+        survivors = sorted(member.pid for member in stop.remaining())
+        if not survivors and not stop.only_exempt:
             self._reap()  # a member that ended just now is no survivor
             if not self._tree.gone:
                 self._count("unseen_survivors")
@@ -314,7 +336,18 @@ class Keeper:
 
     def _record_members(self) -> None:
         """Record the tree, for a service that finds neither shim nor understudy alive."""
-        self._record.members = [member.identity for member in self._tree.members()]
+        members = self._tree.members()
+        self._record.members = [member.identity for member in members]
+        if self._stop is not None and self._stop.exempt is not None:
+            self._stop.exempt.others(members)
+        self._record_spared()
+
+    def _record_spared(self) -> None:
+        """Record which of the members just recorded a stop leaves alone; the others are to be ended."""
+        exempt = self._stop.exempt if self._stop is not None else None
+        if exempt is not None and self._record.intent is not None:
+            spared = sorted(exempt.spared.intersection(self._record.members))
+            self._record.intent = replace(self._record.intent, spared=spared)
 
     def _write_record(self) -> None:
         self._record.state = self._state

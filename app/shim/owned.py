@@ -4,7 +4,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from app.linux.pidfd import open_pidfd
 from app.linux.proc import Identity, Member, children_of, members_below, read_member
@@ -48,8 +48,8 @@ class OwnedTree:
         """Return every live process of the tree."""
         return members_below(os.getpid())
 
-    def kill_children(self) -> None:
-        """Send SIGKILL to every child, the oldest, which is the process, first.
+    def kill_children(self, spares: Callable[[int], bool] | None = None) -> None:
+        """Send SIGKILL to every child that `spares` is not true for, the oldest, which is the process, first.
 
         A process that forks and exits all the time has another pid before all of `/proc` is read; the kernel's list of
         children (proc_tid_children(5), CONFIG_PROC_CHILDREN) is read in microseconds. No child's pid can be reused
@@ -57,6 +57,8 @@ class OwnedTree:
         """
         with contextlib.suppress(OSError):
             for pid in children_of(os.getpid()):
+                if spares is not None and spares(pid):
+                    continue
                 with contextlib.suppress(PermissionError, ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 

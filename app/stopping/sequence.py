@@ -5,11 +5,12 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from app.linux.pidfd import may_signal, send
 from app.linux.proc import Identity, Member, read_member
+from app.stopping.daemons import Exempt
 from app.stopping.facts import ProcFacts
 from app.stopping.order import Decision, Past, decide, parents_first
 
@@ -33,15 +34,18 @@ class Tree(Protocol):
     def watch(self, awaited: Iterable[Identity]) -> None:
         """Have the end of each of these lead to a call of `StopSequence.note_end`."""
 
-    def kill_children(self) -> None:
-        """Send SIGKILL to this process's children, of which some may change pids faster than the tree can be read."""
+    def kill_children(self, spares: Callable[[int], bool] | None = None) -> None:
+        """Send SIGKILL to this process's children, of which some may change pids faster than the tree can be read.
+
+        Those that `spares` is true for are left alone.
+        """
 
 
 class StopSequence:
     """Stop one tree, from the first signal to the last survivor, in steps that never block for long.
 
-    `note` is called before each batch of SIGTERM, with the members and with all that had it or will get it now. Times
-    are `time.monotonic()` instants.
+    `note` is called before each batch of SIGTERM, with the members and with all that had it or will get it now. With
+    `exempt` the tree's daemons are left alone. Times are `time.monotonic()` instants.
     """
 
     def __init__(
@@ -51,11 +55,13 @@ class StopSequence:
         *,
         output: int | None = None,
         note: Callable[[list[Member], list[Identity]], None] = lambda _members, _signalled: None,
+        exempt: Exempt | None = None,
     ) -> None:
         self._tree = tree
         self._process = process
         self._output = output
         self._note = note
+        self.exempt = exempt
         self._signalled: set[Identity] = set()
         self._held: set[Identity] = set()
         self._spared: set[Identity] = set()
@@ -74,6 +80,8 @@ class StopSequence:
         self.escalated = False
         # Whether we may signal none of the members left, so that more time would change nothing.
         self.only_refused = False
+        # Whether the last look has found daemons, which are left alone, and nobody else.
+        self.only_exempt = False
 
     def terminate(self, deadline: float) -> None:
         """Begin with SIGTERM, in the order of `decide`; `advance` kills the members that live at the deadline."""
@@ -102,6 +110,22 @@ class StopSequence:
         if self._late_at is not None:
             self._late_at = min(self._late_at, deadline - self._lead)
 
+    def include_daemons(self) -> None:
+        """End the daemons, too, from the next `advance` on."""
+        self.exempt = None
+        self.only_exempt = False
+        self._end_noted = True
+        self._next_look = self._next_round = 0.0
+
+    def remaining(self) -> list[Member]:
+        """Return the live members that are to be ended."""
+        members = self._tree.members()
+        if self.exempt is None:
+            return members
+        others = self.exempt.others(members)
+        self.only_exempt = bool(members) and not others
+        return others
+
     def kill(self) -> None:
         """Send SIGKILL to every member now."""
         if not self.killing:
@@ -115,14 +139,18 @@ class StopSequence:
             # Not at each end: with hundreds of them, a look at `/proc` for each would take seconds.
             if now >= self._next_round:
                 self._kill_round()
-            return self.only_refused or now >= self.deadline
+            return self._ended_what_it_can or now >= self.deadline
         if now >= self.deadline:
             self.escalate()
         elif self._late_at is not None and now >= self._late_at:
             self._look(late=True)
         elif now >= self._look_at:
             self._look(late=False)
-        return self.only_refused
+        return self._ended_what_it_can
+
+    @property
+    def _ended_what_it_can(self) -> bool:
+        return self.only_refused or self.only_exempt
 
     def escalate(self) -> None:
         """End the grace of an earlier request now, with SIGKILL."""
@@ -154,7 +182,7 @@ class StopSequence:
         self._end_noted = False
         if late:
             self._late_at = None
-        members = self._tree.members()
+        members = self.remaining()
         facts = ProcFacts(self._output)
         self.refused = {identity for identity in self.refused if not may_signal(identity)}
         while True:
@@ -170,10 +198,15 @@ class StopSequence:
             self.refused |= refused
             self._held |= refused
         self.only_refused = bool(members) and all(member.identity in self.refused for member in members)
-        self._tree.watch(decision.awaited)
+        self._tree.watch(decision.awaited | self._below_daemons(members))
         now = time.monotonic()
         self._next_look = now + REST * (now - began)
         self._end_noted = bool(decision.starting)  # no event announces that they have executed their programs
+
+    def _below_daemons(self, members: list[Member]) -> set[Identity]:
+        """Return the members whose parent stays, so that this process is not its next one; their ends are awaited."""
+        daemons = {identity.pid for identity in self.exempt.spared} if self.exempt is not None else ()
+        return {member.identity for member in members if member.ppid in daemons}
 
     def _past(self, now: float) -> Past:
         released = {one for one, since in self._drained.items() if now >= since + self._lead}
@@ -190,11 +223,12 @@ class StopSequence:
     def _kill_round(self) -> None:
         """Kill until a look at `/proc` shows no new member: a process with SIGKILL pending can't fork any more."""
         while time.monotonic() < self.deadline:
-            self._tree.kill_children()
-            members = self._tree.members()
+            self._tree.kill_children(self.exempt.spares if self.exempt is not None else None)
+            members = self.remaining()
             fresh = [member for member in members if member.identity not in self._killed]
             # At once: a process that forks and exits all the time has another pid a moment after the look.
-            _kill_all(parents_first(fresh, self._process, ProcFacts()))
+            apart = self.exempt.groups if self.exempt is not None else ()
+            _kill_all(parents_first(fresh, self._process, ProcFacts()), apart)
             self._find_refused(members)
             if not fresh:
                 break
@@ -213,31 +247,32 @@ def _deliver(identity: Identity) -> bool:
     return send(identity, signal.SIGTERM, signal.SIGCONT) or may_signal(identity)
 
 
-def _kill_all(members: list[Member]) -> None:
+def _kill_all(members: list[Member], apart: Collection[int]) -> None:
     """Send SIGKILL to each member once, in one call for a whole group where that kills no member before its parent.
 
+    A group of `apart` has other members, too, that are left alone.
     Within a call the order is the kernel's, and does not matter: no member of the group can act on another's end before
     all have the signal, since an end is reported under a lock that the call holds (kill_pgrp(), exit_notify()).
     """
     group_of = {member.pid: member.pgid for member in members}
     groups: dict[int, list[int]] = {}
     # Per pid, the groups of its children in other groups; per group, how many members have a live parent in another.
-    apart: dict[int, list[int]] = {}
+    below: dict[int, list[int]] = {}
     waiting: Counter[int] = Counter()
     for member in members:
         groups.setdefault(member.pgid, []).append(member.pid)
         if group_of.get(member.ppid, member.pgid) != member.pgid:
-            apart.setdefault(member.ppid, []).append(member.pgid)
+            below.setdefault(member.ppid, []).append(member.pgid)
             waiting[member.pgid] += 1
     killed: set[int] = set()
     for member in members:
         if member.pid in killed:
             continue
         batch = groups[member.pgid]
-        if waiting[member.pgid] or not _kill_group(member):
+        if waiting[member.pgid] or member.pgid in apart or not _kill_group(member):
             send(member.identity, signal.SIGKILL)
             batch = [member.pid]
-        waiting.subtract(group for pid in batch if pid not in killed for group in apart.get(pid, ()))
+        waiting.subtract(group for pid in batch if pid not in killed for group in below.get(pid, ()))
         killed.update(batch)
 
 

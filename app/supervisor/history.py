@@ -11,6 +11,7 @@ from app.log.clock import RunClock
 from app.runs import names
 from app.runs.members import live_keepers
 from app.runs.record import RunRecord, State, load_record, read_record, record_path
+from app.supervisor.leftovers import NOTHING, divide
 from app.supervisor.remains import look_at, members_of
 from app.supervisor.run import Run
 from app.supervisor.status import describe
@@ -40,8 +41,7 @@ class History:
         """Return a run's status object; raises `NotFoundError`."""
         record = self._record_of(run_id)
         state, members = self._look_at(record)
-        leftovers = members if state.stopped_at is not None else []
-        return describe(record, state, sorted(member.pid for member in leftovers))
+        return describe(record, state, divide(record, members) if state.stopped_at is not None else NOTHING)
 
     def name_of(self, run_id: str) -> str:
         """Return the name of the process whose run this is; raises `NotFoundError`."""
@@ -83,7 +83,9 @@ class History:
         if live_keepers(record):
             return record.state, members
         with self._closing:  # the time of an end must not change with each call
-            return look_at(load_record(record_path(record.log_file)) or record), members
+            # The shim may have recorded the end, and exited, since the record was read.
+            record = load_record(record_path(record.log_file)) or record
+            return (record.state, []) if record.state.ended else (look_at(record), members)
 
 
 def kept_records(log_dir: Path) -> Iterator[str]:

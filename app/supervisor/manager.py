@@ -182,7 +182,7 @@ class ProcessManager:
         """Count a name as live while it is being started; raises `ConflictError` where too many others are."""
         with self._counting:
             if len(self._processes) + len(self._starting) >= self._shared.policy.max_processes:
-                live = {process.name for process in self._all() if process.live} | self._starting.keys()
+                live = {process.name for process in self._all() if process.occupied} | self._starting.keys()
                 if name not in live and len(live) >= self._shared.policy.max_processes:
                     raise refusals.too_many(len(live))
             self._starting[name] += 1

@@ -11,7 +11,9 @@ SHOWN_CHARACTERS = 80
 
 def name_some(pids: Sequence[int]) -> list[dict[str, object]]:
     """Return pid, name and command line of the first five; a process that has gone meanwhile has neither."""
-    return [{"pid": pid, "name": _name(pid), "command_line": shown(command_line(pid))} for pid in pids[:NAMED_AT_MOST]]
+    return [
+        {"pid": pid, "name": short_name(pid), "command_line": shown(command_line(pid))} for pid in pids[:NAMED_AT_MOST]
+    ]
 
 
 def count_rest(pids: Sequence[int]) -> int:
@@ -21,7 +23,12 @@ def count_rest(pids: Sequence[int]) -> int:
 
 def listed(pids: Sequence[int]) -> str:
     """Return pids and names as part of a sentence: `7 (sleep), 8 (node) and 38 more`; empty for none."""
-    return _joined(pids, lambda pid: f"{pid} ({name})" if (name := _name(pid)) else str(pid))
+    return _joined(pids, lambda pid: f"{pid} ({name})" if (name := short_name(pid)) else str(pid))
+
+
+def called(pids: Sequence[int]) -> str:
+    """Return names and pids as the beginning of a sentence: `sleep (pid 7), node (pid 8) and 38 more`."""
+    return _joined(pids, lambda pid: f"{name} (pid {pid})" if (name := short_name(pid)) else f"pid {pid}")
 
 
 def name_all(pids: Sequence[int]) -> str:
@@ -57,6 +64,6 @@ def _with_ellipsis(parts: list[str], length: int, limit: int) -> str:
     return "".join(parts) + "…"
 
 
-def _name(pid: int) -> str:
+def short_name(pid: int) -> str:
     """Return the short name of a process (proc_pid_comm(5)), which it may change at any time; empty when it is gone."""
     return shown(name_of(pid).decode(errors="backslashreplace"))

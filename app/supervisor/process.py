@@ -99,13 +99,13 @@ class NamedProcess:
     ) -> dict[str, Any]:
         """Start what a spec asks for, and return its status at the moment of the spawn.
 
-        Waits a moment for leftovers of the last run to end by themselves, unless they are to be left. Raises
-        `BadRequestError`, `InternalError`, and `ConflictError` when what lives of that stands in the way.
+        Waits a moment for leftovers of the last run to end by themselves, unless they are to be ended or left, and
+        never for daemons. Raises `BadRequestError`, `InternalError`, and `ConflictError` when others of that run live.
         """
         checked, beside = self._starter.check(spec), ""
         with self._operations.operation("start"):
             run = self.current()
-            if run is not None and run.live:
+            if run is not None and not run.over:
                 has_ended = run.state.stopped_at is not None
                 if if_running == "reuse":
                     return _reused(run, checked.spec)
@@ -118,7 +118,7 @@ class NamedProcess:
     def get_status(self) -> dict[str, Any]:
         """Return the current run's status object; raises `NotFoundError`."""
         run = self._expected()
-        return describe(run.record, run.state, run.leftovers())
+        return describe(run.record, run.state, run.left())
 
     def summary(self) -> dict[str, Any] | None:
         """Return the line of GET /processes for the current run; None where there is none."""
@@ -137,7 +137,7 @@ class NamedProcess:
             "exit_code": state.exit_code,
             "restarts": 0,
             "next_start_at": None,
-            "leftovers": len(run.leftovers()),
+            "leftovers": len(run.left().leftovers),
         }
 
     def kill(self, signal_type: SignalType, timeout: float) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class NamedProcess:
             run = self._expected()
             with refusals.prefixed("Nothing was ended and nothing restarted. "):
                 checked = self._starter.check(run.record.spec)
-            if run.live:
+            if not run.over:
                 refused = self._end(run, "restart", timeout)
                 if refused and run.state.stopped_at is None:
                     raise refusals.out_of_reach(refused)
@@ -181,8 +181,9 @@ class NamedProcess:
             return None
         if run.state.stopped_at is None and run.record.process is not None:
             return f"the command to end (pid {run.record.process.pid})"
-        pids = run.leftovers()
-        return f"the command's leftovers to end: {listed(pids)}" if pids else None
+        left = run.left()
+        kind, pids = ("leftovers", left.leftovers) if left.leftovers else ("daemons", left.daemons)
+        return f"the command's {kind} to end: {listed(pids)}" if pids else None
 
     def close(self) -> None:
         """Stop following the current run without ending it."""
@@ -203,6 +204,12 @@ class NamedProcess:
         """Tell whether anything of the current run lives."""
         run = self.current()
         return run is not None and run.live
+
+    @property
+    def occupied(self) -> bool:
+        """Tell whether anything of the current run but daemons lives."""
+        run = self.current()
+        return run is not None and not run.over
 
     def _expected(self) -> Run:
         run = self.current()
@@ -240,14 +247,14 @@ class NamedProcess:
         self._run = run
 
     def _end(self, run: Run, cause: Cause, timeout: float) -> list[int]:
-        """End a run's tree; return the survivors that we may not signal. Raises `ConflictError`."""
+        """End a run's tree without its daemons; return survivors that we may not signal. Raises `ConflictError`."""
         killed = run.kill("SIGTERM", timeout, cause)
         if killed is None:
             return []
         if killed.overtaken:
             raise refusals.cancelled()
         others = set(killed.survivors).difference(killed.refused)
-        if others or (run.live and not killed.refused):
+        if others or not (killed.refused or run.over):
             raise refusals.outlived(killed.survivors, killed.refused)
         return killed.refused
 
@@ -256,14 +263,14 @@ class NamedProcess:
             run = self._starter.start(checked, log_file, beside)
             self._replace_run(run)
             self._seen = record_path(run.record.log_file)
-            return describe(run.record, State(), [])
+            return describe(run.record, State())
 
 
 def _reused(run: Run, asked: Spec) -> dict[str, Any]:
     """Return the status of a live run that was started in the same way; raises `ConflictError` for another."""
     if differing := differences(asked, run.record.spec):
         raise refusals.unlike(run, differing)
-    return describe(run.record, run.state, run.leftovers()) | {"started": False}
+    return describe(run.record, run.state, run.left()) | {"started": False}
 
 
 def _started_ns(path: str) -> int:
@@ -272,9 +279,9 @@ def _started_ns(path: str) -> int:
 
 
 def _await_leftovers(run: Run) -> None:
-    """Wait until leftovers have ended by themselves; raises `ConflictError` if they don't, or a kill comes."""
+    """Wait until leftovers have ended or become daemons; raises `ConflictError` if they don't, or a kill comes."""
     cancellations = run.state.cancellations
-    if run.state.stopped_at is None or not run.wait_until_ended(LEFTOVER_TIMEOUT):
+    if run.state.stopped_at is None or not run.wait_until_over(LEFTOVER_TIMEOUT):
         raise refusals.still_alive(run)
     if run.state.cancellations > cancellations:
         raise refusals.cancelled()

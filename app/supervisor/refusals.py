@@ -161,7 +161,7 @@ def still_alive(run: Run) -> ConflictError:
             process_pid=pid,
             run_id=run.record.run_id,
         )
-    pids = run.leftovers()
+    pids = run.left().leftovers
     facts = {"leftovers": name_some(pids), "more": count_rest(pids)}
     refused = _out_of_reach(pids)
     if pids and refused == pids:

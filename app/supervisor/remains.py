@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
@@ -13,6 +13,7 @@ from app.log.clock import format_time
 from app.protocol import NAME, UNDERSTUDY_NAME, Kill, Killed
 from app.runs.members import find_members, live_keepers, orphans
 from app.runs.record import RecordFile, RunRecord, State, record_path
+from app.stopping.daemons import Exempt
 from app.stopping.sequence import AFTER_KILL_TIMEOUT, StopSequence
 from app.supervisor.handshake import name_of
 from app.supervisor.naming import name_all
@@ -40,7 +41,7 @@ class Remains:
     def watch(self, awaited: Iterable[Identity]) -> None:
         """Do nothing: `end` looks at the tree again and again."""
 
-    def kill_children(self) -> None:
+    def kill_children(self, spares: Callable[[int], bool] | None = None) -> None:
         """Do nothing: the members are other processes' children."""
 
 
@@ -76,31 +77,33 @@ def look_at(record: RunRecord) -> State:
 def end(record: RunRecord, kill: Kill) -> Killed:
     """End what a run without keepers provably has; blocks for its `timeout` plus two seconds at most."""
     remains = Remains(record)
-    stop = StopSequence(remains, record.process or _NO_PROCESS)
-    left = remains.members()
-    if not left:
+    process = record.process or _NO_PROCESS
+    stop = StopSequence(remains, process, exempt=None if kill.daemons else Exempt(process, record.pipe or None))
+    if not remains.members():
         return Killed(found=False)
     if kill.signal == "SIGKILL":
         stop.kill()
     else:
         stop.terminate(time.monotonic() + kill.timeout)
-    while (left := remains.members()) and not stop.advance(time.monotonic()):
+    while remains.members() and not stop.advance(time.monotonic()):
         time.sleep(INTERVAL)  # the members are not this process's children, and may be thousands
         stop.note_end()
-    survivors = sorted(member.pid for member in left)
+    survivors = sorted(member.pid for member in stop.remaining())
     refused = sorted({identity.pid for identity in stop.refused}.intersection(survivors))
     return Killed(found=True, escalated=stop.escalated, survivors=survivors, refused=refused)
 
 
-def stop_below_keepers(record: RunRecord) -> bool:
+def stop_below_keepers(record: RunRecord, *, daemons: bool) -> bool:
     """Send SIGSTOP to all that is below a run's shim and understudy until none of it runs; False where none did.
 
-    For a tree that is to be killed, and of which a member keeps stopping the shim: from here on none does. Blocks for
-    two seconds at most.
+    For a tree that is to be killed, with its `daemons` or without, and of which a member keeps stopping the shim: from
+    here on none does. Blocks for two seconds at most.
     """
     deadline, found = time.monotonic() + AFTER_KILL_TIMEOUT, False
+    exempt = Exempt(record.process or _NO_PROCESS, record.pipe or None)
     while time.monotonic() < deadline:
-        running = [one for one in descendants(live_keepers(record)) if one.state not in "Tt"]
+        below = descendants(live_keepers(record))
+        running = [one for one in (below if daemons else exempt.others(below)) if one.state not in "Tt"]
         if not running:
             break
         found = True

@@ -14,9 +14,10 @@ from app.exceptions import InternalError
 from app.linux.proc import boot_id
 from app.log.clock import RunClock
 from app.protocol import Kill, Killed, Operation, Result
-from app.runs.record import Cause, RunRecord, State, load_record
+from app.runs.record import OVERTAKING, Cause, RunRecord, State, load_record
 from app.supervisor.connection import OVERDUE, ConnectionLostError, ShimConnection
 from app.supervisor.launch import Launched
+from app.supervisor.leftovers import NOTHING, Left, divide
 from app.supervisor.remains import end, members_of
 from app.supervisor.run_connection import RECOVERY_TIMEOUT, RunConnection
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 HANDSHAKE_TIMEOUT = 1.0
 # Seconds between attempts, in the background, while no keeper answers, and between looks at a run without one.
 UPKEEP_INTERVAL = 1.0
+# Seconds between looks at leftovers, of which each may end or, which no event announces, become a daemon.
+LEFTOVER_INTERVAL = 0.05
 
 
 class Run(RunConnection):
@@ -100,12 +103,23 @@ class Run(RunConnection):
         """Return the run's clock, or None when the machine was restarted since: then only the wall clock is left."""
         return self.record.clock if self.record.boot_id == boot_id() else None
 
-    def leftovers(self) -> list[int]:
-        """Return the pids of the members that live on after the process has ended; reads `/proc` only then."""
+    def left(self) -> Left:
+        """Return the members that live on after the process has ended; reads `/proc` only then."""
         state = self.state
         if state.stopped_at is None or state.ended:
-            return []
-        return sorted(member.pid for member in members_of(self.record))
+            return NOTHING
+        return divide(self.record, members_of(self.record))
+
+    @property
+    def over(self) -> bool:
+        """Tell whether the process has ended and no leftovers are alive; its daemons may be.
+
+        Where nothing is found of a tree that is not gone, `/proc` does not show it (hidepid, proc(5)).
+        """
+        if self.state.stopped_at is None:
+            return False
+        left = self.left()
+        return not left.leftovers and (bool(left.daemons) or self.state.ended)
 
     def request(self, operation: Operation) -> Result | None:
         """Have the run's keeper do this, or its understudy where it is killed meanwhile; None when the run had ended.
@@ -118,6 +132,7 @@ class Run(RunConnection):
         )
         asked = False
         self._overdue_at = min(self._overdue_at, due + OVERDUE)
+        self._ends_daemons = self._ends_daemons or operation.daemons
         try:
             while (now := time.monotonic()) < due + RECOVERY_TIMEOUT:
                 connection = self.usable_connection()
@@ -135,13 +150,17 @@ class Run(RunConnection):
                     return operation.result_when_repeated(result, self.state) if asked else result
         finally:
             self._overdue_at = math.inf
+            self._ends_daemons = False
         raise InternalError(
             "The process could not be ended: its shim does not answer. Call again; the service's log says more."
         )
 
     def kill(self, signal: Literal["SIGTERM", "SIGKILL"], timeout: float, cause: Cause) -> Killed | None:
-        """End the tree; None when the run had ended before a shim had the request."""
-        result = self.request(Kill(signal, timeout, cause))
+        """End the tree, but its daemons only after a `/kill` or when the service stops.
+
+        None when the run had ended before a shim had the request.
+        """
+        result = self.request(Kill(signal, timeout, cause, daemons=cause in OVERTAKING))
         return result if isinstance(result, Killed) else None
 
     def _hasten(self, operation: Operation) -> Operation:
@@ -160,16 +179,16 @@ class Run(RunConnection):
         self._look_at_remains()
         return killed
 
-    def wait_until_ended(self, timeout: float) -> bool:
-        """Wait until nothing of the run's tree is alive; False after `timeout` seconds."""
+    def wait_until_over(self, timeout: float) -> bool:
+        """Wait until nothing of the run's tree but daemons is alive; False after `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        while self.live and (left := deadline - time.monotonic()) > 0:
+        while not (over := self.over) and (left := deadline - time.monotonic()) > 0:
             connection = self._connection
             if connection is not None and not connection.lost:
-                connection.wait_for_end(left)
+                connection.wait_for_end(min(left, LEFTOVER_INTERVAL))
             else:
                 self._closing.wait(min(left, 0.02))  # the watcher connects to the next keeper
-        return not self.live
+        return over
 
     def close(self) -> None:
         """Stop following the run: its shim goes on alone."""

@@ -44,6 +44,8 @@ class RunConnection:
         self._recovering = threading.RLock()
         # The instant from which on an operation that is under way is overdue.
         self._overdue_at = math.inf
+        # Whether one of these is to end daemons, too.
+        self._ends_daemons = False
 
     @property
     def keepers(self) -> list[Identity]:
@@ -133,8 +135,8 @@ class RunConnection:
             os.close(pidfd)
 
     def hold_tree(self) -> None:
-        """Stop a tree that is to be killed, but not its keepers, which a member may keep stopping."""
-        if stop_below_keepers(self.record):
+        """Stop what is to be killed of a tree, but not its keepers, which a member may keep stopping."""
+        if stop_below_keepers(self.record, daemons=self._ends_daemons):
             logger.warning("Run %s: its shim did not end it in time: the tree was sent SIGSTOP.", self.record.run_id)
 
     def _abandon(self) -> None:

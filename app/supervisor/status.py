@@ -10,6 +10,8 @@ from app.linux.proc import boot_id
 from app.log.clock import format_time
 from app.runs.record import RunRecord, State
 from app.supervisor.hints import hint_of
+from app.supervisor.leftovers import NOTHING, Left
+from app.supervisor.naming import called, short_name
 
 Status = Literal["running", "exited", "killed"]
 
@@ -29,6 +31,8 @@ _INCIDENTS = {
 }
 
 
+# Daemons in a status object, at most.
+MAX_DAEMONS = 20
 KEEPERS_GONE = "The processes that kept it are gone"
 
 
@@ -80,9 +84,10 @@ def ended_unseen(record: RunRecord) -> State:
     return msgspec.structs.replace(state, stopped_at=format_time(time.time_ns()), unknown=unknown)
 
 
-def describe(record: RunRecord, state: State, leftover_pids: list[int]) -> dict[str, Any]:
-    """Return the status object of a run."""
+def describe(record: RunRecord, state: State, left: Left = NOTHING) -> dict[str, Any]:
+    """Return the status object of a run; `left` is alive of its tree after its process has ended."""
     beside = f"Started beside processes that the service may not signal: {record.beside}." if record.beside else None
+    parts = (beside, reason_of(state), hint_of(record, state), _runs_on(left.daemons))
     return {
         "name": record.name,
         "status": status_of(state),
@@ -94,10 +99,22 @@ def describe(record: RunRecord, state: State, leftover_pids: list[int]) -> dict[
         "stopped_at": state.stopped_at,
         "exit_code": state.exit_code,
         "signal": signal_name(state.exit_code),
-        "reason": " ".join(filter(None, (beside, reason_of(state), hint_of(record, state)))) or None,
+        "reason": " ".join(filter(None, parts)) or None,
         "output_open": state.output_open,
-        "leftover_pids": leftover_pids,
+        "leftover_pids": left.leftovers,
+        "daemons": [{"pid": pid, "name": short_name(pid)} for pid in left.daemons[:MAX_DAEMONS]],
         "restarts": 0,
         "next_start_at": None,
         "limit": None,
     }
+
+
+def _runs_on(daemons: list[int]) -> str | None:
+    """Return a sentence about daemons; None where there are none."""
+    match daemons:
+        case []:
+            return None
+        case [_]:
+            return f"{called(daemons)} runs on as a daemon: it holds no output, and no start waits for it."
+        case _:
+            return f"{called(daemons)} run on as daemons: they hold no output, and no start waits for them."

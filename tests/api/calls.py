@@ -23,6 +23,7 @@ STATUS_FIELDS = [
     "reason",
     "output_open",
     "leftover_pids",
+    "daemons",
     "restarts",
     "next_start_at",
     "limit",

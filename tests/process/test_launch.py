@@ -81,7 +81,7 @@ try:
 except BadRequestError as error:
     print(error.detail.isascii() or "cwd" in error.errors)
 manager.start(Spec("printf %s '\u6f22\u00e9'$MORE; exit 4", env={"MORE": "\u5b57"}), if_running="replace")
-manager._get("default").current().wait_until_ended(10)
+manager._get("default").current().wait_until_over(10)
 status = manager.get_status()
 print(status["exit_code"], manager.restart()["run_id"] != status["run_id"])
 manager.shut_down(0)

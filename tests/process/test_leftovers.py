@@ -47,7 +47,7 @@ class Starting:
     def waits(self) -> bool:
         """Tell whether it has come to the wait for leftovers, which nothing outside of it shows."""
         frame = sys._current_frames().get(self._thread.ident or 0)
-        while frame is not None and frame.f_code is not Run.wait_until_ended.__code__:
+        while frame is not None and frame.f_code is not Run.wait_until_over.__code__:
             frame = frame.f_back
         return frame is not None
 

@@ -4,6 +4,7 @@ import pytest
 
 from app.linux.proc import Identity
 from app.runs.record import State
+from app.supervisor.leftovers import Left
 from app.supervisor.status import describe, reason_of, signal_name, status_of
 from tests.kit.records import make_record
 
@@ -56,7 +57,9 @@ def test_reason(state: State, reason: str | None) -> None:
 def test_status_object_has_the_contract_s_fields_in_order() -> None:
     """The status object holds exactly the fields of the contract."""
     record = make_record(process=Identity(42, 1))
-    described = describe(record, State(stopped_at="then", exit_code=-15, killed_by="kill", output_open=False), [7])
+    described = describe(
+        record, State(stopped_at="then", exit_code=-15, killed_by="kill", output_open=False), Left([7], [])
+    )
     assert described == {
         "status": "killed",
         "process_pid": 42,
@@ -70,6 +73,7 @@ def test_status_object_has_the_contract_s_fields_in_order() -> None:
         "reason": "Ended by /kill.",
         "output_open": False,
         "leftover_pids": [7],
+        "daemons": [],
         "restarts": 0,
         "next_start_at": None,
         "limit": None,
