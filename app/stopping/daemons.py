@@ -55,10 +55,10 @@ class Exempt:
         return found
 
     def spares(self, pid: int) -> bool:
-        """Tell whether a process without a parent in the tree is a daemon, or has ended."""
+        """Tell whether a process without a parent in the tree is a daemon; one that `/proc` does not show is none."""
         member = read_member(pid)
         if member is None:
-            return True
+            return False
         return member.session != self._session and not self._stays(member, ProcFacts(self._output))
 
     def _stays(self, member: Member, facts: ProcFacts) -> bool:

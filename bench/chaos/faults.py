@@ -149,9 +149,16 @@ def kill_at_once(world: World) -> None:
 
 
 def _expect_ended(path: str, before: set[str], answer: Answer, world: World) -> None:
-    """Find what is alive of the commands from before the call, but what its answer names."""
+    """Find what is alive of the commands from before the call, but what its answer names, and daemons.
+
+    Those live on beside later runs, and only a /kill of their own run ends them.
+    """
     named = answer.body.get("survivors", [])
-    left = {member: what for member, what in world.notebook.living(before).items() if member.pid not in named}
+    left = {
+        member: what
+        for member, what in world.notebook.living(before).items()
+        if member.pid not in named and not what.startswith("daemon ")
+    }
     if left:
         world.ledger.violate(f"alive after {path}, and not named in survivors {named}: {left}")
 

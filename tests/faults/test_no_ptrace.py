@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 
+from tests.kit.places import PROGRAMS
 from tests.kit.requiring import require
 from tests.kit.service import GUNICORN
 from tests.kit.services import Services
 
 TRIES = 5
+DAEMON = f"/usr/bin/env python3 {PROGRAMS / 'daemon.py'}"
 WITHOUT = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", *GUNICORN, "wsgi:app")
 SERVER = """sh -c 'trap "sleep 0.1; echo last words; exit" TERM; echo ready; while :; do sleep 0.05; done'"""
 
@@ -24,3 +26,16 @@ def test_readers_wait_for_writers_of_another_user(serve: Services) -> None:
         answer = service.post("/kill").body
         assert (answer["exit_code"], answer["escalated"], answer["survivors"]) == (-15, False, [])
         assert [line for line in service.content().splitlines() if line != "Terminated"] == ["ready", "last words"]
+
+
+def test_whose_descriptors_can_not_be_read_is_a_leftover(serve: Services) -> None:
+    """Without CAP_SYS_PTRACE another user's daemon is still known as one, unless it hides its descriptors."""
+    require(os.geteuid() == 0 and shutil.which("setpriv"), "root and setpriv")
+    service = serve(command=WITHOUT, settings={"LLM_SHELL_RUN_AS": "nobody"})
+    for option in ("", "private"):
+        service.start(f"{DAEMON} {option}", cwd="/")
+        status = service.wait_for_exit()
+        pid = int(service.content())
+        told = (status["leftover_pids"], [daemon["pid"] for daemon in status["daemons"]])
+        assert told == (([pid], []) if option else ([], [pid]))
+    assert service.post("/kill").body["survivors"] == []

@@ -42,7 +42,7 @@ for number, (cause, escalated, code, beset) in enumerate(cases):
         state=state, beside="9 (user old: sleep)" if beset else "", members=[Identity(7, 8)],
     )
     RecordFile(record_path(record.log_file), record.log_mode).write(record)
-    told.append(describe(record, state))
+    told.append(describe(record, state, []))
 print(json.dumps([told, list(trouble.values())]))
 """
 

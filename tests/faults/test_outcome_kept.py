@@ -16,7 +16,7 @@ from tests.kit.service import Service
 from tests.kit.waiting import wait_until
 
 # Its process ends at once and leaves another one, so that the run goes on.
-COMMAND = "(setsid sleep 1000 > /dev/null 2>&1 & echo $! ready); read go < {fifo}; exit 3"
+COMMAND = "(setsid sleep 1000 2> /dev/null & echo $! ready); read go < {fifo}; exit 3"
 TOLD = ("status", "exit_code", "stopped_at", "process_pid")
 
 

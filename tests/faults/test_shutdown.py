@@ -15,9 +15,11 @@ from tests.kit.actors import Request, record_of, shim_of, worker_of
 from tests.kit.counter import assert_whole, start_counter
 from tests.kit.places import PROGRAMS
 from tests.kit.processes import alive, descendants
+from tests.kit.service import Service
 from tests.kit.services import Services, successor_of
 from tests.kit.waiting import wait_until
 
+DAEMON = f"{sys.executable} {PROGRAMS / 'daemon.py'}"
 STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
 
 
@@ -158,3 +160,49 @@ def test_a_stop_that_keeps_does_not_wait_for_a_restart(serve: Services) -> None:
     assert (status["status"], status["exit_code"], status["reason"]) == ("killed", 5, "Ended by /restart.")
     assert_whole(successor.content(), 200)
     assert len(list(service.log_dir.glob("*.json"))) == 1
+
+
+def leave_two_daemons(service: Service) -> list[tuple[str, int]]:
+    """Run two commands that leave a daemon each; return run id and daemon of both."""
+    left = []
+    for _ in range(2):
+        service.start(DAEMON)
+        run_id = service.wait_for_exit()["run_id"]
+        left.append((run_id, int(service.content())))
+    return left
+
+
+def test_a_stop_ends_daemons_of_all_runs(serve: Services) -> None:
+    """A stop ends what the last run left as a daemon, and what a past run did."""
+    service = serve()
+    left = leave_two_daemons(service)
+    assert all(alive(pid) for _run_id, pid in left)
+    assert service.stop() == 0
+    assert not any(alive(pid) for _run_id, pid in left)
+
+
+def test_a_stop_says_that_it_waits_for_a_daemon(serve: Services) -> None:
+    """A daemon that does not end by SIGTERM is named while the stop waits for it."""
+    service = serve()
+    service.start(f"{DAEMON} stubborn")
+    service.wait_for_exit()
+    pid = int(service.content())
+    os.kill(service.pid, signal.SIGINT)
+    assert service.wait(timeout=9) == 0
+    assert f"Waiting up to 5 s for the command's daemons to end: {pid} (" in service.text
+    assert not alive(pid)
+
+
+def test_keep_leaves_daemons_to_the_next_service(serve: Services) -> None:
+    """With ON_SHUTDOWN=keep daemons go on, the next service tells of them truly, and starts beside them."""
+    service = serve(settings={"LLM_SHELL_ON_SHUTDOWN": "keep"})
+    left = leave_two_daemons(service)
+    assert service.stop() == 0
+    successor = successor_of(service, serve)
+    for run_id, pid in left:
+        assert [one["pid"] for one in successor.get(f"/status?run_id={run_id}").body["daemons"]] == [pid]
+    assert successor.status()["run_id"] == left[1][0]
+    assert successor.start("exec sleep 1000")["status"] == "running"
+    assert all(alive(pid) for _run_id, pid in left)
+    assert successor.stop() == 0
+    assert not any(alive(pid) for _run_id, pid in left)

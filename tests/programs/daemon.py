@@ -1,9 +1,11 @@
 """Become a daemon by two forks and setsid, print its pid, and stay. Each argument changes that:
 
-`keep` keeps the output open as descriptor 9; `late` closes it only on SIGUSR1; `stubborn` ignores SIGTERM; `child`
+`keep` keeps the output open as descriptor 9; `private` hides its descriptors from those who may not trace everything,
+as ssh-agent does (PR_SET_DUMPABLE, prctl(2)); `late` closes it only on SIGUSR1; `stubborn` ignores SIGTERM; `child`
 has a child that holds the output, in the daemon's process group, and prints that one's pid, too.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -19,6 +21,8 @@ os.setsid()
 if os.fork():
     os._exit(0)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+if "private" in arguments:
+    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
 if "stubborn" in arguments:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 sys.stdout.write(f"{os.getpid()}\n")
