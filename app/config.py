@@ -23,7 +23,6 @@ MAX_TIMEOUT = 600
 MIN_THREADS = 4
 MOST_PROCESSES = 1024
 MIN_TOKEN_LENGTH = 16
-MAX_PROCESSES = 1024
 MAX_PORT = 65535
 MIB = 1024 * 1024
 # unix(7): sun_path holds 108 bytes, the last of them NUL.
@@ -61,7 +60,6 @@ class Settings:
     log_max_bytes: int = 1024 * MIB
     log_keep: int = 50
     log_group_read: bool = False
-    max_processes: int = 64
 
 
 class SettingsError(Exception):
@@ -136,7 +134,6 @@ def _read_fields(env: Env) -> Settings:
         on_shutdown=_choice(env, "ON_SHUTDOWN", defaults.on_shutdown, ("stop", "keep")),
         log_max_bytes=_integer(env, "LOG_MAX_BYTES", defaults.log_max_bytes, MIB, None),
         log_keep=_integer(env, "LOG_KEEP", defaults.log_keep, 1, None),
-        max_processes=_integer(env, "MAX_PROCESSES", defaults.max_processes, 1, MAX_PROCESSES),
         log_group_read=_choice(env, "LOG_GROUP_READ", "0", ("0", "1", "true", "false")) in {"1", "true"},
     )
 

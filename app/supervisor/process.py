@@ -201,9 +201,15 @@ class NamedProcess:
 
     @property
     def live(self) -> bool:
-        """Tell whether anything of the current run lives."""
+        """Tell whether anything of the current run lives, its daemons included."""
         run = self.current()
         return run is not None and run.live
+
+    @property
+    def occupied(self) -> bool:
+        """Tell whether the current run is not over: its process lives, or leftovers of it."""
+        run = self.current()
+        return run is not None and not run.over
 
     @property
     def occupied(self) -> bool:

@@ -79,7 +79,6 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "LOG_MAX_BYTES": "1048576",
         "LOG_KEEP": "1",
         "LOG_GROUP_READ": "true",
-        "MAX_PROCESSES": "7",
     }
     for name, value in environment.items():
         monkeypatch.setenv(f"LLM_SHELL_{name}", value)
@@ -100,7 +99,6 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         log_max_bytes=1024**2,
         log_keep=1,
         log_group_read=True,
-        max_processes=7,
     )
     assert {f"LLM_SHELL_{field.name.upper()}" for field in dataclasses.fields(Settings)} == {
         f"LLM_SHELL_{name}" for name in environment
@@ -159,8 +157,6 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("THREADS", "3"),
         ("THREADS", "many"),
         ("THREADS", "9" * 5000),
-        ("MAX_PROCESSES", "0"),
-        ("MAX_PROCESSES", "1025"),
         ("MAX_PROCESSES", "1.5"),
         ("DEFAULT_RESTART_TIMEOUT", "inf"),
         ("DEFAULT_RESTART_TIMEOUT", ""),
