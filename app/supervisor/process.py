@@ -211,12 +211,6 @@ class NamedProcess:
         run = self.current()
         return run is not None and not run.over
 
-    @property
-    def occupied(self) -> bool:
-        """Tell whether anything of the current run but daemons lives."""
-        run = self.current()
-        return run is not None and not run.over
-
     def _expected(self) -> Run:
         run = self.current()
         if run is None:

@@ -234,10 +234,10 @@ def test_it_is_part_of_the_reason() -> None:
     """The status object's reason holds it, after what else there is to say, and nothing while the process runs."""
     record = make_record(command="pkill -f vite; npm start")
     ended = State(stopped_at=BEGIN, exit_code=-15, incidents={"takeovers": 1})
-    first, _, second = describe(record, ended, [])["reason"].partition(": 1. ")
+    first, _, second = describe(record, ended)["reason"].partition(": 1. ")
     assert first.startswith("Incidents: ")
     assert second.startswith("Its own `pkill -f vite` ended it")
-    assert describe(record, State(), [])["reason"] is None
+    assert describe(record, State())["reason"] is None
 
 
 @pytest.mark.parametrize(

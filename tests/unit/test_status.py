@@ -61,6 +61,7 @@ def test_status_object_has_the_contract_s_fields_in_order() -> None:
         record, State(stopped_at="then", exit_code=-15, killed_by="kill", output_open=False), Left([7], [])
     )
     assert described == {
+        "name": "default",
         "status": "killed",
         "process_pid": 42,
         "command": "echo привет",

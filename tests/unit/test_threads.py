@@ -43,7 +43,7 @@ def all_run(calls: list[Future[Any]]) -> bool:
     return all(call.running() for call in calls)
 
 
-def alive() -> list[threading.Thread]:
+def threads_of_pools() -> list[threading.Thread]:
     """Return the threads of pools."""
     return [thread for thread in threading.enumerate() if thread.name.startswith("request-")]
 
@@ -57,17 +57,17 @@ def pool() -> Iterator[Callable[..., Threads]]:
         made.append(Threads(*options, **more))
         return made[-1]
 
-    assert not alive()
+    assert not threads_of_pools()
     yield make
     for threads in made:
         threads.shutdown()
-    assert not alive()
+    assert not threads_of_pools()
 
 
 def test_the_first_are_made_at_once_and_work_side_by_side(pool: Callable[..., Threads]) -> None:
     """As many calls as there may be threads run at the same time; what is beyond that waits, and all are done."""
     threads = pool(3, 3)
-    assert len(alive()) == 3
+    assert len(threads_of_pools()) == 3
     together = threading.Barrier(4)
     calls = [threads.submit(together.wait, 10) for _ in range(3)]
     late = threads.submit(lambda: "late")
@@ -91,7 +91,7 @@ def test_without_any_the_caller_does_it(pool: Callable[..., Threads], monkeypatc
         threads = pool(2, 4)
         assert threads.submit(threading.get_ident).result(0) == threading.get_ident()
     threads.fill()
-    assert len(alive()) == 2
+    assert len(threads_of_pools()) == 2
     assert threads.submit(threading.get_ident).result(10) != threading.get_ident()
 
 
@@ -101,11 +101,11 @@ def test_a_call_that_finds_none_idle_gets_a_further_one(pool: Callable[..., Thre
     with held(threads, 59):
         for _ in range(20):
             assert threads.submit(lambda: "looked").result(10) == "looked"
-        wait_until(lambda: len(alive()) == 60)
+        wait_until(lambda: len(threads_of_pools()) == 60)
         with held(threads, 1) as [last]:
             wait_until(last.running)
             late = threads.submit(lambda: "late")
-            assert len(alive()) == 60
+            assert len(threads_of_pools()) == 60
             assert not late.running()
         assert late.result(10) == "late"
 
@@ -120,7 +120,7 @@ def test_none_is_made_while_one_is_idle(pool: Callable[..., Threads]) -> None:
         for call in [threads.submit(together.wait, 10) for _ in range(3)]:
             call.result(10)
         wait_until(lambda: len(threads._first.idle) == 3)
-    assert len(alive()) == 3
+    assert len(threads_of_pools()) == 3
 
 
 def test_further_ones_end_after_a_while_and_the_first_stay(pool: Callable[..., Threads]) -> None:
@@ -129,8 +129,8 @@ def test_further_ones_end_after_a_while_and_the_first_stay(pool: Callable[..., T
     for _ in range(3):
         with held(threads, 30) as calls:
             wait_until(partial(all_run, calls))
-            assert len(alive()) >= 30
-        wait_until(lambda: len(alive()) == 2)
+            assert len(threads_of_pools()) >= 30
+        wait_until(lambda: len(threads_of_pools()) == 2)
     assert threads.submit(lambda: "there").result(10) == "there"
 
 
@@ -171,5 +171,5 @@ def test_further_ones_end_with_the_pool(pool: Callable[..., Threads]) -> None:
     threads = pool(1, 3)
     with held(threads, 5) as calls:
         threads.shutdown(wait=False)
-        assert len(alive()) == 3
+        assert len(threads_of_pools()) == 3
     assert all(call.result(10) for call in calls)
