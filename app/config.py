@@ -37,8 +37,8 @@ _EXPORT_LINE = """export LLM_SHELL_TOKEN="$(python3 -c 'import secrets; print(se
 class Settings:
     """Hold the operator's settings; the defaults are those of the documentation.
 
-    `log_dir` is absolute, `default_restart_timeout` is in seconds, `log_max_bytes` is per run, `log_keep` counts runs,
-    `max_processes` names that live at the same time.
+    `log_dir` is absolute, `default_restart_timeout` is in seconds, `log_max_bytes` is per run, `log_keep` counts
+    the runs of a name, `log_total_bytes` is for all logs together, `max_processes` names that live at the same time.
     `trusted_hosts` holds lower-case `name` or `name:port`, a name without a port standing for any port. `bind`, in
     gunicorn's notation, is the address to listen on instead of `host` and `port`. `trusted_proxies` are the TCP peers
     whose X-Forwarded headers count.
@@ -59,6 +59,7 @@ class Settings:
     on_shutdown: Literal["stop", "keep"] = "stop"
     log_max_bytes: int = 1024 * MIB
     log_keep: int = 50
+    log_total_bytes: int = 20 * 1024 * MIB
     log_group_read: bool = False
 
 
@@ -134,6 +135,7 @@ def _read_fields(env: Env) -> Settings:
         on_shutdown=_choice(env, "ON_SHUTDOWN", defaults.on_shutdown, ("stop", "keep")),
         log_max_bytes=_integer(env, "LOG_MAX_BYTES", defaults.log_max_bytes, MIB, None),
         log_keep=_integer(env, "LOG_KEEP", defaults.log_keep, 1, None),
+        log_total_bytes=_integer(env, "LOG_TOTAL_BYTES", defaults.log_total_bytes, MIB, None),
         log_group_read=_choice(env, "LOG_GROUP_READ", "0", ("0", "1", "true", "false")) in {"1", "true"},
     )
 

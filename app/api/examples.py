@@ -5,7 +5,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 
 from app.runs.spec import DEFAULT_NAME
-from app.supervisor.history import UNKNOWN_RUN
+from app.supervisor.history import UNKNOWN_RUN, not_listed
 from app.supervisor.refusals import NOTHING_STARTED, cancelled
 from app.version import __version__
 from app.web import auth, places
@@ -45,6 +45,7 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
         "unknown-parameter-of-health": _unknown("verbose", ". /health takes none"),
         "unknown-parameter-of-openapi": _unknown("verbose", ". /openapi.json takes none"),
         "unknown-parameter-of-docs": _unknown("verbose", ". /docs takes none"),
+        "unknown-parameter-of-runs": _unknown("run", ". /runs takes name, limit, before"),
         "misspelt-parameter": _unknown("line", "; did you mean lines? /logs takes lines, seconds, name, run_id"),
         "unknown-signal": _invalid("type", "Must be SIGTERM or SIGKILL."),
         "already-ended": _problem(
@@ -54,12 +55,14 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
         ),
         "listed-too-many": _invalid("limit", "Must be from 1 to 100."),
         "grace-too-long": _invalid("timeout", "Must be from 0 to 600 seconds."),
+        "page-too-long": _invalid("limit", "Must be from 1 to 100."),
         "both-limits": _invalid("seconds", "Give lines or seconds, not both."),
         "no-token": _problem(HTTPStatus.UNAUTHORIZED, auth.UNAUTHENTICATED),
         "foreign-origin": _problem(HTTPStatus.FORBIDDEN, auth.FOREIGN_ORIGIN),
         "foreign-site": _problem(HTTPStatus.FORBIDDEN, auth.FOREIGN_SITE),
         "nothing-started": _problem(HTTPStatus.NOT_FOUND, NOTHING_STARTED),
         "unknown-run": _problem(HTTPStatus.NOT_FOUND, UNKNOWN_RUN),
+        "page-not-kept": _problem(HTTPStatus.NOT_FOUND, not_listed("2026-11-22_06-08-00").detail),
         "already-running": _problem(
             HTTPStatus.CONFLICT,
             'A process is already running (pid 4242): call /kill first, or send "replace": true.',
@@ -124,6 +127,9 @@ LOGS = _pick(
     "nothing-started",
     "unknown-run",
     "too-many-long-answers",
+)
+RUN_LIST = _pick(
+    "page-too-long", "unknown-parameter-of-runs", "foreign-site", "no-token", "page-not-kept", "unknown-run"
 )
 HEALTH = _pick("unknown-parameter-of-health")
 OPENAPI = _pick("foreign-site", "unknown-parameter-of-openapi")
@@ -190,6 +196,27 @@ LINES: Body = MappingProxyType(
         "total_lines": 1,
         "content": "ready",
         "lines_returned": 1,
+    }
+)
+RUNS: Body = MappingProxyType(
+    {
+        "runs": [
+            {
+                "run_id": "2026-11-22_06-08-00",
+                "name": "default",
+                "command": TRY["command"],
+                "status": "killed",
+                "exit_code": -15,
+                "signal": "SIGTERM",
+                "reason": "Ended by /kill.",
+                "created_at": "2026-11-22T06:08:00.123456Z",
+                "stopped_at": "2026-11-22T06:08:04.654321Z",
+                "total_lines": 1,
+                "log_bytes": 69,
+                "leftovers": 0,
+            }
+        ],
+        "next": None,
     }
 )
 HEALTHY: Body = MappingProxyType({"status": "healthy", "version": __version__, "uptime": 20})

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from errno import ELOOP
 from io import FileIO
 from stat import S_ISREG
@@ -17,6 +17,15 @@ def older_segment(path: str) -> str:
     """Return the path that a capped log is rotated to: `run.1.log` for `run.log`."""
     stem, extension = os.path.splitext(path)
     return f"{stem}.1{extension}"
+
+
+def size_of(path: str) -> int:
+    """Return the size of a log, both segments, as far as they are there."""
+    size = 0
+    for segment in (path, older_segment(path)):
+        with suppress(OSError):
+            size += os.stat(segment).st_size
+    return size
 
 
 class Snapshot(AbstractContextManager["Snapshot"]):

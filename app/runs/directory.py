@@ -3,7 +3,7 @@
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from itertools import count
@@ -13,7 +13,6 @@ from threading import Lock
 
 from app.exceptions import InternalError
 from app.log.snapshot import older_segment
-from app.runs import retention
 from app.runs.names import newest, newest_number
 
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -48,10 +47,6 @@ class LogDirectory:
             with self.explained(wanted.parent):
                 wanted.parent.mkdir(parents=True, exist_ok=True)
         return self._claim(wanted)
-
-    def prune(self, keep: int, in_use: Callable[[str], bool]) -> None:
-        """Remove the oldest runs' files beyond the newest `keep` runs, but none that is `in_use`."""
-        retention.prune(self.log_dir, keep, in_use)
 
     def make_directory(self) -> None:
         """Make the log directory if it is missing, and set its mode; raises `InternalError`."""

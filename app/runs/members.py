@@ -1,5 +1,6 @@
 """Runs in the master and the worker: find the members of a tree, and the processes that keep it."""
 
+import os
 import time
 from collections.abc import Collection, Iterable
 
@@ -31,6 +32,13 @@ def find_members(record: RunRecord, subreapers: Collection[int] = ()) -> list[Me
 def live_keepers(record: RunRecord) -> set[int]:
     """Return the pids of a run's shim and understudy, as far as they live."""
     return {member.pid for member in _known(filter(None, (record.shim, record.understudy)))}
+
+
+def ids_of_live_runs() -> set[str]:
+    """Return the ids of the runs that live processes were started in, whosever they are."""
+    entries = [entry for pid in snapshot() for entry in initial_environment(pid)]
+    prefix = run_entry("")
+    return {os.fsdecode(entry.removeprefix(prefix)) for entry in entries if entry.startswith(prefix)}
 
 
 def orphans(subreapers: Collection[int]) -> list[Member]:

@@ -112,6 +112,11 @@ def spare_path(path: str) -> str:
     return f"{path}.spare"
 
 
+def has_record(path: str) -> bool:
+    """Tell whether there is a record at this path, or its last version but one."""
+    return os.path.exists(path) or os.path.exists(spare_path(path))
+
+
 def read_record(path: str) -> RunRecord | None:
     """Read a run record, or its last version but one where it is damaged; None when neither can be read."""
     for name in (path, spare_path(path)):

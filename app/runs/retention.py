@@ -1,21 +1,20 @@
-"""Runs in the worker: remove all files of the oldest runs, beyond a number of runs to keep."""
+"""Runs in the worker: remove all files of a run."""
 
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
-from app.runs.names import files_of_runs
+# The record goes last: as long as it is there, the run is known, and its removal is tried again.
+_ENDS = (".1.log", ".log.new", ".log.old", ".log", ".json.new", ".json", ".json.spare")
 
 
-def prune(log_dir: Path, keep: int, in_use: Callable[[str], bool]) -> None:
-    """Remove the files of all but the newest `keep` runs, except those whose run id is `in_use`.
+def remove_files(log_dir: Path, run_id: str) -> bool:
+    """Remove the files of a run, by its id; tell whether none is left.
 
-    The age is taken from the name. A file that can't be removed is tried again the next time.
+    What can't be removed does not keep the rest.
     """
-    runs = files_of_runs(log_dir)
-    for run in sorted(runs)[: max(0, len(runs) - keep)]:
-        if in_use(run[-1]):
-            continue
-        for name in runs[run]:
-            with suppress(OSError):
-                (log_dir / name).unlink()
+    left = False
+    for end in _ENDS:
+        try:
+            (log_dir / f"{run_id}{end}").unlink(missing_ok=True)
+        except OSError:  # a directory, or no permission: the caller tries again
+            left = True
+    return not left

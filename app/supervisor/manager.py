@@ -37,7 +37,7 @@ class ProcessManager:
     """
 
     def __init__(self, log_dir: str | Path, policy: Policy) -> None:
-        self._shared = Shared(log_dir, policy)
+        self._shared = Shared(log_dir, policy, self._forget)
         self.logs = self._shared.logs
         self._processes: dict[str, NamedProcess] = {}
         self._changing = threading.Lock()
@@ -131,6 +131,14 @@ class ProcessManager:
         found.sort(key=lambda one: (one["stopped_at"] is None or one["leftovers"] > 0, one["created_at"]), reverse=True)
         return found[:limit]
 
+    def runs(self, name: str | None, limit: int, before: str | None) -> dict[str, Any]:
+        """Return a page of the runs that are kept; see `History.runs`."""
+        return self._shared.history.runs(name, limit, before, self._followed)
+
+    def prepare_lists(self) -> None:
+        """Begin to read the records of past runs, in the background."""
+        self._shared.history.index.prepare()
+
     def restart(self, timeout: float | None = None, *, name: str = DEFAULT_NAME) -> dict[str, Any]:
         """End what lives of a process's current run and start that again; see `NamedProcess.restart`."""
         process = self._expected(name)
@@ -168,6 +176,7 @@ class ProcessManager:
 
     def close(self) -> None:
         """Stop following the current runs without ending them."""
+        self._shared.history.index.close()
         for process in self._all():
             process.close()
 
@@ -201,6 +210,20 @@ class ProcessManager:
             process = self._processes.get(name)
             if process is not None and process.current() is None:
                 del self._processes[name]
+
+    def _followed(self, run_id: str) -> dict[str, Any] | None:
+        """Return the status object of a run that is a process's current one; None for a past one."""
+        process = next((one for one in self._all() if one.has_run(run_id)), None)
+        return process.get_status() if process is not None else None
+
+    def _forget(self, name: str, run_id: str) -> bool:
+        """Do `NamedProcess.forget`, and drop a process that has no run any more."""
+        if not self._get(name).forget(run_id):
+            return False
+        with self._counting:
+            if name not in self._starting:
+                self._forget_if_unused(name)
+        return True
 
     def _process_of(self, run_id: str, name: str | None) -> NamedProcess | None:
         """Return the process whose current run this is, None for a past one; raises `BadRequestError` for another's."""

@@ -58,6 +58,11 @@ def shown(text: str, limit: int = SHOWN_CHARACTERS) -> str:
     return "".join(parts)
 
 
+def cut(text: str, limit: int) -> str:
+    """Return at most `limit` characters as they are, the last one `…` where more follow."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
 def _with_ellipsis(parts: list[str], length: int, limit: int) -> str:
     while length >= limit:
         length -= len(parts.pop())

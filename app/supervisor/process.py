@@ -43,6 +43,7 @@ class NamedProcess:
     def __init__(self, name: str, shared: Shared) -> None:
         self.name = name
         self._logs = shared.logs
+        self._index = shared.history.index
         self._pointer = Pointer(self._logs.log_dir, name)
         self._starter = Starter(name, shared, self._pointer)
         self._policy = shared.policy
@@ -169,6 +170,17 @@ class NamedProcess:
             with refusals.prefixed("The old process has ended, but the new start failed. "):
                 return self._start(checked, None, beside)
 
+    def forget(self, run_id: str) -> bool:
+        """Have no current run any more, if it is this one and has ended: its files are about to be removed."""
+        with self._exchange:
+            run = self.current()
+            if run is None or run.record.run_id != run_id or run.live:
+                return False
+            self._pointer.set(None)
+            self._seen = self._run = None
+            run.close()
+            return True
+
     def settled(self) -> Run | None:
         """Return the current run once no start is under way."""
         with self._exchange:
@@ -245,6 +257,7 @@ class NamedProcess:
         if self._run is not None:
             self._run.close()
         self._run = run
+        self._index.add(run.record)
 
     def _end(self, run: Run, cause: Cause, timeout: float) -> list[int]:
         """End a run's tree without its daemons; return survivors that we may not signal. Raises `ConflictError`."""

@@ -122,7 +122,6 @@ class Starter:
         before = self._pointer.read()
         try:
             record = self._new_record(checked, log_file, beside)
-            self._retention.in_use.add(record.run_id)
             self.launching = record_path(record.log_file)
             run = Run(record)
             # Bound before the pointer names the run: an overlapping worker would else take its shim for dead.
@@ -141,8 +140,6 @@ class Starter:
             raise InternalError(f"The command could not be started: {error.strerror}.") from error
         finally:
             self.launching = None
-        if before is not None:
-            self._retention.in_use.discard(Path(before).stem)
         return run
 
     def _prepare(self, run: Run) -> None:
@@ -154,7 +151,7 @@ class Starter:
         RecordFile(path, run.record.log_mode).write(run.record)
         self._pointer.set(path)
         run.expect()
-        self._retention.prune_after(run)
+        self._retention.after(run)
 
     def _new_record(self, checked: CheckedStart, log_file: str | None, beside: str) -> RunRecord:
         logs = self._logs
@@ -183,7 +180,6 @@ class Starter:
             yield
         except BaseException:
             run.close()
-            self._retention.in_use.discard(record.run_id)
             with contextlib.suppress(OSError):  # what can't be undone now must not hide why the start has failed
                 self._pointer.set(before)
                 RecordFile(record_path(record.log_file)).remove()

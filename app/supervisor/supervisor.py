@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from app.config import Settings
 from app.exceptions import InternalError
@@ -78,6 +79,7 @@ class Supervisor:
             on_failure.callback(manager.close)
             manager.take_over()
             on_failure.pop_all()
+        manager.prepare_lists()
         if in_a_worker:
             zygote.own.prepare()
         self.settings = settings
@@ -139,6 +141,10 @@ class Supervisor:
         log_file, clock = manager.log_of(run_id, name)
         return manager.logs.open_page(log_file, lines, seconds, clock)
 
+    def runs(self, name: str | None, limit: int, before: str | None) -> dict[str, Any]:
+        """Return a page of the runs that are kept; see `History.runs`."""
+        return self.processes.runs(name, limit, before)
+
     def uptime(self) -> int:
         """Return whole seconds since the service started, unaffected by new workers and by the wall clock."""
         return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._started_ns) // 1_000_000_000
@@ -151,6 +157,7 @@ class Supervisor:
             group_read=settings.log_group_read,
             log_max_bytes=settings.log_max_bytes,
             log_keep=settings.log_keep,
+            log_total_bytes=settings.log_total_bytes,
             restart_timeout=settings.default_restart_timeout,
             max_processes=settings.max_processes,
         )

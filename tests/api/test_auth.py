@@ -19,6 +19,7 @@ EVERY_OTHER_CALL = [
     ("POST", "/kill"),
     ("POST", "/restart"),
     ("GET", "/logs"),
+    ("GET", "/runs"),
     ("GET", "/nothing"),
     ("GET", "/docs/"),
     ("GET", "/docs/nothing"),

@@ -26,6 +26,7 @@ SUCCESSES = {
     "POST /restart": examples.RUNNING,
     "POST /kill": examples.KILLED,
     "GET /logs": examples.LINES,
+    "GET /runs": examples.RUNS,
     "GET /health": examples.HEALTHY,
 }
 LEAVES_ONE = 'sleep 3600 & echo "left $!"'
@@ -133,6 +134,9 @@ PROVOKED: dict[str, Callable[[FlaskClient], TestResponse]] = {
     "already-ended": kill_the_ended,
     "listed-too-many": get("/processes?limit=101"),
     "grace-too-long": post("/restart?timeout=601"),
+    "page-too-long": get("/runs?limit=101"),
+    "unknown-parameter-of-runs": get("/runs?run"),
+    "page-not-kept": get("/runs?before=2026-11-22_06-08-00"),
     "both-limits": get("/logs?lines=10&seconds=60"),
     "no-token": get("/status"),
     "foreign-origin": get("/status", Origin="http://localhost:3000"),
@@ -202,6 +206,7 @@ def test_what_try_it_out_sends_works(client: FlaskClient) -> None:
     sent = {
         "GET /status": "",
         "GET /logs": "?lines=100",
+        "GET /runs": "?limit=20",
         "GET /health": "",
         "POST /restart": "",
         "POST /kill": "?type=SIGTERM&timeout=5",
@@ -245,6 +250,9 @@ def test_try_it_out_is_filled_in(client: FlaskClient) -> None:
         ("/status", "name"): "default",
         ("/status", "run_id"): "nothing",
         ("/processes", "limit"): 100,
+        ("/runs", "name"): "default",
+        ("/runs", "limit"): 20,
+        ("/runs", "before"): "nothing",
         ("/logs", "lines"): 100,
         ("/logs", "seconds"): "nothing",
         ("/logs", "name"): "default",

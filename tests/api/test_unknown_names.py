@@ -50,6 +50,8 @@ LOGS = f"/logs takes {taken(logs.LogsQuery)}."
         ),
         ("GET /status?lines=5", "lines", f"There is no such parameter. {STATUS}"),
         ("GET /status?run=5", "run", f"did you mean run_id? {STATUS}"),
+        ("GET /runs?n=5", "n", "did you mean limit? /runs takes name, limit, before."),
+        ("GET /runs?after=x", "after", "did you mean before?"),
         ("GET /health?x", "x", "There is no such parameter. /health takes none."),
         ("GET /openapi.json?x=1", "x", "There is no such parameter. /openapi.json takes none."),
         ("GET /docs?x=1", "x", "There is no such parameter. /docs takes none."),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.reading.reader import LogManager
+from app.runs.retention import remove_files
 from tests.kit.service import Service
 from tests.kit.services import services_in
 from tests.kit.waiting import wait_until
@@ -77,7 +78,7 @@ def test_a_name_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     names = [logs.create_log_file()]
     for _ in range(3):
         names.append(logs.create_log_file())
-        logs.prune(1, lambda _run_id: False)
+        remove_files(tmp_path, Path(names[-2]).stem)
     assert len(set(names)) == 4
     assert [str(path) for path in tmp_path.iterdir()] == names[-1:]
 

@@ -7,19 +7,18 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.exceptions import InternalError
-from app.reading.reader import LogManager
 from app.runs.record import RecordFile
 from app.runs.spec import Spec
 from app.service import manage
 from app.supervisor import zygote
 from app.supervisor.manager import ProcessManager
 from app.supervisor.policy import Policy
+from app.supervisor.retention import Retention
 from app.supervisor.run import Run
 from app.supervisor.starting import Starter
 from tests.kit.actors import record_of
@@ -76,13 +75,13 @@ def test_what_can_not_be_undone_hides_no_reason(
 def test_one_retention_waits_while_one_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many starts are made meanwhile, one further thread is enough: it sees the runs of all."""
     goes_on = threading.Event()
-    prune = LogManager.prune
+    prune = Retention.prune
 
-    def slow(self: LogManager, keep: int, in_use: Callable[[str], bool]) -> None:
+    def slow(self: Retention) -> None:
         goes_on.wait(30)
-        prune(self, keep, in_use)
+        prune(self)
 
-    monkeypatch.setattr(LogManager, "prune", slow)
+    monkeypatch.setattr(Retention, "prune", slow)
     manager = manage(tmp_path / "logs", Policy(log_keep=2))
     for _ in range(8):
         manager.start("true")

@@ -276,6 +276,7 @@ def test_retention_never_takes_the_last_run(tmp_path: Path, monkeypatch: pytest.
     newer = manager.start("exit 5")["run_id"]
     ended(manager.get_status)
     monkeypatch.setattr(time, "gmtime", lambda *_: time.struct_time((2001, 1, 1, 0, 0, 0, 0, 1, 0)))
+    monkeypatch.setattr(time, "time_ns", lambda: 978_307_200 * 10**9)
     last = manager.start("exit 6", if_running="replace")["run_id"]
     ended(manager.get_status)
     wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "log-retention"])

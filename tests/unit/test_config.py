@@ -56,6 +56,7 @@ def test_defaults(directory: Path) -> None:
         on_shutdown="stop",
         log_max_bytes=1024**3,
         log_keep=50,
+        log_total_bytes=20 * 1024**3,
         log_group_read=False,
     )
 
@@ -78,6 +79,7 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "ON_SHUTDOWN": "keep",
         "LOG_MAX_BYTES": "1048576",
         "LOG_KEEP": "1",
+        "LOG_TOTAL_BYTES": "2097152",
         "LOG_GROUP_READ": "true",
     }
     for name, value in environment.items():
@@ -98,6 +100,7 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         on_shutdown="keep",
         log_max_bytes=1024**2,
         log_keep=1,
+        log_total_bytes=2 * 1024**2,
         log_group_read=True,
     )
     assert {f"LLM_SHELL_{field.name.upper()}" for field in dataclasses.fields(Settings)} == {
@@ -163,6 +166,7 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ON_SHUTDOWN", "KEEP"),
         ("LOG_MAX_BYTES", "1048575"),
         ("LOG_KEEP", "0"),
+        ("LOG_TOTAL_BYTES", "1048575"),
         ("LOG_GROUP_READ", "yes"),
         ("MAX_PROCESSES", "0"),
         ("MAX_PROCESSES", "1025"),
