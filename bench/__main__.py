@@ -2,13 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from bench import builds, capture, contestants, footprint, latency, reading, starts, steps
+from bench import builds, capture, contestants, footprint, latency, reading, scale, starts, steps
 from bench.table import Row, machine, render
 from bench.timing import ATTEMPTS, undisturbed
 
-PARTS = ("capture", "cpu", "reading", "starts", "latency", "footprint", "steps")
+PARTS = ("capture", "cpu", "reading", "starts", "latency", "footprint", "scale", "steps")
 
 
 def main() -> None:
@@ -33,24 +33,20 @@ def main() -> None:
     _measure(arguments.parts or PARTS, texts, arguments.rounds, arguments.scale)
 
 
-def _measure(parts: Sequence[str], texts: capture.Texts, rounds: int, scale: float) -> None:
+def _measure(parts: Sequence[str], texts: capture.Texts, rounds: int, size: float) -> None:
     """Measure these parts beside the peers, and print the table."""
     absent = contestants.install() if {"capture", "cpu", "latency", "footprint"} & set(parts) else set()
-    rows: list[Row] = []
-    if "capture" in parts:
-        rows += capture.measure(texts, rounds, scale, absent)
-    if "cpu" in parts:
-        rows += capture.measure_cpu(texts, rounds, scale, absent)
-    if "reading" in parts:
-        rows += reading.measure(scale)
-    if "starts" in parts:
-        rows += starts.measure(rounds)
-    if "latency" in parts:
-        rows += latency.measure(rounds)
-    if "footprint" in parts:
-        rows += footprint.measure(rounds, absent)
-    if "steps" in parts:
-        rows += steps.measure()
+    measures: dict[str, Callable[[], list[Row]]] = {
+        "capture": lambda: capture.measure(texts, rounds, size, absent),
+        "cpu": lambda: capture.measure_cpu(texts, rounds, size, absent),
+        "reading": lambda: reading.measure(size),
+        "starts": lambda: starts.measure(rounds),
+        "latency": lambda: latency.measure(rounds),
+        "footprint": lambda: footprint.measure(rounds, absent),
+        "scale": lambda: scale.measure(rounds),
+        "steps": steps.measure,
+    }
+    rows = [row for part, measure in measures.items() if part in parts for row in measure()]
     if set(parts) - {"steps"}:
         what = f"at most taken from the processors by the host in what counts ({ATTEMPTS} attempts each)"
         rows.append(Row("the host", what, f"{undisturbed.worst:.0%}", "steal in /proc/stat"))

@@ -1,9 +1,8 @@
-"""Latency: how quick the API is at rest, under a flood and with many past runs."""
+"""Latency: how quick the API is at rest and under a flood."""
 
 import re
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -11,14 +10,12 @@ from bench.service import Service, serving
 from bench.table import Row
 from bench.timing import timed, undisturbed
 
-PAST_RUNS = 10_000
-
 
 def measure(rounds: int) -> list[Row]:
     """Measure everything that is about one small call."""
     with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base)) as service:
         rest = undisturbed(lambda: _at_rest_and_flooded(service))
-    return [rest, *_past_runs(10 * rounds), _requests_per_second(rounds)]
+    return [rest, _requests_per_second(rounds)]
 
 
 def _at_rest_and_flooded(service: Service) -> Row:
@@ -30,33 +27,6 @@ def _at_rest_and_flooded(service: Service) -> Row:
     p99 = quantiles(flooded, n=100)[98], quantiles(rest, n=100)[98]
     readings = f"{p99[0] * 1000:.1f} ms / {p99[1] * 1000:.1f} ms"
     return Row("GET /status", "p99 of 1,000 while `yes` floods / at rest", f"{p99[0] / p99[1]:.2f}", readings)
-
-
-def _past_runs(repeats: int) -> list[Row]:
-    keep = {"LLM_SHELL_LOG_KEEP": str(2 * PAST_RUNS)}
-    with tempfile.TemporaryDirectory(prefix="llm-shell-bench-") as base, serving(Path(base), **keep) as service:
-        before = undisturbed(lambda: _start_and_status(service, repeats))
-        logs = Path(base) / "logs"
-        for number in range(PAST_RUNS):
-            stem = time.strftime("%Y-%m-%d_%H-%M-%S", time.gmtime(10**9 + number))
-            (logs / f"{stem}.log").touch()
-        after = undisturbed(lambda: _start_and_status(service, repeats))
-        if len(list(logs.iterdir())) < PAST_RUNS:
-            raise RuntimeError("the past runs were removed meanwhile")
-    return [
-        Row(call, f"p50 with {PAST_RUNS} past runs / with few", f"{with_many / with_few:.2f}", "")
-        for call, with_few, with_many in zip(("POST /start", "GET /status"), before, after, strict=True)
-    ]
-
-
-def _start_and_status(service: Service, repeats: int) -> tuple[float, float]:
-    starts, statuses = [], []
-    for _ in range(repeats):
-        service.start("exec sleep 1000")
-        service.call("POST", "/kill?type=SIGKILL")
-        starts.append(timed(lambda: service.start("exec sleep 1000")))
-        statuses += [timed(lambda: service.call("GET", "/status")) for _ in range(20)]
-    return median(starts), median(statuses)
 
 
 def _requests_per_second(rounds: int) -> Row:

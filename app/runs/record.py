@@ -121,7 +121,8 @@ def read_record(path: str) -> RunRecord | None:
     """Read a run record, or its last version but one where it is damaged; None when neither can be read."""
     for name in (path, spare_path(path)):
         with contextlib.suppress(OSError, *UNDECODABLE), open(name, "rb", opener=_open_in_place) as file:
-            return decode_record(file.read(MAX_RECORD))
+            # No more than there is: read() reserves what it is asked for.
+            return decode_record(file.read(min(os.fstat(file.fileno()).st_size, MAX_RECORD)))
     return None
 
 

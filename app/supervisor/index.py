@@ -30,6 +30,7 @@ class RunIndex:
 
     def __init__(self, log_dir: Path) -> None:
         self._log_dir = log_dir
+        self._prefix = f"{log_dir}/"  # a Path would keep each part of it in the interpreter's table of strings
         self._changing = threading.Lock()
         self._entries: dict[str, Entry] = {}
         # Oldest start first; of the ended ones oldest end first. A list of ten thousand takes an insertion in
@@ -181,7 +182,7 @@ class RunIndex:
 
     def path_of(self, entry: Entry) -> str:
         """Return the path of a run's record."""
-        return str(self._log_dir / f"{entry.run_id}.json")
+        return f"{self._prefix}{entry.run_id}.json"
 
     def _fulfil(self, build: Future[None]) -> None:
         """Scan the directory, and once more after a moment, for runs that an overlapping worker has started."""
@@ -204,12 +205,12 @@ class RunIndex:
         for _second, _number, run_id in sorted(found, reverse=True):
             entry = self._entries.get(run_id)
             if entry is None or entry.name == UNRECORDED:
-                self._add(run_id, read_record(str(self._log_dir / f"{run_id}.json")))
+                self._add(run_id, read_record(f"{self._prefix}{run_id}.json"))
             if self._closed.is_set():
                 return
 
     def _add(self, run_id: str, record: RunRecord | None) -> None:
-        new = new_entry(run_id, record, size_of(str(self._log_dir / f"{run_id}.log")))
+        new = new_entry(run_id, record, size_of(f"{self._prefix}{run_id}.log"))
         former = self._entries.get(run_id)
         if former is not None and former.name == UNRECORDED:
             self.discard(run_id)
@@ -251,7 +252,7 @@ class RunIndex:
         return False
 
     def _log_of(self, entry: Entry) -> str:
-        return str(self._log_dir / f"{entry.run_id}.log")
+        return f"{self._prefix}{entry.run_id}.log"
 
     def _lines_of(self, entry: Entry) -> int | None:
         try:
