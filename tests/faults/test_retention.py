@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,11 @@ import pytest
 
 from app.reading.reader import LogManager
 from app.runs.retention import remove_files
+from tests.kit.actors import worker_of
+from tests.kit.machine import TMPFS_BYTES, tmpfs
+from tests.kit.records import past_run
 from tests.kit.service import Service
-from tests.kit.services import services_in
+from tests.kit.services import Services, services_in
 from tests.kit.waiting import wait_until
 
 CAP = 1024 * 1024
@@ -92,3 +99,61 @@ def test_only_the_newest_runs_are_kept(service: Service) -> None:
     wait_until(lambda: run_ids(service) == set(started[-KEEP:]))
     assert [service.content(f"?run_id={run_id}") for run_id in started[-KEEP:]] == ["2", "3"]
     assert service.get(f"/logs?run_id={started[0]}").status == 404
+
+
+def test_all_logs_together_are_bounded(serve: Services) -> None:
+    """Beyond the bytes for all logs the runs that ended first go, as the list says, too; the last one never."""
+    settings = {"LLM_SHELL_LOG_MAX_BYTES": str(CAP), "LLM_SHELL_LOG_TOTAL_BYTES": str(CAP)}
+    service = serve(settings=settings)
+    started = []
+    for _ in range(4):  # each log takes four tenths of what all may
+        started.append(service.start("seq 6500")["run_id"])
+        service.wait_for_exit()
+    started.append(service.start("seq 15000")["run_id"])
+    wait_until(lambda: not run_ids(service).intersection(started[:2]))
+    service.wait_for_exit()
+    started.append(service.start("true")["run_id"])
+    wait_until(lambda: run_ids(service) == set(started[4:]))
+    assert [run["run_id"] for run in service.get("/runs").body["runs"]] == started[:3:-1]
+
+
+def is_replaced(service: Service, old: list[int]) -> bool:
+    """Tell whether one new worker is there instead of these."""
+    return len(now := service.workers) == 1 and now != old
+
+
+def test_past_runs_survive_every_worker(serve: Services) -> None:
+    """A worker that takes over from one that was killed or reloaded lists what that one listed, and prunes it."""
+    logs = serve.folder / "logs"
+    logs.mkdir()
+    past = [past_run(logs, second).run_id for second in range(30)]
+    service = serve(settings={"LLM_SHELL_LOG_KEEP": "10", "LLM_SHELL_LOG_DIR": str(logs)})
+    first = service.start("exec sleep 1000")["run_id"]
+    wait_until(lambda: run_ids(service) == {first, *past[-9:]})
+    told = service.get("/runs").body
+    assert [run["run_id"] for run in told["runs"]] == [first, *past[:-10:-1]]
+    for number, process in ((signal.SIGKILL, worker_of(service)), (signal.SIGHUP, service.pid)):
+        old = service.workers
+        os.kill(process, number)
+        wait_until(partial(is_replaced, service, old), 30)
+        assert service.get("/runs").body == told
+    second = service.start("true", replace=True)["run_id"]
+    wait_until(lambda: run_ids(service) == {first, second, *past[-8:]})
+
+
+def test_a_full_disk_gets_its_space_back(tmp_path: Path) -> None:
+    """On a disk that is full retention removes what it may, and the next run has its log and its record."""
+    with tmpfs(tmp_path / "disk") as disk, services_in(tmp_path / "service") as services:
+        (disk / "logs").mkdir()
+        past = [past_run(disk / "logs", second, lines=100).run_id for second in range(8)]
+        service = services(settings={"LLM_SHELL_LOG_DIR": str(disk / "logs"), "LLM_SHELL_LOG_KEEP": "2"})
+        ballast = disk / "ballast"
+        with suppress(OSError):
+            ballast.write_bytes(bytes(TMPFS_BYTES))  # as much of it as there is room for
+        os.truncate(ballast, ballast.stat().st_size - 64 * 1024)
+        last = service.start("seq 2000")["run_id"]
+        wait_until(lambda: run_ids(service) == {past[-1], last})
+        service.wait_for_exit()
+        assert service.start("echo here")["run_id"] != last
+        service.wait_for_exit()
+        assert service.content() == "here"
