@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -163,15 +163,6 @@ class History:
             # The shim may have recorded the end, and exited, since the record was read.
             record = load_record(record_path(record.log_file)) or record
             return (record.state, []) if record.state.ended else (look_at(record), members)
-
-
-def kept_records(log_dir: Path) -> Iterator[str]:
-    """Yield the paths of the records of runs that started or ended, the newest run first."""
-    for run_id in names.newest_first(log_dir):
-        path = str(log_dir / f"{run_id}.json")
-        record = read_record(path)
-        if record is not None and (record.process is not None or record.state.ended):
-            yield path
 
 
 def _outcome(entry: Entry) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from typing import Any, cast
 
 from app.exceptions import BadRequestError, NotFoundError
 from app.log.clock import RunClock
-from app.runs.pointer import names_with_pointers
+from app.runs.pointer import Pointer, names_with_pointers
 from app.runs.record import read_record
 from app.runs.spec import DEFAULT_NAME, Spec
 from app.supervisor import refusals
-from app.supervisor.history import kept_records
 from app.supervisor.lost import find_records
 from app.supervisor.policy import Policy
 from app.supervisor.process import IfRunning, Leftovers, NamedProcess, SignalType, kill_run, shut_down
@@ -54,16 +53,6 @@ class ProcessManager:
             record = read_record(path)
             if record is not None:
                 self._get(record.name).take_over_lost(path)
-        if not self._runs():
-            self._recall_newest()
-
-    def _recall_newest(self) -> None:
-        """Make the newest run of each name that is kept its current one where no pointer leads to any record."""
-        for path in kept_records(self.logs.log_dir):
-            record = read_record(path)
-            process = self._get(record.name) if record is not None else None
-            if process is not None and process.current() is None and process.recall(path):
-                logger.warning("No link names the current run of %s: the newest kept is it now: %s", process.name, path)
 
     def start(
         self,
@@ -127,6 +116,9 @@ class ProcessManager:
 
     def overview(self, limit: int) -> list[dict[str, Any]]:
         """Return what GET /processes lists of each process, live ones first, then the newest."""
+        for name in self._shared.history.index.names().keys() - self._processes.keys():
+            with contextlib.suppress(NotFoundError):  # dropped meanwhile
+                self._expected(name)
         found = [summary for process in self._all() if (summary := process.summary()) is not None]
         found.sort(key=lambda one: (one["stopped_at"] is None or one["leftovers"] > 0, one["created_at"]), reverse=True)
         return found[:limit]
@@ -201,14 +193,13 @@ class ProcessManager:
             with self._counting:
                 self._starting[name] -= 1
                 self._starting += Counter()  # drops those at zero
-                if name not in self._starting:
-                    self._forget_if_unused(name)
+                self._forget_if_unused(name)
 
     def _forget_if_unused(self, name: str) -> None:
-        """Drop what a failed start of a new name has left."""
+        """Drop a name of which there is no run, as after a failed start, unless it is being started."""
         with self._changing:
             process = self._processes.get(name)
-            if process is not None and process.current() is None:
+            if process is not None and name not in self._starting and process.current() is None:
                 del self._processes[name]
 
     def _followed(self, run_id: str) -> dict[str, Any] | None:
@@ -234,11 +225,22 @@ class ProcessManager:
         return process
 
     def _expected(self, name: str) -> NamedProcess:
-        """Return a process that was started once; raises `NotFoundError`."""
+        """Return a process that has a run; raises `NotFoundError` where none of this name is kept.
+
+        Where no link leads to the current run any more, the newest that is kept is it.
+        """
         process = self._processes.get(name)
-        if process is None and name not in names_with_pointers(self.logs.log_dir):
+        if process is None and Pointer(self.logs.log_dir, name).read() is not None:
+            process = self._get(name)
+        if process is not None and process.current() is not None:
+            return process
+        path = self._shared.history.index.newest_of(name)
+        if path is None:
+            self._forget_if_unused(name)
             raise refusals.nothing_started(name)
-        return process or self._get(name)
+        if self._get(name).recall(path):
+            logger.warning("No link names the current run of %s: the newest kept is it now: %s", name, path)
+        return self._get(name)
 
     def _get(self, name: str) -> NamedProcess:
         with self._changing:
