@@ -11,6 +11,8 @@ DEAD_STATES = frozenset("ZXx")
 MAX_LOOKS = 5
 # Of the flags in field 9 of `/proc/PID/stat`: forked, and has not executed a program (include/linux/sched.h).
 _PF_FORKNOEXEC = 0x40
+# It ends: set before it gives up its memory and its files (exit_signals(), kernel/exit.c).
+_PF_EXITING = 0x4
 # Members of a tree that is read by its lists of children; reading all of `/proc` takes as long as a few dozen lists.
 FEW = 32
 
@@ -82,9 +84,20 @@ def has_executed(pid: int) -> bool:
 
     The flag is cleared when an execve(2) can't fail any more (begin_new_exec(), fs/exec.c).
     """
+    return not _flags(pid) & _PF_FORKNOEXEC
+
+
+def is_ending(pid: int) -> bool:
+    """Tell whether a process is ending, or has; its files are closed then, or will be in a moment."""
+    try:
+        return bool(_flags(pid) & _PF_EXITING)
+    except OSError:
+        return True
+
+
+def _flags(pid: int) -> int:
     with open(f"/proc/{pid}/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    return not int(fields[6]) & _PF_FORKNOEXEC
+        return int(file.read().rpartition(b")")[2].split()[6])
 
 
 def identity_of(pid: int) -> Identity:

@@ -8,7 +8,7 @@ import stat
 import time
 from collections.abc import Collection, Iterator
 
-from app.linux.proc import DEAD_STATES, Member, has_executed, read_beginning
+from app.linux.proc import DEAD_STATES, Member, has_executed, is_ending, read_beginning
 from app.stopping.order import Pipe
 
 _SHELLS = frozenset(
@@ -91,19 +91,20 @@ class ProcFacts:
         return self._written[member.pid]
 
     def holds_output(self, member: Member) -> bool:
-        """Tell whether a member holds the run's pipe; True where its descriptors can't be read or it is unknown."""
+        """Tell whether a member holds the run's pipe; True where it is unknown, or its descriptors can't be read."""
         if self._output is None:
             return True
         if member.pid not in self._holders:
             with _as_user_of(member):
-                self._holders[member.pid] = self._finds_output(_folder(member))
+                self._holders[member.pid] = self._finds_output(member.pid, _folder(member))
         return self._holders[member.pid]
 
-    def _finds_output(self, folder: str) -> bool:
+    def _finds_output(self, pid: int, folder: str) -> bool:
         try:
             found = any(_pipe(target) == self._output for _fd, target in self._open_files(folder))
         except OSError:
-            return True
+            # One that has given up its memory shows its files to root alone (task_dump_owner(), fs/proc/base.c).
+            return not is_ending(pid)
         return found or self._spent
 
     def _find_input(self, folder: str) -> Pipe | None:

@@ -159,23 +159,23 @@ def test_a_past_daemon_s_run_survives_its_shim(pm: ProcessManager) -> None:
     assert not alive(pid)
 
 
+def start_another(manager: ProcessManager) -> dict[str, Any]:
+    """Run a command that ends at once; retention, which spares a run whose shim is yet to exit, looks after each."""
+    manager.start(Spec("true", cwd="/"))
+    return ended(manager.get_status)
+
+
 def test_retention_keeps_the_run_of_a_daemon(tmp_path: Path) -> None:
     """The files of a past run stay as long as a daemon of it lives, and are removed like others afterwards."""
     manager = manage(tmp_path / "logs", Policy(log_keep=1))
     try:
         past, pid = leave(manager)
-        removed = []
-        for _ in range(2):
-            removed.append(Path(manager.start(Spec("true", cwd="/"))["log_file"]))
-            ended(manager.get_status)
-        manager.start(Spec("true", cwd="/"))
-        wait_until(lambda: not any(log.exists() for log in removed))
+        later = Path(start_another(manager)["log_file"])
+        wait_until(lambda: start_another(manager) and not later.exists())
         assert pids_of(manager.get_status(past["run_id"])) == [pid]
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: record_of(past).state.ended)
-        ended(manager.get_status)
-        manager.start(Spec("true", cwd="/"))
-        wait_until(lambda: not Path(past["log_file"]).exists())
+        wait_until(lambda: start_another(manager) and not Path(past["log_file"]).exists())
     finally:
         manager.shut_down(0.0)
         manager.close()
@@ -376,3 +376,37 @@ def test_leftovers_can_be_left_by_a_start(either: ProcessManager) -> None:
     assert either.get_status() == started
     either.kill()
     assert alive(past["leftover_pids"][0])
+
+
+def test_a_kill_by_run_id_ends_a_past_daemon(pm: ProcessManager) -> None:
+    """A /kill of a past run ends its daemon, and a kill of all ends those of all runs."""
+    left = [leave(pm) for _ in range(3)]
+    (first, pid), *_ = left
+    answer = pm.kill(run_id=first["run_id"])
+    assert (answer["status"], answer["survivors"], alive(pid)) == ("exited", [], False)
+    assert all(alive(pid) for _status, pid in left[1:])
+    assert pm.kill_all()["survivors"] == []
+    assert not any(alive(pid) for _status, pid in left)
+
+
+def test_a_later_kill_of_a_daemon_does_not_change_how_its_process_ended(pm: ProcessManager) -> None:
+    """A daemon that needs SIGKILL does not make its run one whose process needed it."""
+    past, pid = run_beside(pm, "stubborn")
+    pm.start(Spec("true", cwd="/"), if_running="replace")
+    assert pm.kill("SIGTERM", 0.2, run_id=past["run_id"])["escalated"] is True
+    assert not alive(pid)
+    assert pm.get_status(past["run_id"])["reason"] == "Ended by a /start with replace."
+
+
+def test_names_with_daemons_alone_are_not_counted(tmp_path: Path) -> None:
+    """A name that has only daemons left takes no place of those that may live."""
+    manager = manage(tmp_path / "logs", Policy(max_processes=1))
+    try:
+        _past, pid = leave(manager)
+        assert manager.start(Spec("sleep 1000", cwd="/"), name="other")["status"] == "running"
+        assert alive(pid)
+        with pytest.raises(ConflictError):
+            manager.start(Spec("true", cwd="/"))
+    finally:
+        manager.shut_down(0.0)
+        manager.close()
