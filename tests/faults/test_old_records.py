@@ -12,7 +12,7 @@ from pathlib import Path
 from flask import Flask
 
 from app.runs.record import record_path, spare_path
-from tests.faults.upgrade import CAP, Upgrade, kill_old_shim, old_build, upgrade
+from tests.faults.upgrade import CAP, GAINED, Upgrade, kill_old_shim, old_build, upgrade
 from tests.kit.counter import go_on, start_counter
 from tests.kit.waiting import wait_until
 
@@ -60,7 +60,7 @@ def test_every_field_of_an_old_outcome_is_told(make_app: Callable[..., Flask], t
     for old in told:
         new = client.get(f"/status?run_id={old['run_id']}").json
         assert new is not None
-        assert {**new, "reason": None} == {**old, "reason": None}
+        assert {**new, "reason": None} == {**old, **GAINED, "reason": None}
         for words in ("Not known, says the old build.", "9 (user old: sleep)", *(f": {count}" for count in counts)):
             assert (words in (new["reason"] or "")) == (words in (old["reason"] or ""))
         reasons.add((old["reason"], new["reason"]))

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.faults.test_reboot import UNKNOWN
 from tests.faults.test_shim_killed import ABANDONED
-from tests.faults.upgrade import Upgrade, kill_old_shim, old_build, upgrade
+from tests.faults.upgrade import GAINED, Upgrade, kill_old_shim, old_build, upgrade
 from tests.kit.actors import Request, worker_of
 from tests.kit.counter import assert_whole, start_counter
 from tests.kit.leftovers import reap
@@ -61,7 +61,7 @@ def test_it_is_the_same_run_and_its_output_has_no_hole(upgrade: Upgrade) -> None
 
     That holds across a SIGKILL of the new service's worker too.
     """
-    before = upgrade.old.start(COUNTS, cwd="/", env={"A": "1"})
+    before = upgrade.old.start(COUNTS, cwd="/", env={"A": "1"}) | GAINED
     upgrade.old.wait_for_output("\n1")
     new = upgrade.complete()
     assert new.status() == before
@@ -147,7 +147,7 @@ def test_a_restart_has_what_the_old_start_gave(upgrade: Upgrade) -> None:
 def test_a_start_with_replace(upgrade: Upgrade) -> None:
     """/start with replace ends the old build's tree, whose outcome is told by its run_id, and runs the new command."""
     pid, escapee = start_with_escapee(upgrade.old)
-    before = upgrade.old.status()
+    before = upgrade.old.status() | GAINED
     new = upgrade.complete()
     after = new.start("echo new; exec sleep 1000", replace=True)
     assert (after["status"], after["reason"]) == ("running", None)
@@ -234,7 +234,7 @@ def test_ends_before_the_new_service(upgrade: Upgrade) -> None:
     past = runs_that_ended(upgrade.old)
     pid = start_counter(upgrade.old, pause_at=100, count=200, exit_code=7)
     shim = upgrade.shim_of(pid)
-    before = upgrade.old.status()
+    before = upgrade.old.status() | GAINED
     upgrade.stop()
     end_by_itself(pid)
     wait_until(lambda: not alive(shim))
@@ -246,7 +246,7 @@ def test_ends_before_the_new_service(upgrade: Upgrade) -> None:
     again = new.post("/restart").body
     assert (again["status"], again["command"]) == ("running", before["command"])
     assert new.wait_for_output("\n100").startswith("ready\n1\n")
-    told = [*past, last]
+    told = [*(status | GAINED for status in past), last]
     assert [new.get(f"/status?run_id={status['run_id']}").body for status in told] == told
     assert [new.content(f"?run_id={status['run_id']}") for status in past] == ["one", "two", "three"]
     assert_whole(new.content(f"?run_id={last['run_id']}"), 200)
@@ -293,7 +293,7 @@ def test_leftovers_keep_a_start_from_coming(upgrade: Upgrade) -> None:
     """What the old build's command left behind is named in a 409, and /kill ends it; then there is room."""
     pid, escapee = start_with_escapee(upgrade.old)
     end_by_itself(pid)
-    before = wait_until(lambda: now if (now := upgrade.old.status())["status"] == "exited" else {})
+    before = GAINED | wait_until(lambda: now if (now := upgrade.old.status())["status"] == "exited" else {})
     assert (before["exit_code"], before["leftover_pids"], before["output_open"]) == (4, [escapee], True)
     new = upgrade.complete()
     assert new.status() == before
@@ -309,7 +309,7 @@ def test_leftovers_keep_a_start_from_coming(upgrade: Upgrade) -> None:
 def test_a_run_of_which_no_file_tells(upgrade: Upgrade) -> None:
     """An old shim whose log directory was removed between the services is found by its socket all the same."""
     pid = start_counter(upgrade.old, pause_at=100, count=200, exit_code=7)
-    before = upgrade.old.status()
+    before = upgrade.old.status() | GAINED
     shim = upgrade.shim_of(pid)
     upgrade.stop()
     shutil.rmtree(upgrade.old.log_dir)

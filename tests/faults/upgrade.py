@@ -26,6 +26,8 @@ from tests.kit.waiting import wait_until
 
 # The last commit whose shims speak the first protocol and whose records are flat: what version 1 left running.
 OLD_COMMIT = "d4e0af3160dab1e9a204b69a4065b26dfb8f10ee"
+# What the status object has gained since.
+GAINED = {"name": "default", "daemons": [], "restarts": 0, "next_start_at": None, "limit": None}
 # Bytes of its logs: enough for what all but one of the tests print.
 CAP = 1024 * 1024
 # As gunicorn ends a moment sooner by SIGINT than by SIGTERM, and there are many services to stop.

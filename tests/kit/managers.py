@@ -117,7 +117,8 @@ class ManagedRun(NamedTuple):
 
     def start(self, command: str, *, replace: bool = False) -> dict[str, Any]:
         """Start a command and return its status object."""
-        return dict(self.managers.call(self.name, "start", command=command, replace=replace))
+        if_running = "replace" if replace else "refuse"
+        return dict(self.managers.call(self.name, "start", command=command, if_running=if_running))
 
     def status(self) -> dict[str, Any]:
         """Return the status object."""
