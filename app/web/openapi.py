@@ -20,11 +20,13 @@ ByStatus = Mapping[int, Mapping[str, Body]]
 
 
 DESCRIPTION = """
-LLM Shell runs one shell command at a time for you: start it, watch it, read what it printed, stop it, start it again.
+LLM Shell runs shell commands for you, each under a name: start one, watch it, read what it printed, stop it, start it
+again.
 
 A typical round: `POST /start` with `{"command": "npm run dev"}`, then `GET /logs?lines=100` and `GET /status` as often
 as you like, and `POST /kill` in the end. The command keeps running between your calls. Its stdin is empty, and its
-output goes to a log file, from which `GET /logs` reads.
+output goes to a log file, from which `GET /logs` reads. A call without a `name` means the process `default`; give names
+to have several at a time, which never touch each other.
 
 Every error is an `application/problem+json` object whose `detail` says what to do.
 """.strip()
