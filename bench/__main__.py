@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import builds, capture, contestants, footprint, latency, reading, scale, starts, steps
+from bench import builds, capture, contestants, footprint, latency, names, reading, scale, starts, steps
 from bench.table import Row, machine, render
 from bench.timing import ATTEMPTS, undisturbed
 
-PARTS = ("capture", "cpu", "reading", "starts", "latency", "footprint", "scale", "steps")
+PARTS = ("capture", "cpu", "reading", "starts", "latency", "footprint", "names", "scale", "steps")
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
 
 def _measure(parts: Sequence[str], texts: capture.Texts, rounds: int, size: float) -> None:
     """Measure these parts beside the peers, and print the table."""
-    absent = contestants.install() if {"capture", "cpu", "latency", "footprint"} & set(parts) else set()
+    absent = contestants.install() if {"capture", "cpu", "latency", "footprint", "names"} & set(parts) else set()
     measures: dict[str, Callable[[], list[Row]]] = {
         "capture": lambda: capture.measure(texts, rounds, size, absent),
         "cpu": lambda: capture.measure_cpu(texts, rounds, size, absent),
@@ -43,6 +43,7 @@ def _measure(parts: Sequence[str], texts: capture.Texts, rounds: int, size: floa
         "starts": lambda: starts.measure(rounds),
         "latency": lambda: latency.measure(rounds),
         "footprint": lambda: footprint.measure(rounds, absent),
+        "names": lambda: names.measure(rounds, absent),
         "scale": lambda: scale.measure(rounds),
         "steps": steps.measure,
     }
