@@ -188,6 +188,7 @@ KILLED: Body = MappingProxyType(
         "stopped_at": "2026-11-22T06:08:04.654321Z",
         "escalated": False,
         "survivors": [],
+        "ports": {"freed": [], "held": []},
     }
 )
 LINES: Body = MappingProxyType(

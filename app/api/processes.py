@@ -345,6 +345,21 @@ class ProcessesSchema(AnswerSchema):
     processes = fields.List(fields.Nested(ProcessSchema), required=True)
 
 
+class HeldPortSchema(AnswerSchema):
+    """A port on which something listens after its tree has gone."""
+
+    port = fields.Integer(required=True)
+    pid = fields.Integer(required=True, allow_none=True, metadata={"description": "null where it can't be read."})
+    command_line = fields.String(required=True, allow_none=True, metadata={"description": "Its first 80 characters."})
+
+
+class PortsSchema(AnswerSchema):
+    """The TCP ports that a tree listened on, as they are after its end."""
+
+    freed = fields.List(fields.Integer(), required=True, metadata={"description": "Nothing listens on these any more."})
+    held = fields.List(fields.Nested(HeldPortSchema), required=True)
+
+
 class KillSchema(OutcomeSchema):
     """The result of POST /kill."""
 
@@ -364,6 +379,9 @@ class KillSchema(OutcomeSchema):
         fields.Integer(),
         required=True,
         metadata={"description": "Pids still alive 2 seconds after SIGKILL; normally empty."},
+    )
+    ports = fields.Nested(
+        PortsSchema, required=True, metadata={"description": "What became of the ports that the tree listened on."}
     )
 
 

@@ -1,14 +1,14 @@
 """Runs in the shim, the master and the worker: read from `/proc` whether a member is a shell and which pipes it has."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import stat
 import time
 from collections.abc import Collection, Iterator
 
-from app.linux.proc import DEAD_STATES, Member, has_executed, is_ending, read_beginning
+from app.linux.inspecting import as_user_of, folder_of
+from app.linux.proc import Member, has_executed, is_ending, read_beginning
 from app.stopping.order import Pipe
 
 _SHELLS = frozenset(
@@ -28,7 +28,6 @@ STARTING = 0.25
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 # Prefixes of file system types whose stat(2) asks another machine or another process.
 _REMOTE = ("nfs", "cifs", "smb", "fuse", "ceph", "9p", "afs", "virtiofs", "lustre", "gfs", "ocfs")
-_libc = ctypes.CDLL(None)
 
 
 class ProcFacts:
@@ -52,8 +51,8 @@ class ProcFacts:
     def is_shell(self, member: Member) -> bool:
         """Tell whether a member's executable is a shell."""
         if member.pid not in self._shells:
-            with _as_user_of(member):
-                self._shells[member.pid] = _is_shell(_folder(member))
+            with as_user_of(member):
+                self._shells[member.pid] = _is_shell(folder_of(member))
         return self._shells[member.pid]
 
     def is_starting(self, member: Member) -> bool:
@@ -64,15 +63,15 @@ class ProcFacts:
         subshell, may have a trap of its own, so that an old one counts as started.
         """
         try:
-            return _age(member) < STARTING and not has_executed(member.pid) and _catches_sigterm(_folder(member))
+            return _age(member) < STARTING and not has_executed(member.pid) and _catches_sigterm(folder_of(member))
         except OSError:  # it has ended
             return False
 
     def reads(self, member: Member) -> Pipe | None:
         """Return the pipe that is a member's standard input: the inode, and for a named FIFO the device with it."""
         if member.pid not in self._inputs:
-            with _as_user_of(member):
-                self._inputs[member.pid] = self._find_input(_folder(member))
+            with as_user_of(member):
+                self._inputs[member.pid] = self._find_input(folder_of(member))
         return self._inputs[member.pid]
 
     def writes(self, member: Member, pipes: Collection[Pipe]) -> set[Pipe]:
@@ -82,8 +81,8 @@ class ProcFacts:
         """
         if member.pid not in self._written:
             found = self._written[member.pid] = set()
-            with _as_user_of(member), contextlib.suppress(OSError):
-                folder = _folder(member)
+            with as_user_of(member), contextlib.suppress(OSError):
+                folder = folder_of(member)
                 for fd, target in self._open_files(folder) if pipes else ():
                     pipe = self._known(f"{folder}/fd/{fd}", target)
                     if pipe in pipes and pipe not in found and _is_writable(f"{folder}/fdinfo/{fd}"):
@@ -95,8 +94,8 @@ class ProcFacts:
         if self._output is None:
             return True
         if member.pid not in self._holders:
-            with _as_user_of(member):
-                self._holders[member.pid] = self._finds_output(member.pid, _folder(member))
+            with as_user_of(member):
+                self._holders[member.pid] = self._finds_output(member.pid, folder_of(member))
         return self._holders[member.pid]
 
     def _finds_output(self, pid: int, folder: str) -> bool:
@@ -164,43 +163,6 @@ class ProcFacts:
     @property
     def _spent(self) -> bool:
         return self._descriptors <= 0 or self._seconds <= 0
-
-
-@contextlib.contextmanager
-def _as_user_of(member: Member) -> Iterator[None]:
-    """Read `/proc` with the rights of the member's user, where ours are root's.
-
-    In a container root often lacks CAP_SYS_PTRACE, without which it may not inspect other users' processes; a thread
-    whose file system user is theirs may (ptrace_may_access(), kernel/ptrace.c; setfsuid(2)). A shim has one thread.
-    """
-    owner = None
-    if os.geteuid() == 0:
-        with contextlib.suppress(OSError):
-            owner = os.stat(f"/proc/{member.pid}")
-    if owner is None or owner.st_uid == 0:
-        yield
-        return
-    _libc.setfsgid(owner.st_gid)
-    _libc.setfsuid(owner.st_uid)
-    try:
-        yield
-    finally:
-        _libc.setfsuid(0)
-        _libc.setfsgid(os.getegid())
-
-
-def _folder(member: Member) -> str:
-    """Return the directory in `/proc` to read a member from, or one of its threads.
-
-    One whose first thread has ended shows no files and no executable any more (exit_files(), exit_mm(), kernel/exit.c);
-    its other threads do.
-    """
-    folder = f"/proc/{member.pid}"
-    if member.state in DEAD_STATES:
-        with contextlib.suppress(OSError):
-            others = [name for name in os.listdir(f"{folder}/task") if name != str(member.pid)]
-            return f"{folder}/task/{others[0]}" if others else folder
-    return folder
 
 
 def _is_shell(folder: str) -> bool:

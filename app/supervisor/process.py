@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import threading
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from app.exceptions import InternalError
@@ -10,7 +12,7 @@ from app.log.clock import RunClock
 from app.runs.pointer import Pointer
 from app.runs.record import Cause, State, read_record, record_path
 from app.runs.spec import Spec, differences
-from app.supervisor import refusals
+from app.supervisor import ports, refusals
 from app.supervisor.handshake import request_handshake
 from app.supervisor.naming import listed, name_all
 from app.supervisor.operations import Operations
@@ -29,6 +31,7 @@ LEFTOVER_TIMEOUT = 2.0
 SHIM_TIMEOUT = 2.0
 # Characters of a command in lists.
 SHOWN_COMMAND = 200
+NO_PORTS: Mapping[int, str] = MappingProxyType({})
 SignalType = Literal["SIGTERM", "SIGKILL"]
 IfRunning = Literal["refuse", "replace", "reuse"]
 Leftovers = Literal["refuse", "end", "leave"]
@@ -97,13 +100,15 @@ class NamedProcess:
         log_file: str | None = None,
         if_running: IfRunning = "refuse",
         leftovers: Leftovers = "refuse",
+        ports_asked: Mapping[int, str] = NO_PORTS,
     ) -> dict[str, Any]:
         """Start what a spec asks for, and return its status at the moment of the spawn.
 
         Waits a moment for leftovers of the last run to end by themselves, unless they are to be ended or left, and
-        never for daemons. Raises `BadRequestError`, `InternalError`, and `ConflictError` when others of that run live.
+        never for daemons. `ports_asked` has the ports that other live processes were started for, and their names.
+        Raises `BadRequestError`, `InternalError`, and `ConflictError` when others of that run live, or a port is taken.
         """
-        checked, beside = self._starter.check(spec), ""
+        checked, beside, words = self._starter.check(spec), "", ""
         with self._operations.operation("start"):
             run = self.current()
             if run is not None and not run.over:
@@ -111,9 +116,13 @@ class NamedProcess:
                 if if_running == "reuse":
                     return _reused(run, checked.spec)
                 if if_running == "replace" or (leftovers == "end" and has_ended):
+                    self._refuse_taken(checked, run, ports_asked)
                     beside = name_all(self._end(run, "replace", REPLACE_TIMEOUT))
+                    words = "The old run was ended, but nothing was started. "
                 elif leftovers != "leave" or not has_ended:
                     _await_leftovers(run)
+            with refusals.prefixed(words):
+                self._refuse_taken(checked, None, ports_asked)
             return self._start(checked, log_file, beside)
 
     def get_status(self) -> dict[str, Any]:
@@ -152,7 +161,7 @@ class NamedProcess:
                 raise refusals.nothing_started(self.name)
             return kill_run(run, signal_type, timeout)
 
-    def restart(self, timeout: float | None = None) -> dict[str, Any]:
+    def restart(self, timeout: float | None = None, ports_asked: Mapping[int, str] = NO_PORTS) -> dict[str, Any]:
         """End what lives of the current run and start its command again, with the same directory and environment.
 
         Raises `NotFoundError`, `ConflictError` when a `/kill` overtook it, and what `start` raises.
@@ -162,12 +171,14 @@ class NamedProcess:
             run = self._expected()
             with refusals.prefixed("Nothing was ended and nothing restarted. "):
                 checked = self._starter.check(run.record.spec)
+                self._refuse_taken(checked, run, ports_asked)
             if not run.over:
                 refused = self._end(run, "restart", timeout)
                 if refused and run.state.stopped_at is None:
                     raise refusals.out_of_reach(refused)
                 beside = name_all(refused)
             with refusals.prefixed("The old process has ended, but the new start failed. "):
+                self._refuse_taken(checked, None, ports_asked)
                 return self._start(checked, None, beside)
 
     def forget(self, run_id: str) -> bool:
@@ -259,9 +270,15 @@ class NamedProcess:
         self._run = run
         self._index.add(run.record)
 
+    def _refuse_taken(self, checked: CheckedStart, ending: Run | None, asked: Mapping[int, str]) -> None:
+        """Raise `ConflictError` when the port of a start is taken, but by the tree of a run that is ended first."""
+        record = ending.record if ending is not None and ending.live else None
+        ports.refuse_taken(checked.spec.port, self._logs.log_dir, record, asked)
+
     def _end(self, run: Run, cause: Cause, timeout: float) -> list[int]:
         """End a run's tree without its daemons; return survivors that we may not signal. Raises `ConflictError`."""
-        killed = run.kill("SIGTERM", timeout, cause)
+        with ports.noted(run.record):  # for a kill that joins
+            killed = run.kill("SIGTERM", timeout, cause)
         if killed is None:
             return []
         if killed.overtaken:
@@ -302,9 +319,13 @@ def _await_leftovers(run: Run) -> None:
 
 def kill_run(run: Run, signal_type: SignalType, timeout: float) -> dict[str, Any]:
     """End what lives of a run and return the result; raises `BadRequestError` when nothing is left to be ended."""
-    killed = run.kill(signal_type, timeout, "kill") if run.live else None
-    if killed is None or not killed.found:
+    if not run.live:
         raise refusals.already_ended(run)
+    with ports.noted(run.record) as before:
+        killed = run.kill(signal_type, timeout, "kill")
+        if killed is None or not killed.found:
+            raise refusals.already_ended(run)
+        fate = ports.fate_of(before, killed.survivors)
     return {
         "status": status_of(run.state),
         "type": signal_type,
@@ -314,6 +335,7 @@ def kill_run(run: Run, signal_type: SignalType, timeout: float) -> dict[str, Any
         "stopped_at": run.state.stopped_at,
         "escalated": killed.escalated,
         "survivors": killed.survivors,
+        "ports": fate,
     }
 
 

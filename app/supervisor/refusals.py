@@ -2,7 +2,8 @@
 
 import contextlib
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from app.exceptions import BadRequestError, ConflictError, InternalError, NotFoundError
 from app.linux.pidfd import may_signal
@@ -33,7 +34,7 @@ def prefixed(words: str) -> Iterator[None]:
     """Prefix an error's message with how far the operation got."""
     try:
         yield
-    except (BadRequestError, InternalError) as error:
+    except (BadRequestError, ConflictError, InternalError) as error:
         error.detail = words + error.detail
         raise
 
@@ -139,6 +140,32 @@ def too_many(live: int) -> ConflictError:
         f"{live} processes live already, as many as LLM_SHELL_MAX_PROCESSES allows: end one with /kill first "
         "(GET /processes lists them).",
         live=live,
+    )
+
+
+def port_asked(port: int, name: str) -> ConflictError:
+    """Return the error for a start whose port a live process of another name has asked for."""
+    return ConflictError(
+        f"Port {port} is taken: the process {name!r} was started for it. Send another port, or end that first "
+        f"(/kill?name={name}).",
+        port=port,
+        name=name,
+    )
+
+
+def port_taken(port: int, holder: Mapping[str, Any], record: RunRecord | None) -> ConflictError:
+    """Return the error for a start on whose port a socket listens: by whom, and of which run of ours that is."""
+    pid, words = holder["pid"], holder["command_line"]
+    who = f"{pid} ({words})" if pid is not None else "a process that the service may not look into"
+    name, run_id = (record.name, record.run_id) if record is not None else (None, None)
+    of = f", of the process {name!r}," if name is not None else ""
+    remedy = f"/kill?name={name}" if name is not None else "it is none of the service's"
+    return ConflictError(
+        f"Port {port} is taken: {who}{of} listens on it. Send another port, or end that first ({remedy}).",
+        port=port,
+        **holder,
+        name=name,
+        run_id=run_id,
     )
 
 

@@ -155,6 +155,7 @@ def test_kill(client: FlaskClient, signal: str, code: int) -> None:
         "signal": signal,
         "escalated": False,
         "survivors": [],
+        "ports": {"freed": [], "held": []},
     }
 
 

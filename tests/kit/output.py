@@ -23,11 +23,11 @@ def read_logs(
         }
 
 
-def content(pm: ProcessManager) -> str:
-    """Return everything the current run has printed."""
-    return str(read_logs(pm.logs, pm.get_status()["log_file"])["content"])
+def content(pm: ProcessManager, name: str = "default") -> str:
+    """Return everything the current run of a process has printed."""
+    return str(read_logs(pm.logs, pm.get_status(name=name)["log_file"])["content"])
 
 
-def printed(pm: ProcessManager, text: str) -> str:
+def printed(pm: ProcessManager, text: str, name: str = "default") -> str:
     """Wait until the run has printed this text and return all that it has printed."""
-    return wait_until(lambda: text in (output := content(pm)) and output)
+    return wait_until(lambda: text in (output := content(pm, name)) and output)

@@ -55,6 +55,7 @@ def test_killed_tells_who_and_how(pm: ProcessManager) -> None:
         "stopped_at": status["stopped_at"],
         "escalated": False,
         "survivors": [],
+        "ports": {"freed": [], "held": []},
     }
 
 
