@@ -41,8 +41,8 @@ class ProcessManager:
         self._processes: dict[str, NamedProcess] = {}
         self._changing = threading.Lock()
         self._counting = threading.Lock()
-        # Names that are being started, each as often as by callers: they count as live.
-        self._starting: Counter[str] = Counter()
+        # Names that are being started, with the ports that they are for, each as often as by callers: they are as live.
+        self._starting: Counter[tuple[str, int]] = Counter()
 
     def take_over(self) -> None:
         """Take over the runs that an earlier worker or service left behind."""
@@ -68,8 +68,8 @@ class ProcessManager:
         Raises `ConflictError`, too, where as many names live as may.
         """
         spec = command if isinstance(command, Spec) else Spec(command)
-        with self._counted(name):
-            return self._get(name).start(spec, log_file, if_running, leftovers)
+        with self._counted(name, spec.port) as ports_asked:
+            return self._get(name).start(spec, log_file, if_running, leftovers, ports_asked)
 
     def get_status(self, run_id: str | None = None, name: str | None = None) -> dict[str, Any]:
         """Return the status object of a run, or of a process's current one; raises `NotFoundError`."""
@@ -134,8 +134,8 @@ class ProcessManager:
     def restart(self, timeout: float | None = None, *, name: str = DEFAULT_NAME) -> dict[str, Any]:
         """End what lives of a process's current run and start that again; see `NamedProcess.restart`."""
         process = self._expected(name)
-        with self._counted(name):
-            return process.restart(timeout)
+        with self._counted(name, process.port) as ports_asked:
+            return process.restart(timeout, ports_asked)
 
     def log_of(self, run_id: str | None = None, name: str | None = None) -> tuple[str, RunClock | None]:
         """Return log file and clock of a run, or of a process's current one; raises `NotFoundError`."""
@@ -179,27 +179,38 @@ class ProcessManager:
         return [run for run in loaded if isinstance(run, Run)]
 
     @contextlib.contextmanager
-    def _counted(self, name: str) -> Iterator[None]:
-        """Count a name as live while it is being started; raises `ConflictError` where too many others are."""
+    def _counted(self, name: str, port: int) -> Iterator[dict[int, str]]:
+        """Count a name as live while it is being started; raises `ConflictError` where too many others are.
+
+        Yields the ports that other live names were started for, and these names, where it is to have a port itself.
+        """
         with self._counting:
             if len(self._processes) + len(self._starting) >= self._shared.policy.max_processes:
-                live = {process.name for process in self._all() if process.occupied} | self._starting.keys()
+                live = {process.name for process in self._all() if process.occupied}
+                live |= {starting for starting, _port in self._starting}
                 if name not in live and len(live) >= self._shared.policy.max_processes:
                     raise refusals.too_many(len(live))
-            self._starting[name] += 1
+            asked = self._ports_asked(name) if port else {}
+            self._starting[name, port] += 1
         try:
-            yield
+            yield asked
         finally:
             with self._counting:
-                self._starting[name] -= 1
+                self._starting[name, port] -= 1
                 self._starting += Counter()  # drops those at zero
                 self._forget_if_unused(name)
+
+    def _ports_asked(self, name: str) -> dict[int, str]:
+        """Return the ports that other names were started for that live, or are being started for, and these names."""
+        live = [(process.name, process.port) for process in self._all() if process.port and process.occupied]
+        return {port: other for other, port in (*live, *self._starting) if port and other != name}
 
     def _forget_if_unused(self, name: str) -> None:
         """Drop a name of which there is no run, as after a failed start, unless it is being started."""
         with self._changing:
             process = self._processes.get(name)
-            if process is not None and name not in self._starting and process.current() is None:
+            starting = any(name == one for one, _port in list(self._starting))  # which another thread may change
+            if process is not None and not starting and process.current() is None:
                 del self._processes[name]
 
     def _followed(self, run_id: str) -> dict[str, Any] | None:
@@ -211,9 +222,7 @@ class ProcessManager:
         """Do `NamedProcess.forget`, and drop a process that has no run any more."""
         if not self._get(name).forget(run_id):
             return False
-        with self._counting:
-            if name not in self._starting:
-                self._forget_if_unused(name)
+        self._forget_if_unused(name)
         return True
 
     def _process_of(self, run_id: str, name: str | None) -> NamedProcess | None:

@@ -223,6 +223,12 @@ class NamedProcess:
         return self._run is not None and self._run.record.run_id == run_id
 
     @property
+    def port(self) -> int:
+        """Return the port that the current run was started for; 0 for none."""
+        run = self.current()
+        return run.record.spec.port if run is not None else 0
+
+    @property
     def live(self) -> bool:
         """Tell whether anything of the current run lives, its daemons included."""
         run = self.current()
