@@ -45,6 +45,7 @@ class Retention:
 
     def after(self, run: Run) -> None:
         """Remove what is beyond the bounds once this run has begun, in the background: no start waits for it."""
+        self._index.add(run.record)  # before: a thread that waits already counts this run, too
         if (self._policy.log_keep or self._policy.log_total_bytes) and self._awaiting.acquire(blocking=False):
             try:
                 threading.Thread(target=self._prune_after, args=[run], name="log-retention", daemon=True).start()

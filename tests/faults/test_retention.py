@@ -17,6 +17,7 @@ from app.reading.reader import LogManager
 from app.runs.retention import remove_files
 from tests.kit.actors import worker_of
 from tests.kit.machine import TMPFS_BYTES, tmpfs
+from tests.kit.processes import send
 from tests.kit.records import past_run
 from tests.kit.service import Service
 from tests.kit.services import Services, services_in
@@ -157,3 +158,21 @@ def test_a_full_disk_gets_its_space_back(tmp_path: Path) -> None:
         assert service.start("echo here")["run_id"] != last
         service.wait_for_exit()
         assert service.content() == "here"
+
+
+def test_names_keep_their_own_runs_and_those_that_live(service: Service) -> None:
+    """Many starts of one name take nothing from another, nor a run of which a daemon lives until that ends."""
+    other = service.start("echo here", name="retained")["run_id"]
+    command = "setsid sleep 1000 < /dev/null > /dev/null 2>&1 & echo $!"
+    first = service.start(command, name="web")["run_id"]
+    daemon = wait_until(lambda: service.get("/status?name=web").body["daemons"])[0]["pid"]
+    newer = [service.start("true", name="web", replace=True)["run_id"] for _ in range(KEEP + 2)]
+    expected = {other, first, *newer[-KEEP:]}
+    wait_until(lambda: run_ids(service).intersection({other, first, *newer}) == expected)
+    listed = [run["run_id"] for run in service.get("/runs?name=web").body["runs"]]
+    assert listed == [*newer[: -KEEP - 1 : -1], first]
+    assert service.content(f"?run_id={first}") == str(daemon)
+    send(signal.SIGKILL, daemon)
+    wait_until(lambda: not service.get(f"/status?run_id={first}").body["daemons"])
+    last = service.start("true", name="web", replace=True)["run_id"]
+    wait_until(lambda: run_ids(service).intersection({other, first, *newer, last}) == {other, newer[-1], last})
