@@ -102,9 +102,10 @@ def test_the_current_run_is_kept_though_its_name_is_the_oldest(stepped: Service,
     clock.step(2 * DAY)
     stepped.start("echo first")
     newest = Path(stepped.wait_for_exit()["log_file"])
+    clock.step(DAY)
+    stepped.start("echo second", replace=True)
+    between = Path(stepped.wait_for_exit()["log_file"])
     clock.step(0)
-    between = newest.with_name(time.strftime("%Y-%m-%d_%H-%M-%S.log", time.gmtime(time.time() + 1.5 * DAY)))
-    between.touch()
     # It writes nothing, or its shim would make anew what was removed.
     status = stepped.start("exec sleep 1000")
     wait_until(lambda: not between.exists())
