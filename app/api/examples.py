@@ -41,7 +41,7 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
             f"cwd '/srv/gone' can't be used: {NO_DIRECTORY}. Name a directory that exists and may be entered.",
             errors={"cwd": [f"{NO_DIRECTORY}."]},
         ),
-        "unknown-parameter-of-status": _unknown("verbose", ". /status takes name, run_id"),
+        "unknown-parameter-of-status": _unknown("verbose", ". /status takes name, run_id, details"),
         "unknown-parameter-of-health": _unknown("verbose", ". /health takes none"),
         "unknown-parameter-of-openapi": _unknown("verbose", ". /openapi.json takes none"),
         "unknown-parameter-of-docs": _unknown("verbose", ". /docs takes none"),

@@ -9,6 +9,7 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 
 from app.api import examples
 from app.api.context import supervisor
+from app.api.details import DetailsSchema
 from app.config import MAX_PORT, MAX_TIMEOUT, PREFIX
 from app.runs.spec import DEFAULT_NAME, EMPTY, STDINS, Spec
 from app.web import places
@@ -184,6 +185,10 @@ class StatusQuery(RequestSchema):
 
     name = Name(metadata={"description": NAME_DESCRIPTION})
     run_id = Text(metadata={"description": "The run to report on, by its `run_id`. Default: the current run."})
+    details = StrictBoolean(
+        load_default=False,
+        metadata={"description": "true: add `details`: its ports, members and load, and how its name last failed."},
+    )
 
 
 class ProcessesQuery(RequestSchema):
@@ -321,6 +326,7 @@ class StatusSchema(OutcomeSchema):
     started = fields.Boolean(
         metadata={"description": "false, and only then present, where `if_running` had the live run reused."}
     )
+    details = fields.Nested(DetailsSchema, metadata={"description": "Present with `details=true` alone."})
 
 
 class ProcessSchema(AnswerSchema):
@@ -435,13 +441,16 @@ def start(spec: Spec, options: dict[str, Any]) -> tuple[dict[str, Any], HTTPStat
     example=dict(examples.RUNNING),
 )
 @fails_with(examples.STATUS)
-def get_status(name: str | None = None, run_id: str | None = None) -> dict[str, Any]:
+def get_status(*, details: bool, name: str | None = None, run_id: str | None = None) -> dict[str, Any]:
     """Return the state of a process's current run, or how a past one ended
 
     The last run is reported on for as long as it is kept, also after a restart of the service. 404 when nothing was
     started yet, or there is no such run.
     """
-    return supervisor.processes.get_status(run_id, name)
+    status = supervisor.processes.get_status(run_id, name)
+    if details:
+        status["details"] = supervisor.processes.details_of(status["run_id"])
+    return status
 
 
 @blueprint.get("/processes")

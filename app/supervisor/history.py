@@ -51,6 +51,11 @@ class History:
         state, members = self._look_at(record)
         return describe(record, state, divide(record, members) if state.stopped_at is not None else NOTHING)
 
+    def find(self, run_id: str) -> tuple[RunRecord, State]:
+        """Return a run's record and its state now; raises `NotFoundError`."""
+        record = self._record_of(run_id)
+        return record, self._look_at(record)[0]
+
     def name_of(self, run_id: str) -> str:
         """Return the name of the process whose run this is; raises `NotFoundError`."""
         return self._record_of(run_id).name

@@ -15,6 +15,7 @@ from app.runs.pointer import Pointer, names_with_pointers
 from app.runs.record import read_record
 from app.runs.spec import DEFAULT_NAME, Spec
 from app.supervisor import refusals
+from app.supervisor.details import describe_details
 from app.supervisor.lost import find_records
 from app.supervisor.policy import Policy
 from app.supervisor.process import IfRunning, Leftovers, NamedProcess, SignalType, kill_run, shut_down
@@ -77,6 +78,16 @@ class ProcessManager:
             return self._expected(name or DEFAULT_NAME).get_status()
         process = self._process_of(run_id, name)
         return process.get_status() if process is not None else self._shared.history.status_of(run_id)
+
+    def details_of(self, run_id: str) -> dict[str, Any]:
+        """Return `details` of a run; raises `NotFoundError`."""
+        process, history = self._process_of(run_id, None), self._shared.history
+        run = process.current() if process is not None else None
+        if run is not None and run.record.run_id == run_id:
+            record, state = run.record, run.state
+        else:
+            record, state = history.find(run_id)
+        return describe_details(record, state, history.index, self._shared.meter)
 
     def kill(
         self,
@@ -169,6 +180,7 @@ class ProcessManager:
     def close(self) -> None:
         """Stop following the current runs without ending them."""
         self._shared.history.index.close()
+        self._shared.meter.close()
         for process in self._all():
             process.close()
 

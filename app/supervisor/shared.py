@@ -5,6 +5,7 @@ from pathlib import Path
 
 from app.reading.reader import LogManager
 from app.supervisor.history import History
+from app.supervisor.meter import Meter
 from app.supervisor.policy import Policy
 from app.supervisor.retention import Retention
 
@@ -18,3 +19,4 @@ class Shared:
         self.history = History(self.logs.log_dir)
         self.retention = Retention(self.logs.log_dir, self.history, policy, forget)
         self.policy = policy
+        self.meter = Meter()

@@ -249,6 +249,7 @@ def test_try_it_out_is_filled_in(client: FlaskClient) -> None:
         ("/restart", "timeout"): "nothing",
         ("/status", "name"): "default",
         ("/status", "run_id"): "nothing",
+        ("/status", "details"): False,
         ("/processes", "limit"): 100,
         ("/runs", "name"): "default",
         ("/runs", "limit"): 20,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from app.api.details import DetailsSchema
 from tests.api.calls import STATUS_FIELDS, end_of, start, status
 
 NEVER_NAMED = [
@@ -75,6 +76,10 @@ def test_a_run_of_which_only_the_log_is_left(client: FlaskClient, tmp_path: Path
         ("run=2001-01-01_00-00-00", "run"),
         ("lines=5", "lines"),
         ("run_id=2001-01-01_00-00-00&verbose=1", "verbose"),
+        ("details=yes", "details"),
+        ("details=1", "details"),
+        ("details=true&details=true", "details"),
+        ("detail=true", "detail"),
         ("run_id=2001-01-01_00-00-00&run_id=2001-01-01_00-00-00", "run_id"),
     ],
 )
@@ -91,3 +96,29 @@ def test_an_empty_query_is_none(client: FlaskClient) -> None:
     """`/status?` asks for the current run."""
     start(client, "exec sleep 60")
     assert client.get("/status?").get_json() == status(client)
+
+
+def test_details_are_added(client: FlaskClient) -> None:
+    """They come beside the same status object, for the current run as for a past one, and only when asked for."""
+    past = start(client, "echo no; exit 3")["run_id"]
+    end_of(client)
+    current = start(client, "exec sleep 60", replace=True)
+    for run_id, pids in ((past, []), (current["run_id"], [current["process_pid"]])):
+        for query in (f"run_id={run_id}", f"run_id={run_id}&details=false"):
+            plain = client.get(f"/status?{query}").get_json()
+            assert list(plain) == STATUS_FIELDS
+        told = client.get(f"/status?run_id={run_id}&details=true").get_json()
+        details = told.pop("details")
+        assert told == plain
+        assert [one["pid"] for one in details["members"]] == pids
+        assert (details["last_failure"]["run_id"], details["last_failure"]["lines"]) == (past, ["no"])
+        errors = DetailsSchema().validate(details)
+        assert errors == {}
+        assert details.keys() == DetailsSchema().fields.keys()
+    assert client.get("/status?details=true&name=default").get_json()["run_id"] == current["run_id"]
+
+
+def test_details_of_nothing(client: FlaskClient) -> None:
+    """They are no way around the 404s."""
+    for query in ("", "&name=web", "&run_id=2001-01-01_00-00-00"):
+        assert client.get(f"/status?details=true{query}").status_code == 404
