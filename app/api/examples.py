@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from app.runs.spec import DEFAULT_NAME
 from app.supervisor.history import UNKNOWN_RUN, not_listed
-from app.supervisor.refusals import NOTHING_STARTED, cancelled
+from app.supervisor.refusals import NOTHING_STARTED, cancelled, port_asked
 from app.version import __version__
 from app.web import auth, places
 from app.web.errors import TOO_LARGE
@@ -77,6 +77,7 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
             more=0,
             run_id="2026-11-22_06-08-00",
         ),
+        "port-asked-for": _problem(HTTPStatus.CONFLICT, port_asked(3000, "web").detail, port=3000, name="web"),
         "overtaken-by-kill": _problem(HTTPStatus.CONFLICT, cancelled().detail),
         "body-too-large": _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE),
         "not-declared-as-json": _problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, NOT_JSON),
@@ -113,6 +114,7 @@ START = _pick(
     "no-such-directory",
     "already-running",
     "leftovers",
+    "port-asked-for",
     "no-such-shell",
 )
 STATUS = _pick("foreign-site", "unknown-parameter-of-status", "no-token", "nothing-started", "unknown-run")

@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 
 from app.api import examples
 from app.web.bodies import MAX_BODY_BYTES
+from tests.kit.network import free_port
 from tests.kit.waiting import wait_until
 
 SUCCESSES = {
@@ -63,6 +64,13 @@ def start_beside_leftovers(client: FlaskClient) -> TestResponse:
     [pid] = wait_until(lambda: client.get("/status").get_json()["leftover_pids"])
     wait_until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\0003600\0")
     return client.post("/start", json=dict(examples.TRY))
+
+
+def start_for_a_port_of_another(client: FlaskClient) -> TestResponse:
+    """Start for the port that another name was started for."""
+    body = {**examples.TRY, "port": free_port()}
+    client.post("/start", json={**body, "name": "web"})
+    return client.post("/start", json=body)
 
 
 def restart_and_kill(client: FlaskClient) -> TestResponse:
@@ -145,6 +153,7 @@ PROVOKED: dict[str, Callable[[FlaskClient], TestResponse]] = {
     "unknown-run": get("/logs?run_id=latest"),
     "already-running": start_twice,
     "leftovers": start_beside_leftovers,
+    "port-asked-for": start_for_a_port_of_another,
     "overtaken-by-kill": restart_and_kill,
     "body-too-large": post("/start", data=b"x" * (MAX_BODY_BYTES + 1), content_type="application/json"),
     "not-declared-as-json": post("/start", data='{"command": "true"}'),
