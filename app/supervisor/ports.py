@@ -17,6 +17,11 @@ from app.supervisor.leftovers import divide
 from app.supervisor.naming import shown
 from app.supervisor.remains import members_of
 
+# Limits of a look at a tree: it comes before the first signal of a kill, and a tree may fork as fast as it is read. Of
+# the members the oldest are looked at, and each network namespace beside the service's takes milliseconds.
+MAX_MEMBERS = 1000
+MAX_NAMESPACES = 8
+
 
 class Listener(NamedTuple):
     """Hold one address that a tree listens on, and the process that does: of several with one socket the oldest.
@@ -44,6 +49,7 @@ def members_now(record: RunRecord) -> list[Member]:
 
 def listeners_of(members: list[Member]) -> list[Listener]:
     """Return where these processes listen, once for each address and port, sorted. Raises `OSError`."""
+    members = sorted(members, key=lambda one: one.start_ticks)[:MAX_MEMBERS]
     table, beside = _tables(members)
     sockets = table | beside
     holders = ports.held(members, sockets.keys())
@@ -63,7 +69,7 @@ def _tables(members: Iterable[Member]) -> tuple[Table, Table]:
     own = ports.own_namespace()
     others = {name: member.pid for member in members if (name := ports.namespace_of(member)) not in ("", own)}
     beside: Table = {}
-    for pid in others.values():
+    for pid in list(others.values())[:MAX_NAMESPACES]:
         beside |= ports.listening_beside(pid)
     return ports.listening(), beside
 

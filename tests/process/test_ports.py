@@ -16,6 +16,7 @@ import pytest
 
 from app.exceptions import ConflictError
 from app.runs.spec import Spec
+from app.supervisor import ports
 from app.supervisor.manager import ProcessManager
 from tests.kit.network import free_port, listens
 from tests.kit.output import content, printed
@@ -74,6 +75,16 @@ def test_several_ports_each_once(pm: ProcessManager) -> None:
     pm.start(f"{listening_at(f'127.0.0.1:{second}')} & {both}")
     wait_until(lambda: content(pm).count("listening") == 2)
     assert pm.kill()["ports"] == {"freed": [first, second, third], "held": []}
+
+
+def test_the_oldest_members_of_a_tree_of_any_size(pm: ProcessManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a kill no more members are looked at than a look may cost, the oldest of them."""
+    first, second = free_port(), free_port()
+    later = f"(sleep 0.1; exec {listening_at(f'127.0.0.1:{second}')})"
+    pm.start(f"{later} & exec {listening_at(f'127.0.0.1:{first}')}")
+    wait_until(lambda: content(pm).count("listening") == 2)
+    monkeypatch.setattr(ports, "MAX_MEMBERS", 1)
+    assert pm.kill()["ports"]["freed"] == [first]
 
 
 def test_a_tree_without_ports(pm: ProcessManager) -> None:
