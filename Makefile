@@ -3,8 +3,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 REAL := .real
-REAL_PACKAGES := bash:bash chromium:chromium dash:dash dumb-init:dumb-init fakeroot:fakeroot git:git gpg-agent:gpg-agent \
-    npm:npm redis-server:redis-server ssh-agent:openssh-client
+REAL_PACKAGES := adb:adb bash:bash bazel:bazel-bootstrap chromium:chromium dash:dash dumb-init:dumb-init fakeroot:fakeroot \
+    git:git gpg:gpg gpg-agent:gpg-agent npm:npm psql:postgresql redis-server:redis-server ssh-agent:openssh-client \
+    sshd:openssh-server watchman:watchman Xvfb:xvfb
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 # A virtual environment whose interpreter was removed or upgraded away is made anew.
