@@ -78,8 +78,10 @@ class Reader:
 
     def __init__(self, service: Service, site: Path) -> None:
         self.service = service
-        self.names = {"localhost:8000": f"localhost:{service.port}", "3000": str(free_port()), "/tmp/site": str(site)}  # noqa: S108  the README's
-        self.names_shown = {str(service.log_dir): "/srv/llm-shell/logs", str(site): "/tmp/site"}  # noqa: S108  the README's
+        second = str(free_port())
+        self.names = {"localhost:8000": f"localhost:{service.port}", "3000": str(free_port()), "3001": second}
+        self.names["/tmp/site"] = str(site)  # noqa: S108  the README's
+        self.names_shown = {str(service.log_dir): "/srv/llm-shell/logs", str(site): "/tmp/site", second: "3001"}  # noqa: S108  the README's
 
     def type(self, text: str) -> list[str]:
         """Run the commands and return what they print."""
@@ -285,7 +287,7 @@ def test_the_agent_works(serve: Services, tmp_path: Path) -> None:
     assert Curious.keys == {f"Bearer {KEY}"}
     assert {asked["path"] for asked in Curious.asked} == {"/v1/chat/completions"}
     [tool] = Curious.asked[0]["tools"]
-    assert set(tool["function"]["parameters"]["properties"]) == {"call", "command", "wait"}
+    assert set(tool["function"]["parameters"]["properties"]) == {"call", "command", "name", "wait"}
     *before, last = Curious.asked
     assert last["messages"][0] == {"role": "user", "content": "What does it print?"}
     for message, answer in zip(last["messages"][1::2], last["messages"][2::2], strict=True):
