@@ -14,8 +14,11 @@ from schemathesis.config import ChecksConfig, ProjectConfig, ProjectsConfig, Sch
 from schemathesis.config._checks import NegativeDataRejectionConfig
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-WITH_PARAMETERS = [("POST", "/start"), ("POST", "/kill"), ("POST", "/restart"), ("GET", "/logs"), ("GET", "/runs")]
-CALLS = [*WITH_PARAMETERS, ("GET", "/status"), ("GET", "/health"), ("GET", "/openapi.json"), ("GET", "/docs")]
+WITH_PARAMETERS = [
+    *(("POST", path) for path in ("/start", "/kill", "/restart")),
+    *(("GET", path) for path in ("/logs", "/runs", "/processes", "/status")),
+]
+CALLS = [*WITH_PARAMETERS, ("GET", "/health"), ("GET", "/openapi.json"), ("GET", "/docs")]
 # What refuses: schemathesis' own, and 413, since a command that is too long can make a body that is too large.
 REJECTIONS = NegativeDataRejectionConfig(
     expected_statuses=["400", "401", "403", "404", "405", "409", "413", "415", "429"]
