@@ -1,6 +1,7 @@
 """Runs in the worker: the TCP sockets that listen, and which processes hold them."""
 
 import contextlib
+import itertools
 import os
 import socket
 import struct
@@ -11,8 +12,9 @@ from typing import NamedTuple
 from app.linux.inspecting import as_user_of, folder_of
 from app.linux.proc import Member
 
-# Limits of one look at descriptors, of which a process can hold millions: their number, and seconds of CPU time.
-MAX_DESCRIPTORS = 20_000
+# Limits of one look at descriptors: of one process, which can hold millions and must not use up the look at the others
+# (it gets the lowest free number for a socket, and the directory is in order), and seconds of CPU time in all.
+MAX_DESCRIPTORS = 2000
 MAX_SECONDS = 0.25
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, net/tcp_states.h
 _SOCK_DIAG_BY_FAMILY = 20
@@ -64,14 +66,13 @@ def held(members: Iterable[Member], inodes: Collection[int]) -> dict[int, set[in
     Those that hold none are left out.
     """
     found: dict[int, set[int]] = {}
-    left, until = MAX_DESCRIPTORS, time.thread_time() + MAX_SECONDS
+    until = time.thread_time() + MAX_SECONDS
     for member in members if inodes else ():
         with as_user_of(member):
-            for target in _targets(folder_of(member)):
-                left -= 1
+            for target in itertools.islice(_targets(folder_of(member)), MAX_DESCRIPTORS):
                 if (inode := _inode(target)) in inodes:
                     found.setdefault(member.pid, set()).add(inode)
-                if left <= 0 or time.thread_time() > until:
+                if time.thread_time() > until:
                     return found
     return found
 

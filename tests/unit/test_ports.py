@@ -18,6 +18,14 @@ from tests.kit.network import free_port
 from tests.kit.requiring import require
 
 MPTCP = 262
+HOARDS = """
+import os, resource, sys
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+held = [os.dup(0) for _ in range(min(200_000, hard - 100))]
+print("ready", flush=True)
+sys.stdin.read()
+"""
 HOLDS = "import socket, sys; print('ready', flush=True); sys.stdin.read()"
 
 
@@ -108,6 +116,20 @@ def test_who_holds_a_socket(stack: ExitStack, this: Member) -> None:
             found = {this.pid: {inode}} | ({child.pid: {inode}} if passed else {})
             assert ports.held([this, other], {inode, 1}) == found
             child.communicate()
+
+
+def test_a_hoard_of_descriptors_hides_no_other_process(stack: ExitStack, this: Member) -> None:
+    """A process with more of them than a look reads does not use up the look at the next."""
+    child = stack.enter_context(
+        subprocess.Popen([sys.executable, "-c", HOARDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    hoarder = read_member(child.pid)
+    assert hoarder is not None
+    server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    assert ports.held([hoarder, this], {inode_of(server)}) == {this.pid: {inode_of(server)}}
+    child.communicate()
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_DESCRIPTORS", 1), ("MAX_SECONDS", -1.0)])
