@@ -51,11 +51,11 @@ class Appender:
 
     def _append_whole(self, block: bytes) -> bool:
         """Append a block where nothing is in the way; else return False, with nothing written."""
-        if self._fd < 0 or self._torn or self._segment_bytes:
+        if self._fd < 0 or self._torn:
             return False
         try:
             status = os.fstat(self._fd)
-            if not status.st_nlink:
+            if not status.st_nlink or 0 < self._segment_bytes < status.st_size + len(block):
                 return False
             written = os.write(self._fd, block)
         except OSError:
