@@ -9,6 +9,8 @@ _M_MMAP_THRESHOLD = -3
 _LARGEST_BUFFER = 4 * 1024 * 1024
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+# The same number on every architecture, as each since 424 is (Documentation/process/adding-syscalls.rst).
+_PIDFD_GETFD = 438
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
@@ -36,3 +38,11 @@ def exchange(left: str, right: str) -> bool:
 def prctl(option: int, argument: int | bytes) -> None:
     """Set an attribute of this process (prctl(2)); an option that the kernel does not know changes nothing."""
     _libc.prctl(option, argument, 0, 0, 0)
+
+
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """Return a duplicate of another process's descriptor (pidfd_getfd(2), since Linux 5.6). Raises `OSError`."""
+    fd = int(_libc.syscall(_PIDFD_GETFD, pidfd, number, 0))
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return fd

@@ -19,6 +19,7 @@ from app.shim.log_writer import LogWriter
 from app.shim.owned import OwnedTree
 from app.shim.record_copy import RecordCopy
 from app.shim.stdio import OutputPipe
+from app.shim.write_end import WriteEnd
 from app.stopping.daemons import Exempt
 from app.stopping.sequence import StopSequence
 
@@ -49,16 +50,15 @@ class Keeper:
         self._changed = True
         self._file = RecordFile(record_path(record.log_file), record.log_mode)
         self._writer = LogWriter(record.log_file, record.clock, mode=record.log_mode, max_bytes=record.log_max_bytes)
-        self._output = OutputPipe(pipe, self._writer)
+        self._output = OutputPipe(pipe, self._writer, WriteEnd(pipe, process, self._tree.members))
         self._stop: StopSequence | None = None
         # Whether the process had ended before the stop began.
         self._ended_before = False
         self._waiters: list[tuple[socket.socket, int, Kill]] = []
         self._incidents_reported_at = 0.0
         # An understudy that takes over adds to the counts of the killed shim.
-        self._counted_before = {
-            kind: record.state.incidents.get(kind, 0) for kind in ("dropped_lines", "failed_writes")
-        }
+        self._counters = {"dropped_lines": self._writer, "failed_writes": self._writer, "nonblocking": self._output}
+        self._counted_before = {kind: record.state.incidents.get(kind, 0) for kind in self._counters}
         self._listener = Listener(listener, self._serve, self._handshake)
         self._operations: dict[type, Callable[[socket.socket, int, Any], None]] = {
             Kill: self._kill,
@@ -117,7 +117,9 @@ class Keeper:
         self._after_events()
         timeout = self._poll_timeout()
         while not self._state.ended:
+            self._output.expect()
             events = self._poller.poll(timeout)
+            self._output.attend()
             for fd, _events in events:
                 # The handler of an earlier event of this poll may have removed this one.
                 self._handlers.get(fd, bool)()
@@ -134,7 +136,8 @@ class Keeper:
         """
         if len(events) != 1 or events[0][0] != self._pipe or self._output.fd is None:
             return False
-        return self._stop is None and not self._changed and self._writer.deadline is None and not self._writer.faults
+        faults = self._writer.faults or self._output.nonblocking
+        return self._stop is None and not self._changed and self._writer.deadline is None and not faults
 
     def _close(self) -> None:
         """Close connections, pipe and log when the run has ended."""
@@ -308,14 +311,14 @@ class Keeper:
         return survivors
 
     def _report_incidents(self, now: float) -> None:
-        """Report the writer's counts, at intervals: during a fault they grow with every line."""
+        """Report what writer and output have counted, at intervals: during a fault it grows with every line."""
         unreported = self._unreported_incidents()
         if unreported and (now - self._incidents_reported_at >= INCIDENT_INTERVAL or self._tree.gone):
             self._incidents_reported_at = now
             self._change(incidents=self._state.incidents | unreported)
 
     def _unreported_incidents(self) -> dict[str, int]:
-        counts = {kind: before + getattr(self._writer, kind) for kind, before in self._counted_before.items()}
+        counts = {kind: before + getattr(self._counters[kind], kind) for kind, before in self._counted_before.items()}
         return {kind: count for kind, count in counts.items() if count > self._state.incidents.get(kind, 0)}
 
     def _count(self, kind: str) -> None:

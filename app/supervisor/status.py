@@ -26,6 +26,8 @@ _INCIDENTS = {
     "failed_writes": "writes to the log that failed: {}",
     "failed_records": "writes of the run record that failed: {}",
     "unseen_survivors": "times that a process which /proc does not show outlived SIGKILL: {}",
+    "nonblocking": "times that a program had made the full output non-blocking for all others (O_NONBLOCK), "
+    "which may have lost some: {}",
     "takeovers": "killed shims whose understudies took over, losing at most what they had read and not yet written: {}",
     "output_lost": "shims that died with no worker alive, so that the output after that is lost: {}",
 }

@@ -13,6 +13,7 @@ from tests.kit.services import Services
 TRIES = 5
 DAEMON = f"/usr/bin/env python3 {PROGRAMS / 'daemon.py'}"
 WITHOUT = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", *GUNICORN, "wsgi:app")
+SETS = "/usr/bin/python3 -c 'import os; os.set_blocking(1, False)'"
 SERVER = """sh -c 'trap "sleep 0.1; echo last words; exit" TERM; echo ready; while :; do sleep 0.05; done'"""
 
 
@@ -39,3 +40,13 @@ def test_whose_descriptors_can_not_be_read_is_a_leftover(serve: Services) -> Non
         told = (status["leftover_pids"], [daemon["pid"] for daemon in status["daemons"]])
         assert told == (([pid], []) if option else ([], [pid]))
     assert service.post("/kill").body["survivors"] == []
+
+
+def test_a_look_that_is_not_permitted_harms_no_run(serve: Services) -> None:
+    """Without CAP_SYS_PTRACE no look at another user's flags is possible; all else goes on."""
+    require(os.geteuid() == 0 and shutil.which("setpriv"), "root and setpriv")
+    service = serve(command=WITHOUT, settings={"LLM_SHELL_RUN_AS": "nobody"})
+    service.start(f"{SETS}; for i in $(seq 1000); do echo $i; done; {SETS}; exit 3", cwd="/")
+    status = service.wait_for_exit()
+    assert (status["exit_code"], status["reason"]) == (3, None)
+    assert service.content().splitlines() == [str(number) for number in range(1, 1001)]
