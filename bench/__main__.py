@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import builds, capture, contestants, footprint, latency, names, reading, scale, starts, steps
+from bench import builds, capture, contestants, footprint, latency, names, nonblocking, reading, scale, starts, steps
 from bench.table import Row, machine, render
 from bench.timing import ATTEMPTS, undisturbed
 
-PARTS = ("capture", "cpu", "reading", "starts", "latency", "footprint", "names", "scale", "steps")
+PARTS = ("capture", "cpu", "reading", "starts", "latency", "footprint", "names", "scale", "nonblocking", "steps")
 
 
 def main() -> None:
@@ -45,6 +45,7 @@ def _measure(parts: Sequence[str], texts: capture.Texts, rounds: int, size: floa
         "footprint": lambda: footprint.measure(rounds, absent),
         "names": lambda: names.measure(rounds, absent),
         "scale": lambda: scale.measure(rounds),
+        "nonblocking": lambda: nonblocking.measure(rounds),
         "steps": steps.measure,
     }
     rows = [row for part, measure in measures.items() if part in parts for row in measure()]
