@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from app.runs.record import record_path
 from tests.api.calls import end_of, start, status
 from tests.kit.processes import send
-from tests.kit.records import past_run
+from tests.kit.records import record_of_past
 from tests.kit.waiting import wait_until
 
 FIELDS = [
@@ -91,7 +91,7 @@ def test_leftovers_are_counted(client: FlaskClient) -> None:
 def test_pages(make_app: Callable[..., Flask], tmp_path: Path) -> None:
     """Followed by `next`, pages show every run once, those of earlier services too, 20 at a time unless asked."""
     (tmp_path / "logs").mkdir()
-    kept = [past_run(tmp_path / "logs", second).run_id for second in range(45)]
+    kept = [record_of_past(tmp_path / "logs", second).run_id for second in range(45)]
     client = make_app(log_keep=100).test_client()
     for limit, sizes in ((None, [20, 20, 5]), (45, [45]), (44, [44, 1]), (1, [1] * 45), (100, [45])):
         seen, found, query = [], [], f"limit={limit}" if limit else ""
@@ -107,8 +107,8 @@ def test_pages(make_app: Callable[..., Flask], tmp_path: Path) -> None:
 def test_one_name(make_app: Callable[..., Flask], tmp_path: Path) -> None:
     """With a name only its runs are listed, of which there may be none; a page goes on within the name alone."""
     (tmp_path / "logs").mkdir()
-    of_web = [past_run(tmp_path / "logs", second, name="web").run_id for second in range(3)]
-    other = past_run(tmp_path / "logs", 9, name="api").run_id
+    of_web = [record_of_past(tmp_path / "logs", second, name="web").run_id for second in range(3)]
+    other = record_of_past(tmp_path / "logs", 9, name="api").run_id
     client = make_app().test_client()
     assert [run["run_id"] for run in runs(client, "?name=web")] == of_web[::-1]
     assert runs(client, "?name=db") == []
@@ -130,7 +130,7 @@ def test_what_never_named_a_run(client: FlaskClient, before: str) -> None:
 def test_a_page_after_a_run_that_has_gone(make_app: Callable[..., Flask], tmp_path: Path) -> None:
     """404 says to begin anew where the run was never there, or its files were removed meanwhile."""
     (tmp_path / "logs").mkdir()
-    gone, kept = (past_run(tmp_path / "logs", second) for second in (1, 2))
+    gone, kept = (record_of_past(tmp_path / "logs", second) for second in (1, 2))
     client = make_app().test_client()
     assert len(runs(client)) == 2
     for path in (tmp_path / "logs").glob(f"{gone.run_id}.*"):
@@ -146,7 +146,7 @@ def test_a_page_after_a_run_that_has_gone(make_app: Callable[..., Flask], tmp_pa
 def test_a_lost_log_has_no_lines(make_app: Callable[..., Flask], tmp_path: Path) -> None:
     """Of a run whose log was removed the outcome is told, and of its lines that they are not known."""
     (tmp_path / "logs").mkdir()
-    lost = past_run(tmp_path / "logs", 1)
+    lost = record_of_past(tmp_path / "logs", 1)
     Path(lost.log_file).unlink()
     (run,) = runs(make_app().test_client())
     assert (run["exit_code"], run["total_lines"], run["log_bytes"]) == (0, None, 0)

@@ -18,7 +18,7 @@ from app.runs.retention import remove_files
 from tests.kit.actors import worker_of
 from tests.kit.machine import TMPFS_BYTES, tmpfs
 from tests.kit.processes import send
-from tests.kit.records import past_run
+from tests.kit.records import record_of_past
 from tests.kit.service import Service
 from tests.kit.services import Services, services_in
 from tests.kit.waiting import wait_until
@@ -127,7 +127,7 @@ def test_past_runs_survive_every_worker(serve: Services) -> None:
     """A worker that takes over from one that was killed or reloaded lists what that one listed, and prunes it."""
     logs = serve.folder / "logs"
     logs.mkdir()
-    past = [past_run(logs, second).run_id for second in range(30)]
+    past = [record_of_past(logs, second).run_id for second in range(30)]
     service = serve(settings={"LLM_SHELL_LOG_KEEP": "10", "LLM_SHELL_LOG_DIR": str(logs)})
     first = service.start("exec sleep 1000")["run_id"]
     wait_until(lambda: run_ids(service) == {first, *past[-9:]})
@@ -146,7 +146,7 @@ def test_a_full_disk_gets_its_space_back(tmp_path: Path) -> None:
     """On a disk that is full retention removes what it may, and the next run has its log and its record."""
     with tmpfs(tmp_path / "disk") as disk, services_in(tmp_path / "service") as services:
         (disk / "logs").mkdir()
-        past = [past_run(disk / "logs", second, lines=100).run_id for second in range(8)]
+        past = [record_of_past(disk / "logs", second, lines=100).run_id for second in range(8)]
         service = services(settings={"LLM_SHELL_LOG_DIR": str(disk / "logs"), "LLM_SHELL_LOG_KEEP": "2"})
         ballast = disk / "ballast"
         with suppress(OSError):

@@ -38,7 +38,7 @@ def ended_at(second: int, **fields: object) -> State:
     return State(**{**told, **fields})  # type: ignore[arg-type]  # the fields are the state's
 
 
-def past_run(log_dir: Path, second: int, *, lines: int = 1, **changes: object) -> RunRecord:
+def record_of_past(log_dir: Path, second: int, *, lines: int = 1, **changes: object) -> RunRecord:
     """Write record and log of a run that was started in this second; without other changes it ended in it, too."""
     run_id = time.strftime("%Y-%m-%d_%H-%M-%S", time.gmtime(EPOCH + second))
     log = log_dir / f"{run_id}.log"

@@ -34,11 +34,11 @@ def details(pm: ProcessManager, run_id: str | None = None) -> dict[str, Any]:
 def run(pm: ProcessManager, command: str) -> str:
     """Run a command to its end and that of its output, and return its run's id."""
     run_id = pm.start(command)["run_id"]
-    over(pm)
+    await_end(pm)
     return str(run_id)
 
 
-def over(pm: ProcessManager, name: str = "default") -> None:
+def await_end(pm: ProcessManager, name: str = "default") -> None:
     """Wait until a process has ended and its output is closed, which may be first."""
     ended(lambda: pm.get_status(name=name))
     wait_until(lambda: not pm.get_status(name=name)["output_open"])
@@ -238,7 +238,7 @@ def test_what_is_no_failure(pm: ProcessManager) -> None:
     pm.start("exec sleep 1000")
     pm.kill("SIGKILL")
     pm.start("exit 3", name="other")
-    over(pm, "other")
+    await_end(pm, "other")
     assert details(pm)["last_failure"] is None
     assert details(pm, pm.get_status(name="other")["run_id"])["last_failure"]["exit_code"] == 3
 

@@ -246,7 +246,7 @@ def test_a_port_that_another_name_has_asked_for(pm: ProcessManager) -> None:
     assert pm._get("default").current() is None
 
 
-def exchange(pm: ProcessManager, how: str, spec: Spec) -> None:
+def give_way(pm: ProcessManager, how: str, spec: Spec) -> None:
     """End the current run and start another in its place, in one of two ways."""
     if how == "restart":
         pm.restart()
@@ -261,7 +261,7 @@ def test_a_replacement_takes_its_own_port(pm: ProcessManager, how: str) -> None:
     spec = Spec(listening_at(f"127.0.0.1:{port}"), port=port)
     pm.start(spec)
     printed(pm, "listening")
-    exchange(pm, how, spec)
+    give_way(pm, how, spec)
     printed(pm, "listening")
     assert listens(port)
 
@@ -272,7 +272,7 @@ def test_a_replacement_on_the_port_of_a_stranger_ends_nothing(pm: ProcessManager
     port = free_port()
     old = pm.start(Spec("exec sleep 1000", port=port))
     with stranger(port) as pid, pytest.raises(ConflictError, match=f"{pid} ./bin/sleep 1003.") as caught:
-        exchange(pm, how, Spec("true", port=port))
+        give_way(pm, how, Spec("true", port=port))
     assert caught.value.extra["pid"] == pid
     assert pm.get_status()["run_id"] == old["run_id"]
     assert alive(old["process_pid"])
@@ -288,7 +288,7 @@ def test_a_port_that_is_taken_meanwhile(pm: ProcessManager, how: str) -> None:
 
     def operate() -> None:
         try:
-            exchange(pm, how, Spec("true", port=port))
+            give_way(pm, how, Spec("true", port=port))
         except ConflictError as error:
             refused.append(error)
 

@@ -21,7 +21,7 @@ from app.supervisor import retention
 from app.supervisor.history import History
 from app.supervisor.policy import Policy
 from app.supervisor.retention import Retention
-from tests.kit.records import ended_at, past_run
+from tests.kit.records import ended_at, record_of_past
 from tests.kit.waiting import wait_until
 
 DAY = "2026-11-22_06-08-"
@@ -98,24 +98,24 @@ def test_what_can_not_be_removed_does_not_stop_the_rest(tmp_path: Path) -> None:
 
 def test_each_name_keeps_its_newest_runs(tmp_path: Path, prune: Prune) -> None:
     """What one name starts takes nothing from another."""
-    web = [past_run(tmp_path, second, name="web") for second in (1, 2)]
-    api = [past_run(tmp_path, second, name="api") for second in range(3, 9)]
-    default = past_run(tmp_path, 0)
+    web = [record_of_past(tmp_path, second, name="web") for second in (1, 2)]
+    api = [record_of_past(tmp_path, second, name="api") for second in range(3, 9)]
+    default = record_of_past(tmp_path, 0)
     assert prune(keep=2) == ids([*web, *api[-2:], default])
 
 
 def test_a_name_s_runs_age_by_their_start(tmp_path: Path, prune: Prune) -> None:
     """Of a name's runs the one that was started first goes first, whenever it has ended."""
-    past_run(tmp_path, 1, state=ended_at(50))
-    later = past_run(tmp_path, 2)
+    record_of_past(tmp_path, 1, state=ended_at(50))
+    later = record_of_past(tmp_path, 2)
     assert prune(keep=1) == {later.run_id}
 
 
 def test_all_names_together_lose_what_ended_first(tmp_path: Path, prune: Prune) -> None:
     """Beyond the bytes for all logs the run that ended first goes, of whatever name, and only as many as must."""
-    first = past_run(tmp_path, 5, name="a", lines=100)
-    second = past_run(tmp_path, 1, name="b", lines=100, state=ended_at(6))
-    third = past_run(tmp_path, 2, name="a", lines=100, state=ended_at(7))
+    first = record_of_past(tmp_path, 5, name="a", lines=100)
+    second = record_of_past(tmp_path, 1, name="b", lines=100, state=ended_at(6))
+    third = record_of_past(tmp_path, 2, name="a", lines=100, state=ended_at(7))
     total = sum(Path(record.log_file).stat().st_size for record in (second, third))
     assert prune(total_bytes=total + 1) == ids([second, third])
     assert not Path(first.log_file).exists()
@@ -123,22 +123,22 @@ def test_all_names_together_lose_what_ended_first(tmp_path: Path, prune: Prune) 
 
 def test_older_segments_count(tmp_path: Path, prune: Prune) -> None:
     """The older half of a log that has reached its cap is part of what all logs take."""
-    past_run(tmp_path, 1)
+    record_of_past(tmp_path, 1)
     (tmp_path / "2001-09-09_01-46-41.1.log").write_bytes(b"x" * 5000)
-    newer = past_run(tmp_path, 2)
+    newer = record_of_past(tmp_path, 2)
     assert prune(total_bytes=5000) == {newer.run_id}
 
 
 def test_ended_runs_of_all_names_are_bounded(tmp_path: Path, prune: Prune) -> None:
     """Beyond the number of ended runs for all together those that ended first go."""
-    records = [past_run(tmp_path, second, name=f"n{second}") for second in range(6)]
+    records = [record_of_past(tmp_path, second, name=f"n{second}") for second in range(6)]
     with patch.object(retention, "MOST_ENDED", 4):
         assert prune(keep=3) == ids(records[-4:])
 
 
 def test_a_name_s_last_run_goes_after_all_past_ones(tmp_path: Path, prune: Prune) -> None:
     """Last runs are spared as long as past ones can go; then the name goes with its pointer, the newest run never."""
-    records = [past_run(tmp_path, second, name=f"n{second % 3}") for second in range(6)]
+    records = [record_of_past(tmp_path, second, name=f"n{second % 3}") for second in range(6)]
     for record in records[3:]:
         make_current(tmp_path, record)
     with patch.object(retention, "MOST_ENDED", 3):
@@ -153,7 +153,7 @@ def test_a_name_s_last_run_goes_after_all_past_ones(tmp_path: Path, prune: Prune
 
 def test_a_name_s_last_run_stays_however_old(tmp_path: Path, prune: Prune) -> None:
     """The current run is not removed for newer ones of its name, which a clock set back may leave."""
-    current, _, newest = (past_run(tmp_path, second) for second in range(3))
+    current, _, newest = (record_of_past(tmp_path, second) for second in range(3))
     make_current(tmp_path, current)
     assert prune(keep=1) == {current.run_id, newest.run_id}
 
@@ -164,8 +164,8 @@ def test_a_live_run_stays(tmp_path: Path, prune: Prune, stopped: bool) -> None:
     with sleeping() as pid:
         told = ended_at(1).stopped_at if stopped else None
         shim = identity_of(pid)
-        live = past_run(tmp_path, 1, boot_id=boot_id(), shim=shim, state=State(stopped_at=told), lines=1000)
-        newer = [past_run(tmp_path, second) for second in (2, 3)]
+        live = record_of_past(tmp_path, 1, boot_id=boot_id(), shim=shim, state=State(stopped_at=told), lines=1000)
+        newer = [record_of_past(tmp_path, second) for second in (2, 3)]
         make_current(tmp_path, newer[1])
         with patch.object(retention, "MOST_ENDED", 1):
             assert prune(keep=1, total_bytes=1000) == {live.run_id, newer[1].run_id}
@@ -174,16 +174,16 @@ def test_a_live_run_stays(tmp_path: Path, prune: Prune, stopped: bool) -> None:
 
 def test_a_run_whose_record_is_lost_goes_by_its_age(tmp_path: Path, prune: Prune) -> None:
     """Runs without a readable record count as those of one name, whose time is that of their file's name."""
-    lost = [past_run(tmp_path, second) for second in range(4)]
+    lost = [record_of_past(tmp_path, second) for second in range(4)]
     for record in lost:
         lose_record(record)
-    kept = past_run(tmp_path, 9)
+    kept = record_of_past(tmp_path, 9)
     assert prune(keep=2) == ids([*lost[2:], kept])
 
 
 def test_a_live_run_whose_record_is_lost_stays(tmp_path: Path, prune: Prune) -> None:
     """Where the record can't say who belongs to a run, its id in the environment of a process does."""
-    lost = [past_run(tmp_path, second) for second in range(3)]
+    lost = [record_of_past(tmp_path, second) for second in range(3)]
     for record in lost:
         lose_record(record)
     with sleeping(**{RUN_ID_VARIABLE: lost[0].run_id}):
@@ -193,7 +193,7 @@ def test_a_live_run_whose_record_is_lost_stays(tmp_path: Path, prune: Prune) -> 
 
 def test_a_log_whose_record_is_yet_to_come_stays(tmp_path: Path, prune: Prune) -> None:
     """A log of the last minute may be that of a start under way, whatever the clock had been when it was named."""
-    fresh, other = past_run(tmp_path, 1), past_run(tmp_path, 2)
+    fresh, other = record_of_past(tmp_path, 1), record_of_past(tmp_path, 2)
     lose_record(fresh, age=1.0)
     lose_record(other)
     assert prune(keep=1) == ids([fresh, other])
@@ -202,7 +202,7 @@ def test_a_log_whose_record_is_yet_to_come_stays(tmp_path: Path, prune: Prune) -
 def test_a_record_that_is_lost_while_the_service_runs_is_found_missing(tmp_path: Path) -> None:
     """A record that becomes unreadable later changes nothing: the run has ended, and goes when it is its turn."""
     history = History(tmp_path)
-    first, second = past_run(tmp_path, 1), past_run(tmp_path, 2)
+    first, second = record_of_past(tmp_path, 1), record_of_past(tmp_path, 2)
     history.index.wait_until_built()
     lose_record(first)
     Retention(tmp_path, history, Policy(log_keep=1), lambda _name, _run_id: False).prune()
@@ -227,14 +227,14 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, prune: Prune, name: str)
     """A file whose name no run gave is not touched, however many runs go."""
     (tmp_path / name).touch()
     os.utime(tmp_path / name, (1, 1))
-    runs = [past_run(tmp_path, second) for second in range(3)]
+    runs = [record_of_past(tmp_path, second) for second in range(3)]
     assert prune(keep=1) == {runs[-1].run_id}
     assert (tmp_path / name).exists()
 
 
 def test_a_run_that_can_not_be_removed_is_tried_again(tmp_path: Path) -> None:
     """A file that stays holds nothing else up, and goes with the next start after which it can."""
-    stuck, gone, kept = (past_run(tmp_path, second) for second in range(3))
+    stuck, gone, kept = (record_of_past(tmp_path, second) for second in range(3))
     obstacle = tmp_path / f"{stuck.run_id}.log.new"
     obstacle.mkdir()
     history = History(tmp_path)

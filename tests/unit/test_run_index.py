@@ -19,7 +19,7 @@ from app.runs.record import RecordFile, RunRecord, State, read_record, record_pa
 from app.runs.retention import remove_files
 from app.supervisor import index as module
 from app.supervisor.index import RunIndex
-from tests.kit.records import ended_at, past_run
+from tests.kit.records import ended_at, record_of_past
 from tests.kit.waiting import wait_until
 
 NAMES = ("default", "web", "web-2")
@@ -93,10 +93,10 @@ def test_it_knows_what_a_search_finds(
 def take(step: str, second: int, log_dir: Path, index: RunIndex, runs: dict[int, RunRecord]) -> None:
     """Take one step with the run of this second, if it has not gone yet; a run is never started twice."""
     if step == "start" and second not in runs:
-        runs[second] = past_run(log_dir, second, name=NAMES[second % 3], state=State(), lines=second)
+        runs[second] = record_of_past(log_dir, second, name=NAMES[second % 3], state=State(), lines=second)
         index.add(runs[second])
     elif step == "add" and second not in runs:  # by another worker
-        runs[second] = past_run(log_dir, second, name=NAMES[second % 3], state=State(), lines=second)
+        runs[second] = record_of_past(log_dir, second, name=NAMES[second % 3], state=State(), lines=second)
     elif step == "scan":
         index.wait_until_built()
         index._scan()
@@ -127,7 +127,7 @@ def test_pages_show_each_run_once(
     """
     log_dir = tmp_path_factory.mktemp("runs")
     at: dict[str, Any] = {"created_at": "2001-01-01T00:00:00.000000Z"} if same else {}
-    runs = [past_run(log_dir, second, **at) for second in range(count)]
+    runs = [record_of_past(log_dir, second, **at) for second in range(count)]
     index = RunIndex(log_dir)
     seen: list[str] = []
     gone: set[str] = set()
@@ -137,7 +137,7 @@ def test_pages_show_each_run_once(
         before = page[-1]
         for step, second in meanwhile[:1]:
             if step == "start":
-                index.add(past_run(log_dir, 100 + len(meanwhile)))
+                index.add(record_of_past(log_dir, 100 + len(meanwhile)))
             elif second < count and runs[second].run_id != before.run_id:
                 gone.add(runs[second].run_id)
                 remove_files(log_dir, runs[second].run_id)
@@ -153,7 +153,7 @@ def test_pages_show_each_run_once(
 def test_runs_that_were_moved_are_known(tmp_path: Path) -> None:
     """A directory that was moved, or restored from a backup, has all its runs."""
     (tmp_path / "old").mkdir()
-    runs = [past_run(tmp_path / "old", second) for second in range(3)]
+    runs = [record_of_past(tmp_path / "old", second) for second in range(3)]
     (tmp_path / "old").rename(tmp_path / "new")
     index = RunIndex(tmp_path / "new")
     assert listed(index) == [run.run_id for run in reversed(runs)]
@@ -163,7 +163,7 @@ def test_runs_that_were_moved_are_known(tmp_path: Path) -> None:
 
 def test_a_run_without_a_record_is_in_no_list(tmp_path: Path, index: RunIndex) -> None:
     """A log alone is kept, and not listed; its name is none of the names."""
-    lost, whole = past_run(tmp_path, 1), past_run(tmp_path, 2)
+    lost, whole = record_of_past(tmp_path, 1), record_of_past(tmp_path, 2)
     for path in tmp_path.glob(f"{lost.run_id}.json*"):
         path.unlink()
     assert listed(index) == [whole.run_id]
@@ -174,7 +174,7 @@ def test_a_run_without_a_record_is_in_no_list(tmp_path: Path, index: RunIndex) -
 
 def test_a_record_that_goes_while_the_index_lives(tmp_path: Path, index: RunIndex) -> None:
     """A run whose files somebody removes is in no list any more, and one that has lost its record alone neither."""
-    runs = [past_run(tmp_path, second) for second in range(4)]
+    runs = [record_of_past(tmp_path, second) for second in range(4)]
     assert len(listed(index)) == 4
     remove_files(tmp_path, runs[0].run_id)
     for path in tmp_path.glob(f"{runs[1].run_id}.json*"):
@@ -186,12 +186,12 @@ def test_a_record_that_goes_while_the_index_lives(tmp_path: Path, index: RunInde
 
 def test_a_log_that_changes_is_read_anew(tmp_path: Path, index: RunIndex) -> None:
     """The lines of an ended run are counted once, and again where its log was changed; without a log none are told."""
-    run = past_run(tmp_path, 1, lines=7)
+    run = record_of_past(tmp_path, 1, lines=7)
     (entry,) = index.walk(None, None)
     assert index.measure(entry) == (7, Path(run.log_file).stat().st_size)
     with patch.object(Snapshot, "open", side_effect=AssertionError("read again")):
         assert index.measure(entry)[0] == 7
-    past_run(tmp_path, 1, lines=9)
+    record_of_past(tmp_path, 1, lines=9)
     assert index.measure(entry) == (9, index.log_bytes())
     Path(run.log_file).unlink()
     assert index.measure(entry) == (None, 0)
@@ -200,8 +200,8 @@ def test_a_log_that_changes_is_read_anew(tmp_path: Path, index: RunIndex) -> Non
 
 def test_the_newest_of_a_name_had_a_process(tmp_path: Path, index: RunIndex) -> None:
     """A start that came to nothing is no name's last run."""
-    run = past_run(tmp_path, 1, name="web")
-    past_run(tmp_path, 2, name="web", process=None, state=State())
+    run = record_of_past(tmp_path, 1, name="web")
+    record_of_past(tmp_path, 2, name="web", process=None, state=State())
     assert index.newest_of("web") == record_path(run.log_file)
     assert index.newest_of("api") is None
 
@@ -209,8 +209,8 @@ def test_the_newest_of_a_name_had_a_process(tmp_path: Path, index: RunIndex) -> 
 def test_a_run_of_another_directory_is_none_of_its(tmp_path: Path, index: RunIndex) -> None:
     """A run whose log was named by the caller, elsewhere or otherwise, is not kept by retention, and so not listed."""
     (tmp_path / "x").mkdir()
-    index.add(past_run(tmp_path / "x", 1))
-    record = past_run(tmp_path / "x", 2)
+    index.add(record_of_past(tmp_path / "x", 1))
+    record = record_of_past(tmp_path / "x", 2)
     record.run_id, record.log_file = "test", str(tmp_path / "test.log")
     index.add(record)
     assert listed(index) == []
@@ -220,13 +220,13 @@ def test_what_another_worker_started_is_found_later(tmp_path: Path, index: RunIn
     """A run that an overlapping worker starts after the directory was listed is known once it was listed again."""
     with patch.object(module, "RESCAN_AFTER", 0.05):
         index.wait_until_built()
-        run = past_run(tmp_path, 1)
+        run = record_of_past(tmp_path, 1)
         wait_until(lambda: listed(index) == [run.run_id])
 
 
 def test_calls_wait_for_the_index_within_bounds(tmp_path: Path, index: RunIndex) -> None:
     """A call that comes while the records are being read waits for that, and is told when it takes too long."""
-    past_run(tmp_path, 1)
+    record_of_past(tmp_path, 1)
     goes_on = threading.Event()
     scan = RunIndex._scan
 
@@ -245,7 +245,7 @@ def test_calls_wait_for_the_index_within_bounds(tmp_path: Path, index: RunIndex)
 @pytest.mark.parametrize("fault", [PermissionError(13, "Permission denied"), OSError(24, "Too many open files")])
 def test_a_failed_build_is_tried_again(tmp_path: Path, index: RunIndex, fault: OSError) -> None:
     """Where the directory can't be listed a call fails with the system's words, and a later one has its answer."""
-    past_run(tmp_path, 1)
+    record_of_past(tmp_path, 1)
     with patch.object(module, "files_of_runs", side_effect=fault), pytest.raises(OSError, match=fault.strerror):
         listed(index)
     assert len(listed(index)) == 1
@@ -255,7 +255,7 @@ def test_without_a_thread_the_first_call_builds_it(
     tmp_path: Path, index: RunIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no thread can be had the call that needs the index reads the records itself."""
-    past_run(tmp_path, 1)
+    record_of_past(tmp_path, 1)
 
     def refuse(_self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -268,7 +268,7 @@ def test_without_a_thread_the_first_call_builds_it(
 @pytest.mark.parametrize("length", [199, 200, 201, 5000])
 def test_a_long_command_is_cut(tmp_path: Path, index: RunIndex, length: int) -> None:
     """A list shows at most 200 characters of a command."""
-    past_run(tmp_path, 1, command="é" * length)
+    record_of_past(tmp_path, 1, command="é" * length)
     (entry,) = index.walk(None, None)
     assert entry.command == ("é" * length if length <= 200 else "é" * 199 + "…")
 
@@ -280,7 +280,7 @@ def test_ask_from_many_threads(tmp_path: Path, index: RunIndex) -> None:
     def work(first: int) -> None:
         try:
             for second in range(first, first + 15):
-                run = past_run(tmp_path, second, state=State())
+                run = record_of_past(tmp_path, second, state=State())
                 index.add(run)
                 end(run, second)
                 entry = index.find(run.run_id)
