@@ -17,6 +17,13 @@ from app.shim.record_copy import RecordCopy
 TIMES = 20
 # No file can be made or executed below this one.
 _NOWHERE = "/dev/null"
+# CPython's small objects, of up to 512 bytes in steps of 16, lie in pools of one size each, which begin with a header
+# (Objects/obmalloc.c). `bytes(0)` takes 33.
+_SIZES = range(48, 513, 16)
+_POOL, _HEADER = 16 * 1024, 48
+# More blocks of one size are not used up, should pools be others than these.
+_MOST = 4096
+_used_up: list[bytes] = []
 
 
 def rehearse() -> None:
@@ -58,3 +65,19 @@ def _rehearse() -> None:
     copy = RecordCopy()
     main.execute(fds, copy, os.getppid())
     main.keep(fds, copy, theirs, record, os.getpid())
+
+
+def use_up_free_blocks() -> None:
+    """Leave no free memory between the objects that there are, so that those of a fork come to lie together.
+
+    A new object gets the block of one that was freed, wherever that is; a fork's few would copy a page for each.
+    """
+    for size in _SIZES:
+        before = 0
+        for _ in range(_MOST):
+            block = bytes(size - 33)
+            if before % _POOL == _HEADER and id(block) == before + size:  # the second one of a pool that was empty
+                _used_up.pop()  # so that the pool is empty again, for any size
+                break
+            before = id(block)
+            _used_up.append(block)

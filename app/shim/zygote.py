@@ -14,7 +14,7 @@ from app.linux import sockets
 from app.linux.libc import PR_SET_NAME, PR_SET_PDEATHSIG, keep_buffers, prctl
 from app.protocol import CONNECTION_FD, ZYGOTE_NAME, Forked, StartFds
 from app.shim import understudy
-from app.shim.rehearsal import rehearse
+from app.shim.rehearsal import rehearse, use_up_free_blocks
 
 # A terminal's hang-up, its Ctrl-C or a stop of the whole control group end the process, never its shim, which has to
 # report how the process ended.
@@ -36,6 +36,7 @@ def serve(parent: int) -> NoReturn:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(0)
+    use_up_free_blocks()
     # What there is now is never collected, so that no collection in a fork writes to its pages.
     gc.freeze()
     while True:
