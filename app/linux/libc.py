@@ -15,6 +15,8 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
+# Looked up once, at the import.
+_prctl, _renameat2, _syscall = _libc.prctl, _libc.renameat2, _libc.syscall
 
 
 def keep_buffers() -> None:
@@ -32,17 +34,17 @@ def keep_buffers() -> None:
 def exchange(left: str, right: str) -> bool:
     """Swap two names atomically; False where the kernel, the file system or a missing name does not allow it."""
     names = os.fsencode(left), os.fsencode(right)
-    return bool(_libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
+    return bool(_renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
 
 
 def prctl(option: int, argument: int | bytes) -> None:
     """Set an attribute of this process (prctl(2)); an option that the kernel does not know changes nothing."""
-    _libc.prctl(option, argument, 0, 0, 0)
+    _prctl(option, argument, 0, 0, 0)
 
 
 def pidfd_getfd(pidfd: int, number: int) -> int:
     """Return a duplicate of another process's descriptor (pidfd_getfd(2), since Linux 5.6). Raises `OSError`."""
-    fd = int(_libc.syscall(_PIDFD_GETFD, pidfd, number, 0))
+    fd = int(_syscall(_PIDFD_GETFD, pidfd, number, 0))
     if fd < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return fd
