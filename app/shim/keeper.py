@@ -124,20 +124,21 @@ class Keeper:
                 # The handler of an earlier event of this poll may have removed this one.
                 self._handlers.get(fd, bool)()
             if self._is_output_alone(events):
-                timeout = None
+                timeout = self._poll_timeout() if self._writer.deadline else None
                 continue
             self._after_events()
             timeout = self._poll_timeout()
 
     def _is_output_alone(self, events: list[tuple[int, int]]) -> bool:
-        """Tell whether nothing is due after these events, as after most: some output came and was written whole.
+        """Tell whether nothing is due after these events, as after most: some output came, and was written or may wait.
 
         A slow command makes one such event a line, and what is called in each is no longer in the processor's caches.
         """
         if len(events) != 1 or events[0][0] != self._pipe or self._output.fd is None:
             return False
-        faults = self._writer.faults or self._output.nonblocking
-        return self._stop is None and not self._changed and self._writer.deadline is None and not faults
+        if self._stop is not None or self._changed or self._faulty:
+            return False
+        return self._writer.deadline is None or time.monotonic() < self._writer.deadline
 
     def _close(self) -> None:
         """Close connections, pipe and log when the run has ended."""
@@ -317,7 +318,14 @@ class Keeper:
             self._incidents_reported_at = now
             self._change(incidents=self._state.incidents | unreported)
 
+    @property
+    def _faulty(self) -> bool:
+        """Tell whether writer or output have counted anything."""
+        return bool(self._writer.faults or self._output.nonblocking)
+
     def _unreported_incidents(self) -> dict[str, int]:
+        if not self._faulty:
+            return {}
         counts = {kind: before + getattr(self._counters[kind], kind) for kind, before in self._counted_before.items()}
         return {kind: count for kind, count in counts.items() if count > self._state.incidents.get(kind, 0)}
 

@@ -53,9 +53,16 @@ class LogWriter:
 
     def feed(self, data: bytes) -> None:
         """Write the complete lines of one read's data under one timestamp, and buffer the rest."""
-        if not self._pending and not self._part and 0 < data.find(b"\n") + 1 == len(data) <= LINE_LIMIT:
-            self._write_line(data[:-1])
-            return
+        if len(self._pending) + len(data) <= LINE_LIMIT:
+            newline = data.find(b"\n")
+            if newline < 0:
+                self._pending += data
+                self._await_rest()
+                return
+            if newline + 1 == len(data) and not self._part:
+                self._write_line(self._pending + data[:-1])
+                self._pending, self.deadline = b"", None
+                return
         timestamp = self._timestamp()
         # Only the line that was begun is joined: to copy all that was read would cost as much as writing it.
         begun = (data.find(b"\n") + 1 or len(data)) if self._pending else 0
@@ -67,9 +74,14 @@ class LogWriter:
             taken += unfinished
             self._pending = data[unfinished:]
         self._write_gathered()
-        if not self._pending:
+        if taken:
             self.deadline = None
-        elif taken or self.deadline is None:
+        if self._pending:
+            self._await_rest()
+
+    def _await_rest(self) -> None:
+        """Have the unfinished line written as a piece unless its rest comes soon."""
+        if self.deadline is None:
             self.deadline = time.monotonic() + UNFINISHED_TIMEOUT
 
     def _write_line(self, line: bytes) -> None:

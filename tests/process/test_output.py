@@ -70,6 +70,13 @@ def test_the_last_line_is_there_although_a_child_holds_the_pipe(pm: ProcessManag
     assert content(pm) == "unfinished"
 
 
+def test_a_line_that_trickles_in_is_shown_meanwhile(pm: ProcessManager) -> None:
+    """A line whose characters come one by one, and that never ends, is shown while more of it comes."""
+    pm.start("while :; do printf .; sleep 0.02; done")
+    wait_until(lambda: content(pm).startswith("..."))
+    assert pm.get_status()["status"] == "running"
+
+
 def test_unfinished_line_is_shown_while_the_process_waits(pm: ProcessManager) -> None:
     """A prompt without a newline can be read while the process runs, and is one line in the end."""
     pm.start("printf 'Name? '; sleep 0.6; printf 'Bob'; sleep 0.6; echo '!'")
