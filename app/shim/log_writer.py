@@ -3,7 +3,7 @@
 import time
 from contextlib import suppress
 
-from app.log.clock import RunClock, format_time, parse_time
+from app.log.clock import RunClock, Timestamps
 from app.log.record import LINE_LIMIT, Record, encode, encode_lines, show, whole_characters
 from app.log.snapshot import Snapshot
 from app.shim.appender import Appender
@@ -28,11 +28,10 @@ class LogWriter:
         self.dropped_lines = 0
         self.deadline: float | None = None
         self._path = path
-        self._clock = clock
+        self._timestamps = Timestamps(clock)
         self._file = Appender(path, mode=mode, max_bytes=max_bytes)
         self._pending = b""
         self._part = 0  # pieces of the current line written so far
-        self._last_ns = 0
         self._dropped_through = 0
         self._gathered: list[bytes] = []  # records not yet handed to the file; empty between two calls
 
@@ -63,7 +62,7 @@ class LogWriter:
                 self._write_line(self._pending + data[:-1])
                 self._pending, self.deadline = b"", None
                 return
-        timestamp = self._timestamp()
+        timestamp = self._timestamps.now()
         # Only the line that was begun is joined: to copy all that was read would cost as much as writing it.
         begun = (data.find(b"\n") + 1 or len(data)) if self._pending else 0
         line = self._pending + data[:begun]
@@ -90,7 +89,7 @@ class LogWriter:
         In its few microseconds hardly anything is in the processor's caches, so each call that is spared counts.
         """
         self.seq += 1
-        self._gathered.append(encode(Record(self.seq, self._timestamp(), show(line))))
+        self._gathered.append(encode(Record(self.seq, self._timestamps.now(), show(line))))
         self._write_gathered()
 
     def flush_due(self, now: float) -> None:
@@ -101,12 +100,12 @@ class LogWriter:
         if self.deadline is None or now < self.deadline:
             return
         self.deadline = None
-        self._pending = self._pending[self._write_piece(self._pending, self._timestamp()) :]
+        self._pending = self._pending[self._write_piece(self._pending, self._timestamps.now()) :]
 
     def finish(self) -> None:
         """Write the unfinished line, if there is one, once the output has ended."""
         if self._pending or self._part:
-            self._write_lines(self._pending + b"\n", 0, len(self._pending) + 1, self._timestamp())
+            self._write_lines(self._pending + b"\n", 0, len(self._pending) + 1, self._timestamps.now())
             self._write_gathered()
         self._pending = b""
         self.deadline = None
@@ -121,11 +120,7 @@ class LogWriter:
         self.seq = record.seq
         self._part = max(1, record.part) if record.partial else 0
         with suppress(ValueError):
-            self._last_ns = parse_time(record.timestamp)
-
-    def _timestamp(self) -> str:
-        self._last_ns = max(self._last_ns, self._clock.now_ns())
-        return format_time(self._last_ns)
+            self._timestamps.go_on_after(record.timestamp)
 
     def _take(self, output: bytes, start: int, timestamp: str) -> int:
         """Write whole lines from `start` on, and pieces of a too long one; return where the unfinished line begins."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.log.clock import RunClock, format_time, parse_time
+from app.log.clock import RunClock, Timestamps, format_time, parse_time
 
 YEAR_9999 = 253_402_300_799 * 10**9
 
@@ -51,3 +51,24 @@ def test_run_time_never_goes_back() -> None:
     clock = RunClock.start()
     readings = [clock.now_ns() for _ in range(1000)]
     assert readings == sorted(readings)
+
+
+@pytest.mark.parametrize("fraction", [0, 999, 1_000, 999_999_999], ids=str)
+def test_timestamps_are_the_run_s_time(monkeypatch: pytest.MonkeyPatch, fraction: int) -> None:
+    """A timestamp is the run's time as text, at the edges of a second and a microsecond, and in the next second."""
+    clock = RunClock(started_ns=5_000_000_000_000, boottime_ns=7)
+    timestamps = Timestamps(clock)
+    for second in (0, 0, 1, 86_400):
+        elapsed = second * 10**9 + fraction
+        monkeypatch.setattr(time, "clock_gettime_ns", lambda _clock, elapsed=elapsed: 7 + elapsed)
+        assert timestamps.now() == format_time(5_000_000_000_000 + elapsed)
+
+
+def test_timestamps_never_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timestamp is never before the one before it, nor before the one to go on after."""
+    readings = iter([2 * 10**9, 10**9, 3 * 10**9, 10**9])
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda _clock: next(readings))
+    timestamps = Timestamps(RunClock(0, 0))
+    assert [timestamps.now() for _ in range(3)] == [format_time(second * 10**9) for second in (2, 2, 3)]
+    timestamps.go_on_after(format_time(9_500_000_000))
+    assert timestamps.now() == format_time(9_500_000_000)
