@@ -20,7 +20,8 @@ from bench.timing import undisturbed
 FEW, MANY = 2, 10
 ONE_MORE, OWN = "one more run at rest", "own memory (PSS) of shim and understudy"
 # Asleep between its lines: the measured program's rhythm, not a wait of ours.
-CODE = "import itertools, time\nfor n in itertools.count(): print(n, flush=True); time.sleep(0.005)"
+# Each line is one write: print() makes two of it under PYTHONUNBUFFERED, with which our commands alone begin.
+CODE = "import itertools, os, time\nfor n in itertools.count(): os.write(1, b'%d\\n' % n); time.sleep(0.005)"
 TICKING = shlex.join(["exec", sys.executable, "-c", CODE])
 FIRST_LINES = 200
 SECONDS = 4.0
