@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.kit.actors import keepers_of
 from tests.kit.counter import assert_whole, counter
 from tests.kit.service import Service
 from tests.kit.waiting import wait_until
@@ -18,7 +19,9 @@ def untouched(service: Service) -> Iterator[None]:
     """Have a counter count under another name meanwhile, and check that nothing has happened to it."""
     before = service.start(counter(interval=0.02), name=NAME)
     wait_until(lambda: "\n1\n" in service.content(f"?name={NAME}"))
+    service.others = {before["process_pid"], *keepers_of(before)}
     yield
+    service.others = set()
     counted = len(service.content(f"?name={NAME}"))
     wait_until(lambda: len(service.content(f"?name={NAME}")) > counted)
     after = _status(service)

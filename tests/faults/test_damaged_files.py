@@ -42,6 +42,7 @@ def record_file(status: dict[str, Any]) -> Path:
     return Path(record_path(status["log_file"]))
 
 
+@pytest.mark.alone
 def test_output_goes_on_after_the_log_directory_was_removed(service: Service) -> None:
     """What is printed after the removal is in a new log of the same name, numbered on, and the run has a record."""
     pid = start_counter(service, pause_at=100, count=200, exit_code=3)
@@ -55,6 +56,7 @@ def test_output_goes_on_after_the_log_directory_was_removed(service: Service) ->
     assert record_of(status).state.exit_code == 3
 
 
+@pytest.mark.alone
 def test_a_process_can_be_ended_after_the_log_directory_was_removed(service: Service) -> None:
     """With no directory every call has an answer, /kill ends the process, and the next start makes a directory."""
     pid = start_counter(service, pause_at=10)
@@ -68,6 +70,7 @@ def test_a_process_can_be_ended_after_the_log_directory_was_removed(service: Ser
     assert service.content() == "again"
 
 
+@pytest.mark.alone
 def test_a_worker_finds_the_process_after_the_log_directory_was_removed(service: Service) -> None:
     """A run that was asked for since the removal is known to the next worker, too."""
     pid = start_counter(service, pause_at=100, count=200, exit_code=3)

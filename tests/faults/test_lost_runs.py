@@ -56,6 +56,7 @@ def test_a_worker_finds_a_run_whose_record_and_spare_are_broken(service: Service
     assert_whole(service.content(), last=200)
 
 
+@pytest.mark.alone
 def test_a_worker_finds_a_run_whose_directory_was_removed(service: Service) -> None:
     """A run whose log directory was removed with no call before the worker's end goes on without a hole."""
     pid = start_counter(service, pause_at=100, count=200, exit_code=3)
@@ -64,6 +65,7 @@ def test_a_worker_finds_a_run_whose_directory_was_removed(service: Service) -> N
     assert_goes_on_after_removal(service, pid)
 
 
+@pytest.mark.alone
 def test_a_worker_ends_a_run_whose_directory_was_removed(service: Service) -> None:
     """The found run is ended by /kill like any other, and the next one has the directory to itself."""
     pid = start_counter(service, stubborn=True, pause_at=10)

@@ -32,7 +32,7 @@ def remove_directory(record: Path) -> None:
     shutil.rmtree(record.parent)
 
 
-@pytest.mark.parametrize("spoil", [make_unwritable, remove_directory])
+@pytest.mark.parametrize("spoil", [make_unwritable, pytest.param(remove_directory, marks=pytest.mark.alone)])
 @pytest.mark.parametrize("both", [False, True], ids=["shim", "both keepers"])
 def test_an_outcome_stays(service: Service, tmp_path: Path, spoil: Callable[[Path], None], *, both: bool) -> None:
     """A process that was told to have ended has, with that code, also when its shim or both keepers are killed then."""

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from app.runs.record import read_record
 from app.service import manage
 from tests.kit.actors import Request, reload, worker_of
@@ -102,6 +104,7 @@ def callers(service: Service, paths: list[str]) -> Iterator[list[Answer]]:
     assert not broken
 
 
+@pytest.mark.alone
 def test_overlapping_workers_never_start_two_runs(service: Service) -> None:
     """Of two starts that reach the old and the new worker of a reload at the same time one is refused."""
     old = worker_of(service)

@@ -61,6 +61,7 @@ class Service:
         self.cwd = cwd
         self.log_dir = Path(environment["LLM_SHELL_LOG_DIR"])
         self.output = output
+        self.others: set[int] = set()  # processes of a second run, which no test of the first has to do with
         with output.open("wb") as stream:
             self._process = subprocess.Popen(
                 command,
@@ -188,9 +189,12 @@ class Service:
     def wait_until_alone(self) -> None:
         """Wait until it has no process but master, one worker and its zygote, not even one to be reaped."""
         deadline = time.monotonic() + 10
-        while len(workers := self.workers) != 1 or descendants(self.pid).keys() - self.zygotes != set(workers):
+        while len(workers := self.workers) != 1 or self._below() != set(workers):
             assert time.monotonic() < deadline, f"below the master is not one worker alone: {descendants(self.pid)}"
             time.sleep(0.01)  # as `wait_until` does; this tells who is in the way
+
+    def _below(self) -> set[int]:
+        return descendants(self.pid).keys() - self.zygotes - self.others
 
     def answers(self) -> bool:
         """Tell whether /health is answered; it is not for a moment after the worker has ended."""
