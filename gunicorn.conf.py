@@ -35,6 +35,7 @@ proc_name = "llm-shell"
 
 on_starting = hooks.on_starting
 when_ready = hooks.when_ready
+pre_fork = hooks.pre_fork
 post_fork = hooks.post_fork
 on_reload = hooks.on_reload
 nworkers_changed = hooks.nworkers_changed

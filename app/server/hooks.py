@@ -1,5 +1,6 @@
 """Runs in the master, `post_fork` in the worker: gunicorn's hooks, which stop the run when the service stops."""
 
+import gc
 import logging
 import os
 import signal
@@ -95,6 +96,17 @@ def on_starting(server: Arbiter) -> None:
         _log.warning("%s", exposure)
     if not ESCAPES_QUICKLY:
         _log.info("Without ssrjson a flood of output costs more processor time (requirements-quick.txt).")
+
+
+def pre_fork(server: Arbiter, worker: object) -> None:  # noqa: ARG001  gunicorn's signature
+    """Let the worker share the master's memory for longer.
+
+    Python's cyclic collector writes to each object that it looks at, and would copy its page: it leaves alone what is
+    frozen here. What was frozen for the worker before is looked at first, since some of it may be garbage by now.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def post_fork(server: Arbiter, worker: object) -> None:  # noqa: ARG001  gunicorn's signature
