@@ -23,8 +23,8 @@ from app.service import supervisor
 from app.supervisor import zygote
 from app.supervisor.orphans import reap_orphans
 from app.web.heads import Heads
+from app.web.kinds import OF_A_PROCESS, OF_ALL
 from app.web.lingering import UNWATCHABLE, Connection, Lingering
-from app.web.places import OF_A_PROCESS, OF_ALL
 from app.web.problems import whole_answer
 from app.web.unparsed import refusal_of
 

@@ -4,27 +4,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from threading import BoundedSemaphore, Lock
-from typing import NamedTuple
 
 from flask import Flask, current_app, request
 from werkzeug.exceptions import TooManyRequests
 
 from app.runs.spec import DEFAULT_NAME
+from app.web.kinds import ALL, FORCED, USUAL, Kind
 
-
-class _Kind(NamedTuple):
-    name: str
-    most: int
-
-
-# Of a process: one that is under way, and one that joins it or is refused.
-_USUAL = _Kind("usual", 2)
-# Of all processes at once: one that joined it would end nothing more.
-_ALL = _Kind("all", 1)
-_FORCED = _Kind("forced", 1)
-# Threads that operations hold at most: those on one process, and those on all at once.
-OF_A_PROCESS = _USUAL.most + _FORCED.most
-OF_ALL = _ALL.most + _FORCED.most
 # Seconds for one piece of a long answer to be sent: a client that stops reading loses its place.
 LONG_ANSWER_SECONDS = 30.0
 MANY_LONG_ANSWERS = "Too many long answers are being sent already; ask for fewer lines, or try again in a second."
@@ -41,9 +27,9 @@ class _Places:
         self.long_answers = BoundedSemaphore(max(1, threads // 4))
         self._counting = Lock()
         # By kind and process; of one without any there is no entry.
-        self._operations: Counter[tuple[_Kind, str | None]] = Counter()
+        self._operations: Counter[tuple[Kind, str | None]] = Counter()
 
-    def take(self, name: str | None, kinds: tuple[_Kind, ...]) -> _Kind | None:
+    def take(self, name: str | None, kinds: tuple[Kind, ...]) -> Kind | None:
         """Take a place of the first of these kinds that has one left for this process."""
         with self._counting:
             kind = next((kind for kind in kinds if self._operations[kind, name] < kind.most), None)
@@ -51,7 +37,7 @@ class _Places:
                 self._operations[kind, name] += 1
             return kind
 
-    def give_back(self, name: str | None, kind: _Kind) -> None:
+    def give_back(self, name: str | None, kind: Kind) -> None:
         with self._counting:
             self._operations[kind, name] -= 1
             if not self._operations[kind, name]:
@@ -65,22 +51,22 @@ def register(app: Flask, threads: int) -> None:
 
 def operation(name: str) -> AbstractContextManager[None]:
     """Take one of a process's places of /start, /kill and /restart, or raise a 429 before anything is done."""
-    return _taken(name, (_USUAL,), many_operations(name))
+    return _taken(name, (USUAL,), many_operations(name))
 
 
 def forced_kill(name: str) -> AbstractContextManager[None]:
     """Take a place as any operation does or, where there is none, the one reserved for SIGKILL."""
-    return _taken(name, (_USUAL, _FORCED), MANY_FORCED)
+    return _taken(name, (USUAL, FORCED), MANY_FORCED)
 
 
 def kill_all() -> AbstractContextManager[None]:
     """Take the place of a kill of all processes, which needs none of theirs."""
-    return _taken(None, (_ALL,), MANY_KILLS_OF_ALL)
+    return _taken(None, (ALL,), MANY_KILLS_OF_ALL)
 
 
 def forced_kill_all() -> AbstractContextManager[None]:
     """Take that place or, where it is taken, the one reserved for SIGKILL."""
-    return _taken(None, (_ALL, _FORCED), MANY_FORCED)
+    return _taken(None, (ALL, FORCED), MANY_FORCED)
 
 
 def many_operations(name: str) -> str:
@@ -113,7 +99,7 @@ def _places() -> _Places:
 
 
 @contextmanager
-def _taken(name: str | None, kinds: tuple[_Kind, ...], refusal: str) -> Iterator[None]:
+def _taken(name: str | None, kinds: tuple[Kind, ...], refusal: str) -> Iterator[None]:
     places = _places()
     kind = places.take(name, kinds)
     if kind is None:

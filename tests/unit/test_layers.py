@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,12 @@ def test_the_design_has_the_same_table() -> None:
     rows = re.findall(r"^\| `(\w+)(?:\.py)?` \|[^|]*\|[^|]*\| ?([^|]*?) ?\|$", text, re.MULTILINE)
     told = {name: {part.strip() for part in allowed.split(",") if part.strip()} for name, allowed in rows}
     assert told == MAY_IMPORT
+
+
+def test_the_master_imports_no_web_framework() -> None:
+    """What gunicorn's master imports of ours, its hooks and the worker's class, brings it no Flask: 2 MB more."""
+    code = "import sys; import app.server.hooks; print(*sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    modules = set(output.split())
+    assert "app.server.worker" in modules
+    assert not modules & {"flask", "werkzeug", "jinja2", "flask_smorest"}
