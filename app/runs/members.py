@@ -16,14 +16,17 @@ def find_members(record: RunRecord, subreapers: Collection[int] = ()) -> list[Me
     """Return the live processes that provably belong to a tree without keepers, and all below them.
 
     Those are the process's session, the members that the last shim recorded and, of the orphans that came to
-    `subreapers`, the service's own, those that hold the run's pipe or were started with its id. Neither pipe nor id
-    is a proof elsewhere: a program may pass its output on to one that ran before (tmux does), and a run of another
-    service may have the same id.
+    `subreapers`, the service's own, those that hold the run's pipe or were started with its id. Elsewhere, where
+    orphans are when the service has been killed as well, only both are a proof: a program may pass its output on to one
+    that ran before (tmux does), and a run of another service may have the same id.
     """
     found = {member.identity: member for member in (*_in_session(record.process), *_known(record.members))}
     for orphan in orphans(subreapers):
         if holds_pipe(orphan.pid, record.pipe) or run_entry(record.run_id) in _environment(orphan.pid):
             found[orphan.identity] = orphan
+    for member in snapshot().values():
+        if run_entry(record.run_id) in initial_environment(member.pid) and holds_pipe(member.pid, record.pipe):
+            found[member.identity] = member
     for member in descendants({identity.pid for identity in found}):
         found[member.identity] = member
     return list(found.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from app.supervisor.manager import ProcessManager
 from app.supervisor.run import Run
 from tests.kit.actors import record_of, shim_of, understudy_of
 from tests.kit.output import content, printed
-from tests.kit.processes import alive, descendants, send
+from tests.kit.processes import alive, command_line, descendants, send
 from tests.kit.waiting import ended, wait_until
 
 
@@ -40,6 +41,25 @@ def test_a_tree_is_ended_without_keepers(pm: ProcessManager) -> None:
     assert (killed["escalated"], "its exit code is not known" in killed["reason"]) == (False, True)
     assert not alive(pid)
     assert record_of(pm.get_status()).state.ended
+
+
+def test_an_escapee_elsewhere_is_known_by_pipe_and_id(pm: ProcessManager, tmp_path: Path) -> None:
+    """One that is in no record and came to no process of the service is ended if it has the run's pipe and id, both."""
+    gate = tmp_path / "gate"
+    escapees = "(setsid sleep 1001 &); (setsid sleep 1002 > /dev/null 2>&1 &)"
+    pm.start(f"echo ready; while [ ! -e {gate} ]; do sleep 0.02; done; {escapees}; exec sleep 1003")
+    printed(pm, "ready")
+    kill_keepers(pm)
+    gate.touch()
+
+    def sleepers() -> dict[str, int]:
+        lines = {command_line(pid).strip(): pid for pid in descendants()}
+        return {line: pid for line, pid in lines.items() if line.startswith("sleep 100") and alive(pid)}
+
+    without_pipe = wait_until(lambda: len(found := sleepers()) == 3 and found["sleep 1002"])
+    assert pm.kill(timeout=1.0)["survivors"] == []
+    assert sleepers() == {"sleep 1002": without_pipe}
+    send(signal.SIGKILL, without_pipe)
 
 
 def test_a_tree_without_keepers_that_ignores_the_signal(pm: ProcessManager) -> None:
