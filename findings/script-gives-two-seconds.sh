@@ -29,6 +29,7 @@ for need in 0 1 3; do
     kill -TERM "$pid"
     code=0
     wait "$pid" || code=$?
+    pid=
     echo "$need s of clean-up: code $code after $((($(date +%s%N) - before + 500000000) / 1000000000)) s, $(grep "^$need:" fate 2>/dev/null || echo "$need: cut short")"
 done | tee seen.txt
 cat >expected.txt <<'TEXT'

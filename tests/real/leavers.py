@@ -70,8 +70,10 @@ def environment_in(folder: Path) -> dict[str, str]:
     """Return an environment in which tools keep all of their state below this directory."""
     home = folder / "home"
     home.mkdir(mode=0o700, exist_ok=True)
-    path = tool_path() + SERVERS
-    return {"PATH": path, "HOME": str(home), "GNUPGHOME": str(home), "ANDROID_ADB_SERVER_PORT": str(free_port())}
+    port = str(free_port())
+    # There watchman has its socket and locks.
+    places = {"HOME": str(home), "GNUPGHOME": str(home), "TMPDIR": str(home)}
+    return {"PATH": tool_path() + SERVERS, "ANDROID_ADB_SERVER_PORT": port, **places}
 
 
 def pg_ctl() -> str:
@@ -120,11 +122,7 @@ SIGNED_COMMIT = Leaver(
     f"{GIT}; gpg -q --batch --passphrase '' --quick-gen-key 'me <me@example.org>'; gpgconf --kill all",
 )
 ADB = Leaver("adb start-server", "adb", ("adb",))
-WATCHMAN = Leaver(
-    "watchman --sockname=$PWD/home/socket --statefile=$PWD/home/state --logfile=$PWD/home/log watch $PWD/home",
-    "watchman",
-    ("watchman",),
-)
+WATCHMAN = Leaver("watchman watch $PWD", "watchman", ("watchman",))
 BAZEL = Leaver(
     "bazel --output_user_root=$PWD/home/root build //:hello",
     "bazel",
