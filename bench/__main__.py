@@ -4,7 +4,20 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import builds, capture, contestants, footprint, latency, names, nonblocking, reading, scale, starts, steps
+from bench import (
+    builds,
+    capture,
+    contestants,
+    footprint,
+    latency,
+    names,
+    nonblocking,
+    programs,
+    reading,
+    scale,
+    starts,
+    steps,
+)
 from bench.table import Row, machine, render
 from bench.timing import ATTEMPTS, undisturbed
 
@@ -19,8 +32,14 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="size of outputs and logs (default: 1.0)")
     parser.add_argument("--lines", default="", help="only the floods whose name holds this, such as emoji")
     parser.add_argument("--before", metavar="COMMIT", help="measure this build beside that commit's, and nothing else")
-    parser.add_argument("--only", default="", help="with --before: only what has this in its name, such as /kill")
+    parser.add_argument(
+        "--only", default="", help="with --before or programs: only what has this in its name, such as /kill"
+    )
+    parser.add_argument("--minutes", type=float, default=20.0, help="programs: begin none after these (default: 20)")
     arguments = parser.parse_args()
+    if arguments.parts == ["programs"]:
+        programs.measure(arguments.only, arguments.minutes)
+        return
     if arguments.before:
         rows = builds.measure(arguments.before, arguments.rounds, arguments.scale, arguments.only)
         print(f"{machine()}\n\n{render(rows)}")
