@@ -20,7 +20,7 @@ BURST = 4096
 # Seconds between two looks at the flags of a slow output's write end, of which each costs 3 us.
 LOOK_INTERVAL = 0.25
 # Seconds between two reads from which on the next output is waited for with precedence: it costs 3 us a time.
-QUIET = 0.02
+QUIET = 0.1
 
 
 class OutputPipe:
