@@ -33,7 +33,7 @@ class WriteEnd:
         self._members = members
         self._search_at = 0.0
         self._blocking = b""  # what was read last that showed no O_NONBLOCK
-        if _shows_inodes(pipe):
+        if _SHOWS_INODES:
             self._hold((process,))
         else:
             self._search_at = math.inf
@@ -100,8 +100,12 @@ def _pread(fd: int) -> bytes:
         return b""
 
 
-def _shows_inodes(fd: int) -> bool:
+def _shows_inodes() -> bool:
     """Tell whether `fdinfo` says which file a descriptor is of, as it does since Linux 5.14."""
-    with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+    with contextlib.suppress(OSError), open("/proc/self/fdinfo/0", "rb") as file:
         return b"ino:" in file.read()
     return False
+
+
+# Once, at the import: in each shim it would write to shared pages.
+_SHOWS_INODES = _shows_inodes()
