@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from app.api import docs, health, logs, processes, runs
+from app.api import docs, health, killing, logs, processes, runs, starting
 from app.api.context import SUPERVISOR
 from app.config import Settings
 from app.supervisor.supervisor import Supervisor
@@ -31,7 +31,7 @@ def build_app(settings: Settings, supervisor: Supervisor) -> Flask:
     errors.register(app)
     audit.register(app, settings)
     api = ShellApi(app, needs_token=settings.token is not None)
-    for blueprint in (processes.blueprint, logs.blueprint, runs.blueprint, health.blueprint, docs.blueprint):
-        api.register_blueprint(blueprint)
+    for module in (starting, processes, killing, logs, runs, health, docs):
+        api.register_blueprint(module.blueprint)
     app.register_blueprint(docs.assets)
     return app

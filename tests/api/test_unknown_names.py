@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from flask.testing import FlaskClient
 
-from app.api import logs, processes
+from app.api import killing, logs, processes, starting
 from app.web.fields import RequestSchema
 from tests.api.refusals import faults_of
 
@@ -15,10 +15,10 @@ def taken(schema: type[RequestSchema]) -> str:
     return ", ".join(field.data_key or name for name, field in schema().fields.items())
 
 
-START = f"/start takes {taken(processes.StartSchema)}."
+START = f"/start takes {taken(starting.StartSchema)}."
 STATUS = f"/status takes {taken(processes.StatusQuery)}."
-KILL = f"/kill takes {taken(processes.KillQuery)}."
-RESTART = f"/restart takes {taken(processes.RestartQuery)}."
+KILL = f"/kill takes {taken(killing.KillQuery)}."
+RESTART = f"/restart takes {taken(starting.RestartQuery)}."
 LOGS = f"/logs takes {taken(logs.LogsQuery)}."
 
 
@@ -46,7 +46,7 @@ LOGS = f"/logs takes {taken(logs.LogsQuery)}."
         (
             "POST /start?comand=ls",
             "comand",
-            f"takes nothing in its query string; give {taken(processes.StartSchema)} in a JSON",
+            f"takes nothing in its query string; give {taken(starting.StartSchema)} in a JSON",
         ),
         ("GET /status?lines=5", "lines", f"There is no such parameter. {STATUS}"),
         ("GET /status?run=5", "run", f"did you mean run_id? {STATUS}"),

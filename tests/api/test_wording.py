@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from marshmallow import Schema, ValidationError, fields
 
-from app.api import logs, processes
+from app.api import killing, logs, processes, runs, starting
 from app.runs.record import read_record, record_path
 from app.web.fields import RequestSchema
 from app.web.parsing import QueryText
@@ -19,11 +19,12 @@ from tests.kit.libraries_words import LIBRARIES_WORDS, assert_own_words
 from tests.kit.waiting import wait_until
 
 REQUESTS = {
-    "POST /start": processes.StartSchema(),
+    "POST /start": starting.StartSchema(),
     "GET /status": processes.StatusQuery(),
     "GET /processes": processes.ProcessesQuery(),
-    "POST /kill": processes.KillQuery(),
-    "POST /restart": processes.RestartQuery(),
+    "GET /runs": runs.RunsQuery(),
+    "POST /kill": killing.KillQuery(),
+    "POST /restart": starting.RestartQuery(),
     "GET /logs": logs.LogsQuery(),
 }
 WRONG: list[Any] = [None, True, False, 0, -1, 1.5, 10**400, "", " ", "x", "nan", [], ["ls"], {}, {"A": 1}, {"": None}]
