@@ -12,7 +12,7 @@ from typing import Any, cast
 from app.exceptions import BadRequestError, NotFoundError
 from app.log.clock import RunClock
 from app.runs.pointer import Pointer, names_with_pointers
-from app.runs.record import read_record
+from app.runs.record import read_record, record_path
 from app.runs.spec import DEFAULT_NAME, Spec
 from app.supervisor import refusals
 from app.supervisor.details import describe_details
@@ -185,10 +185,21 @@ class ProcessManager:
             process.close()
 
     def _past_live(self, timeout: float) -> list[Run]:
-        """Return the live runs that are no process's current one; their caller closes them."""
-        known = {run.record.control for run in self._runs()}
-        loaded = side_by_side([partial(Run.load, path) for path in find_records(self.logs.log_dir, timeout, known)])
-        return [run for run in loaded if isinstance(run, Run)]
+        """Return the live runs that are no process's current one; their caller closes them.
+
+        Those without keepers have no socket to be found by; the index has them, as runs that have not ended.
+        """
+        current = self._runs()
+        found = find_records(self.logs.log_dir, timeout, {run.record.control for run in current})
+        index = self._shared.history.index
+        paths = dict.fromkeys([*found, *map(index.path_of, index.live())])
+        for run in current:
+            paths.pop(record_path(run.record.log_file), None)
+        loaded = [run for run in side_by_side([partial(Run.load, path) for path in paths]) if isinstance(run, Run)]
+        for run in loaded:
+            if not run.live:
+                run.close()
+        return [run for run in loaded if run.live]
 
     @contextlib.contextmanager
     def _counted(self, name: str, port: int) -> Iterator[dict[int, str]]:

@@ -62,6 +62,18 @@ def test_an_escapee_elsewhere_is_known_by_pipe_and_id(pm: ProcessManager, tmp_pa
     send(signal.SIGKILL, without_pipe)
 
 
+@pytest.mark.parametrize("end", ["kill_all", "shut_down"])
+def test_a_past_run_without_keepers_is_ended_with_all(pm: ProcessManager, end: str) -> None:
+    """A daemon of a past run whose keepers are dead, too, is ended by a kill of all and by the service's stop."""
+    past = pm.start("setsid -f sleep 1000 > /dev/null 2>&1; exit 0")
+    [daemon] = wait_until(lambda: pm.get_status()["daemons"])
+    kill_keepers(pm)
+    pm.start("exec sleep 1000")
+    assert pm.get_status(past["run_id"])["daemons"] == [daemon]
+    getattr(pm, end)(timeout=1.0)
+    assert not alive(daemon["pid"])
+
+
 def test_a_tree_without_keepers_that_ignores_the_signal(pm: ProcessManager) -> None:
     """SIGKILL follows after the grace, as it does with a shim."""
     pid = pm.start("trap '' TERM; exec > /dev/null 2>&1; while :; do sleep 0.05; done")["process_pid"]
