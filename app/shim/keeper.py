@@ -47,7 +47,7 @@ class Keeper:
         self._tree = OwnedTree()
         self._copy = copy
         self._state = record.state
-        self._changed = True
+        self._changed = False
         self._file = RecordFile(record_path(record.log_file), record.log_mode)
         self._writer = LogWriter(record.log_file, record.clock, mode=record.log_mode, max_bytes=record.log_max_bytes)
         self._output = OutputPipe(pipe, self._writer, WriteEnd(pipe, process, self._tree.members))
