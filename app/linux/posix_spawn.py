@@ -17,6 +17,9 @@ SETSID = 0x80
 _BITS = 8 * ctypes.sizeof(ctypes.c_ulong)
 _SignalSet = ctypes.c_ulong * (1024 // _BITS)
 _Opaque = ctypes.c_ulong * 256
+# An array's type takes memory and time to be made, and does not stay unless it is held: this one is for most lists.
+_ROOM = 128
+_Strings = ctypes.c_char_p * _ROOM
 
 
 def attributes(defaults: Iterable[int], blocked: Iterable[int] = (), flags: int = 0) -> ctypes.Array[ctypes.c_ulong]:
@@ -71,4 +74,5 @@ def posix_spawn(
 
 
 def _strings(values: Sequence[bytes]) -> ctypes.Array[ctypes.c_char_p]:
-    return (ctypes.c_char_p * (len(values) + 1))(*values)
+    kind = _Strings if len(values) < _ROOM else ctypes.c_char_p * (len(values) + 1)
+    return kind(*values)
