@@ -1,6 +1,5 @@
 """Runs in every process of ours: open a pidfd of exactly one process, and signal it without hitting another."""
 
-import contextlib
 import os
 import signal
 
@@ -25,13 +24,14 @@ def find_pidfd(identity: Identity) -> int | None:
         pidfd = os.pidfd_open(identity.pid)
     except ProcessLookupError:
         return None
-    with contextlib.ExitStack() as on_failure:
-        on_failure.callback(os.close, pidfd)
+    member = None
+    try:
         member = find_member(identity.pid)
-        if member is None or member.start_ticks != identity.start_ticks:
-            return None
-        on_failure.pop_all()
-    return pidfd
+    finally:
+        same = member is not None and member.start_ticks == identity.start_ticks
+        if not same:
+            os.close(pidfd)
+    return pidfd if same else None
 
 
 def send(identity: Identity, *signals: int) -> bool:
