@@ -46,6 +46,7 @@ def _rehearse() -> None:
     listener.bind("")  # the kernel chooses a name (unix(7))
     pipe, write_end = os.pipe2(os.O_CLOEXEC)
     os.write(write_end, b"\n")
+    os.dup2(write_end, 1)  # where the output's write end is looked for
     request = os.memfd_create("llm-shell-rehearsal")
     record = RunRecord(
         run_id="",
