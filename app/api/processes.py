@@ -9,7 +9,7 @@ from app.api.context import supervisor
 from app.api.details import DetailsSchema
 from app.config import MAX_TIMEOUT
 from app.web.answers import AnswerSchema
-from app.web.fields import Name, RequestSchema, StrictBoolean, Text, WholeNumber
+from app.web.fields import Name, NumberWithin, RequestSchema, StrictBoolean, Text
 from app.web.openapi import fails_with
 from app.web.parsing import Blueprint
 
@@ -33,9 +33,10 @@ class StatusQuery(RequestSchema):
 class ProcessesQuery(RequestSchema):
     """The query of GET /processes."""
 
-    limit = WholeNumber(
+    limit = NumberWithin(
+        1,
+        MAX_LISTED,
         load_default=MAX_LISTED,
-        validate=validate.Range(1, MAX_LISTED, error=f"Must be from 1 to {MAX_LISTED}."),
         metadata={"description": "How many to list at most."},
     )
 

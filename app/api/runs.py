@@ -8,7 +8,7 @@ from app.api import examples
 from app.api.context import supervisor
 from app.api.processes import OutcomeSchema
 from app.web.answers import AnswerSchema
-from app.web.fields import Name, RequestSchema, Text, WholeNumber
+from app.web.fields import Name, NumberWithin, RequestSchema, Text
 from app.web.openapi import fails_with
 from app.web.parsing import Blueprint
 
@@ -19,9 +19,10 @@ class RunsQuery(RequestSchema):
     """The query of GET /runs."""
 
     name = Name(metadata={"description": "List the runs of this name alone. Default: those of all names."})
-    limit = WholeNumber(
+    limit = NumberWithin(
+        1,
+        MOST,
         load_default=20,
-        validate=validate.Range(1, MOST, error=f"Must be from 1 to {MOST}."),
         metadata={"description": f"List at most this many runs, up to {MOST}."},
     )
     before = Text(

@@ -12,7 +12,7 @@ from app.api.processes import TIMEOUT, StatusSchema
 from app.config import MAX_PORT, PREFIX
 from app.runs.spec import DEFAULT_NAME, EMPTY, STDINS, Spec
 from app.web import places
-from app.web.fields import Name, Number, RequestSchema, StrictBoolean, Text, Variables, WholeNumber, check_text
+from app.web.fields import Name, Number, NumberWithin, RequestSchema, StrictBoolean, Text, Variables, check_text
 from app.web.openapi import fails_with
 from app.web.parsing import EITHER, MAX_VARIABLES, Blueprint
 
@@ -115,9 +115,10 @@ class StartSchema(RequestSchema):
             "minLength": 1,
         },
     )
-    port = WholeNumber(
+    port = NumberWithin(
+        1,
+        MAX_PORT,
         allow_none=True,
-        validate=validate.Range(1, MAX_PORT, error=f"Must be from 1 to {MAX_PORT}."),
         metadata={
             "description": "The TCP port that the command is going to listen on; also PORT in its environment, unless "
             "`env` has one.",

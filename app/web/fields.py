@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, ValidationError, fields, validate
 
 from app.runs.names import MAX_NAME, is_name
 from app.web.parsing import MAX_VARIABLES, NO_SUCH_FIELD, QueryText
@@ -79,6 +79,17 @@ class WholeNumber(Worded, fields.Integer):
         if not valid:
             raise self.make_error("invalid")
         return super()._deserialize(value, attr, data, **kwargs)
+
+
+class NumberWithin(WholeNumber):
+    """Accept a whole number from `first` to `last`; whatever is wrong with one, the refusal says these two."""
+
+    def __init__(self, first: int, last: int, **kwargs: Any) -> None:
+        said = f"Must be a whole number from {first} to {last},"
+        digits = f"{said} in digits."
+        messages: Messages = {"invalid": digits, "too_large": digits, "quoted": f"{said} without quotes."}
+        within = validate.Range(first, last, error=f"Must be from {first} to {last}.")
+        super().__init__(validate=within, error_messages=messages, **kwargs)
 
 
 class Number(Worded, fields.Float):

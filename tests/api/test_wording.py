@@ -99,6 +99,9 @@ def test_no_wrong_value_is_told_in_words_of_the_library(call: str) -> None:
         ({"command": "ls", "env": {"A": None}}, "env.A", 'send "" for an empty value, or leave the name out'),
         ({"command": "ls", "replace": "true"}, "replace", "Must be true or false, without quotes."),
         ({"command": "ls", "replace": 1}, "replace", "Must be true or false, without quotes."),
+        ({"command": "ls", "port": "3000"}, "port", "Must be a whole number from 1 to 65535, without quotes."),
+        ({"command": "ls", "port": -1}, "port", "Must be a whole number from 1 to 65535, in digits."),
+        ({"command": "ls", "port": 0}, "port", "Must be from 1 to 65535."),
     ],
 )
 def test_a_value_of_the_wrong_kind(client: FlaskClient, body: dict[str, Any], field: str, told: str) -> None:
