@@ -14,12 +14,14 @@ from app.config import Settings
 from app.web.redaction import HIDDEN, escape, make_holds, make_show
 
 logger = logging.getLogger(__name__)
-AUDITED: Mapping[str, str] = {"process.start": "start", "process.kill": "kill", "process.restart": "restart"}
+AUDITED: Mapping[str, str] = {"start.start": "start", "start.restart": "restart", "kill.kill": "kill"}
 MAX_LINE = 2000  # bytes
 # Characters of each text: enough to recognise a command, which the run record has whole, readable by its owner alone.
 # Where the line would be too long, fewer.
 SHOWN_TEXT = (200, 50, 10)
 SHOWN_ENTRIES = 10
+# Of a start, the command last: it is the longest.
+ASKED = ("name", "if_running", "replace", "leftovers", "port", "stdin", "shell", "cwd", "command")
 OUTCOME = ("run_id", "process_pid", "status", "exit_code", "escalated", "survivors")
 
 
@@ -105,7 +107,7 @@ def _asked(call: str) -> dict[str, Any]:
     if call != "start":
         single = (item for item in body.items() if not isinstance(item[1], Mapping | list))
         return dict(islice(chain(request.args.items(), single), SHOWN_ENTRIES))
-    asked = {name: body[name] for name in ("cwd", "replace", "command") if isinstance(body.get(name), str | bool)}
+    asked = {name: body[name] for name in ASKED if isinstance(body.get(name), str | bool | int)}
     if isinstance(body.get("env"), dict):
         asked["env_names"] = sorted(body["env"])
     return asked

@@ -60,6 +60,16 @@ def test_each_operation_is_one_line(client: FlaskClient, lines: Callable[[], lis
     ]
 
 
+def test_a_start_is_told_with_its_name(client: FlaskClient, lines: Callable[[], list[dict[str, Any]]]) -> None:
+    """Of a start, made or refused, the line says of which process it is, and what else was asked for."""
+    body = {"command": "exec sleep 100", "name": "web", "port": 1, "stdin": "open", "shell": "/bin/sh"}
+    client.post("/start", json=body | {"if_running": "reuse", "leftovers": "end"})
+    client.post("/start", json={"command": "true", "name": "web", "port": 10**400})
+    made, refused = lines()
+    assert made | body | {"if_running": "reuse", "leftovers": "end", "answer": 201} == made
+    assert (refused["name"], refused["answer"]) == ("web", 400)
+
+
 def test_fields_of_a_body_are_told(client: FlaskClient, lines: Callable[[], list[dict[str, Any]]]) -> None:
     """What a body of /kill or /restart asks for is told as a query is, refused or not."""
     client.post("/start", json={"command": "exec sleep 100"})
