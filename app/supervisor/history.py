@@ -19,10 +19,7 @@ from app.supervisor.remains import look_at, members_of
 from app.supervisor.run import Run
 from app.supervisor.status import describe, signal_name
 
-UNKNOWN_RUN = (
-    "There is no run of that run_id; take one from an answer of /start, /status or /restart, such as "
-    "2026-11-22_06-08-00."
-)
+UNKNOWN_RUN = "That is no run_id, such as 2026-11-22_06-08-00: GET /runs lists those that are kept."
 
 
 # Returns the status object of a run that is followed, by its id; None for any other.
@@ -55,6 +52,14 @@ class History:
         """Return a run's record and its state now; raises `NotFoundError`."""
         record = self._record_of(run_id)
         return record, self._look_at(record)[0]
+
+    def alive_beside(self, current: RunRecord) -> list[str]:
+        """Return the ids of earlier runs of the same name of which anything lives, newest first."""
+        self.index.wait_until_built()
+        others = [one for one in self.index.live() if one.name == current.name and one.run_id != current.run_id]
+        records = [read_record(self.index.path_of(one)) for one in others]
+        living = [record for record in records if record is not None and self._look_at(record)[1]]
+        return [record.run_id for record in sorted(living, key=lambda one: one.started_ns, reverse=True)]
 
     def name_of(self, run_id: str) -> str:
         """Return the name of the process whose run this is; raises `NotFoundError`."""
@@ -188,4 +193,4 @@ def not_listed(run_id: str) -> NotFoundError:
 
 
 def _not_kept(run_id: str) -> NotFoundError:
-    return NotFoundError(f"There is no run {run_id}, or it is no longer kept: see LLM_SHELL_LOG_KEEP.")
+    return NotFoundError(f"There is no run {run_id}, or it is no longer kept: GET /runs lists those that are.")

@@ -10,9 +10,10 @@ from app.linux import ports
 from app.linux.ports import Table
 from app.linux.proc import Member, command_line, members_below, read_member, snapshot
 from app.runs.members import live_keepers
-from app.runs.pointer import Pointer, names_with_pointers
+from app.runs.pointer import Pointer
 from app.runs.record import RunRecord, read_record
 from app.supervisor import refusals
+from app.supervisor.index import RunIndex
 from app.supervisor.leftovers import divide
 from app.supervisor.naming import shown
 from app.supervisor.remains import members_of
@@ -150,7 +151,7 @@ def _named(pid: int | None) -> dict[str, Any]:
     return {"pid": pid, "command_line": words or None}
 
 
-def refuse_taken(port: int, log_dir: Path, ending: RunRecord | None, asked: Mapping[int, str]) -> None:
+def refuse_taken(port: int, index: RunIndex, ending: RunRecord | None, asked: Mapping[int, str]) -> None:
     """Raise `ConflictError` when a start's port, 0 for none, is taken: a socket listens on it, at whatever address.
 
     The tree of `ending`, which is to be ended first, does not count, but its daemons do. `asked` has the ports that
@@ -167,7 +168,8 @@ def refuse_taken(port: int, log_dir: Path, ending: RunRecord | None, asked: Mapp
         return
     found = _holders_of(table).values()
     pid = next((pid for pid in found if pid is not None), None)
-    raise refusals.port_taken(port, _named(pid), _run_of(pid, log_dir) if pid is not None else None)
+    path, record = _run_of(pid, index) if pid is not None else ("", None)
+    raise refusals.port_taken(port, _named(pid), record, _end_of(path, record) if record is not None else None)
 
 
 def _released(ending: RunRecord, table: Table) -> set[int]:
@@ -179,15 +181,31 @@ def _released(ending: RunRecord, table: Table) -> set[int]:
     return {inode for inodes in holders.values() for inode in inodes} - kept
 
 
-def _run_of(pid: int, log_dir: Path) -> RunRecord | None:
-    """Return the record of the process's current run in whose tree this one is; None where it is no such member."""
+def _run_of(pid: int, index: RunIndex) -> tuple[str, RunRecord | None]:
+    """Return the record of the run in whose tree this process is, and its path; None where it is no such member.
+
+    It may be a past one: a database stays the daemon of the run that has started it.
+    """
     above = _parents(pid)
-    for name in names_with_pointers(log_dir):
-        path = Pointer(log_dir, name).read()
-        record = read_record(path) if path is not None else None
-        if record is not None and not record.state.ended and live_keepers(record) & above:
-            return record
-    return None
+    index.wait_until_built()
+    for path in map(index.path_of, index.live()):
+        record = read_record(path)
+        if record is not None and not record.state.ended and _has_member(record, pid, above):
+            return path, record
+    return "", None
+
+
+def _has_member(record: RunRecord, pid: int, above: set[int]) -> bool:
+    """Tell whether a process is of a run's tree: below its keepers or, where these are dead, by other proofs."""
+    keepers = live_keepers(record)
+    return bool(keepers & above) if keepers else any(member.pid == pid for member in members_of(record))
+
+
+def _end_of(path: str, record: RunRecord) -> str:
+    """Return the call that ends a run: a past one is out of reach of a call by name."""
+    if Pointer(Path(path).parent, record.name).read() == path:
+        return f"/kill?name={record.name}"
+    return f"/kill?run_id={record.run_id}"
 
 
 def _parents(pid: int) -> set[int]:

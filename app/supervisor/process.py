@@ -3,11 +3,11 @@
 import contextlib
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from app.exceptions import InternalError
+from app.exceptions import BadRequestError, InternalError
 from app.log.clock import RunClock
 from app.runs.pointer import Pointer
 from app.runs.record import Cause, State, read_record, record_path
@@ -46,6 +46,7 @@ class NamedProcess:
     def __init__(self, name: str, shared: Shared) -> None:
         self.name = name
         self._logs = shared.logs
+        self._history = shared.history
         self._index = shared.history.index
         self._pointer = Pointer(self._logs.log_dir, name)
         self._starter = Starter(name, shared, self._pointer)
@@ -159,7 +160,11 @@ class NamedProcess:
             run = self.settled()
             if run is None:
                 raise refusals.nothing_started(self.name)
-            return kill_run(run, signal_type, timeout)
+            return kill_run(run, signal_type, timeout, self._already_ended)
+
+    def _already_ended(self, run: Run) -> BadRequestError:
+        earlier = self._history.alive_beside(run.record)
+        return refusals.earlier_lives(run, earlier) if earlier else refusals.already_ended(run)
 
     def restart(self, timeout: float | None = None, ports_asked: Mapping[int, str] = NO_PORTS) -> dict[str, Any]:
         """End what lives of the current run and start its command again, with the same directory and environment.
@@ -279,7 +284,7 @@ class NamedProcess:
     def _refuse_taken(self, checked: CheckedStart, ending: Run | None, asked: Mapping[int, str]) -> None:
         """Raise `ConflictError` when the port of a start is taken, but by the tree of a run that is ended first."""
         record = ending.record if ending is not None and ending.live else None
-        ports.refuse_taken(checked.spec.port, self._logs.log_dir, record, asked)
+        ports.refuse_taken(checked.spec.port, self._index, record, asked)
 
     def _end(self, run: Run, cause: Cause, timeout: float) -> list[int]:
         """End a run's tree without its daemons; return survivors that we may not signal. Raises `ConflictError`."""
@@ -323,14 +328,19 @@ def _await_leftovers(run: Run) -> None:
         raise refusals.cancelled()
 
 
-def kill_run(run: Run, signal_type: SignalType, timeout: float) -> dict[str, Any]:
-    """End what lives of a run and return the result; raises `BadRequestError` when nothing is left to be ended."""
+def kill_run(
+    run: Run,
+    signal_type: SignalType,
+    timeout: float,
+    nothing_left: Callable[[Run], BadRequestError] = refusals.past_ended,
+) -> dict[str, Any]:
+    """End what lives of a run and return the result; raises `nothing_left` when nothing is left to be ended."""
     if not run.live:
-        raise refusals.already_ended(run)
+        raise nothing_left(run)
     with ports.noted(run.record) as before:
         killed = run.kill(signal_type, timeout, "kill")
         if killed is None or not killed.found:
-            raise refusals.already_ended(run)
+            raise nothing_left(run)
         fate = ports.fate_of(before, killed.survivors)
     return {
         "status": status_of(run.state),

@@ -153,13 +153,13 @@ def port_asked(port: int, name: str) -> ConflictError:
     )
 
 
-def port_taken(port: int, holder: Mapping[str, Any], record: RunRecord | None) -> ConflictError:
-    """Return the error for a start on whose port a socket listens: by whom, and of which run of ours that is."""
+def port_taken(port: int, holder: Mapping[str, Any], record: RunRecord | None, end: str | None) -> ConflictError:
+    """Return the error for a start on whose port a socket listens: by whom, of which run, and the call that ends it."""
     pid, words = holder["pid"], holder["command_line"]
     who = f"{pid} ({words})" if pid is not None else "a process that the service may not look into"
     name, run_id = (record.name, record.run_id) if record is not None else (None, None)
     of = f", of the process {name!r}," if name is not None else ""
-    remedy = f"/kill?name={name}" if name is not None else "it is none of the service's"
+    remedy = end or "it is none of the service's"
     return ConflictError(
         f"Port {port} is taken: {who}{of} listens on it. Send another port, or end that first ({remedy}).",
         port=port,
@@ -220,8 +220,8 @@ def unlike(run: Run, differing: Sequence[str]) -> ConflictError:
     rest = f" and {len(differing) - MAX_NAMES} more" if len(differing) > MAX_NAMES else ""
     pid = run.record.process.pid if run.record.process else None
     return ConflictError(
-        f"{_subject(run)} is already running (pid {pid}), but with other {', '.join(named)}{rest}: send what it was "
-        f'started with, call {_call("/kill", run)} first, or send "replace": true.',
+        f"{_subject(run)} is already running (pid {pid}), but differs in {', '.join(named)}{rest}: send what it "
+        f'was started with, call {_call("/kill", run)} first, or send "replace": true.',
         differing=named,
         more=len(differing) - len(named),
         process_pid=pid,
@@ -284,10 +284,31 @@ def outlived(survivors: list[int], refused: list[int]) -> ConflictError:
 
 
 def already_ended(run: Run) -> BadRequestError:
-    """Return the error for a kill of a run that has ended, with how it ended."""
-    state = run.state
-    how = f"with exit code {state.exit_code}" if state.exit_code is not None else "with an exit code that is not known"
+    """Return the error for a kill of a process whose run has ended, with how it ended."""
     return BadRequestError(
-        f"The process already ended {how} and left nothing behind: there is nothing to kill. "
+        f"The process already ended {_how(run)} and left nothing behind: there is nothing to kill. "
         f"Read its output with GET {_call('/logs', run)}, or start again with POST {_call('/restart', run)}."
     )
+
+
+def past_ended(run: Run) -> BadRequestError:
+    """Return the error for a kill of a past run that has ended; a restart by name would end the one of today."""
+    run_id = run.record.run_id
+    return BadRequestError(
+        f"The run {run_id} already ended {_how(run)} and left nothing behind: there is nothing to kill. "
+        f"Read its output with GET /logs?run_id={run_id}."
+    )
+
+
+def earlier_lives(run: Run, run_ids: Sequence[str]) -> BadRequestError:
+    """Return the error for a kill of a process that has ended, while earlier runs of it live on."""
+    more = f" ({len(run_ids) - 1} more: see GET /runs)" if len(run_ids) > 1 else ""
+    return BadRequestError(
+        f"{_last(run)} already ended {_how(run)} and left nothing behind, but an earlier run lives on: "
+        f"POST /kill?run_id={run_ids[0]} ends it{more}."
+    )
+
+
+def _how(run: Run) -> str:
+    code = run.state.exit_code
+    return f"with exit code {code}" if code is not None else "with an exit code that is not known"

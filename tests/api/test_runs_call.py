@@ -124,7 +124,7 @@ def test_what_never_named_a_run(client: FlaskClient, before: str) -> None:
     """404 says where a run_id comes from, whatever was sent in its place."""
     response = client.get(f"/runs?before={before}")
     assert response.status_code == 404
-    assert "take one from an answer" in response.get_json()["detail"]
+    assert "GET /runs lists those" in response.get_json()["detail"]
 
 
 def test_a_page_after_a_run_that_has_gone(make_app: Callable[..., Flask], tmp_path: Path) -> None:

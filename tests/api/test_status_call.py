@@ -44,17 +44,17 @@ def test_what_never_named_a_run(client: FlaskClient, path: str, run_id: str) -> 
     """404 says where a run_id comes from, whatever was sent in its place."""
     response = client.get(f"{path}?run_id={run_id}")
     assert response.status_code == 404
-    assert "take one from an answer of /start" in response.get_json()["detail"]
+    assert "GET /runs lists those" in response.get_json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["/status", "/logs"])
 def test_a_run_that_is_not_kept(client: FlaskClient, path: str) -> None:
-    """404 names the run and the setting that decides how many are kept, with a current run as without."""
+    """404 names the run and the call that lists those that are kept, with a current run as without."""
     for _ in range(2):
         response = client.get(f"{path}?run_id=2001-01-01_00-00-00")
         assert response.status_code == 404
         assert "2001-01-01_00-00-00" in response.get_json()["detail"]
-        assert "LLM_SHELL_LOG_KEEP" in response.get_json()["detail"]
+        assert "GET /runs lists those" in response.get_json()["detail"]
         start(client, "true", replace=True)
 
 

@@ -390,6 +390,33 @@ def test_a_kill_by_run_id_ends_a_past_daemon(pm: ProcessManager) -> None:
     assert not any(alive(pid) for _status, pid in left)
 
 
+def test_a_kill_of_what_has_ended_names_the_earlier_run_that_lives(pm: ProcessManager) -> None:
+    """The refusal of a /kill by name gives the call that ends an earlier run's daemon, as long as that lives."""
+    (past, pid), (newer, other) = leave(pm), leave(pm)
+    pm.start(Spec("true", cwd="/"))
+    ended(pm.get_status)
+    with pytest.raises(BadRequestError, match=rf"kill\?run_id={newer['run_id']} ends it \(1 more"):
+        pm.kill()
+    send(signal.SIGKILL, other)
+    wait_until(lambda: not alive(other))
+    with pytest.raises(BadRequestError, match=rf"earlier run lives on: POST /kill\?run_id={past['run_id']} ends it\.$"):
+        pm.kill()
+    pm.kill(run_id=past["run_id"])
+    assert not alive(pid)
+    with pytest.raises(BadRequestError, match="there is nothing to kill"):
+        pm.kill()
+
+
+def test_a_kill_of_a_past_run_that_has_ended_speaks_of_that_run(pm: ProcessManager) -> None:
+    """The refusal names its own log, and proposes no restart: that would end what runs under the name today."""
+    past = pm.start(Spec("exit 3", cwd="/"))
+    ended(pm.get_status)
+    pm.start(Spec("sleep 1000", cwd="/"))
+    with pytest.raises(BadRequestError, match=rf"exit code 3 .*GET /logs\?run_id={past['run_id']}\.$") as caught:
+        pm.kill(run_id=past["run_id"])
+    assert "restart" not in caught.value.detail
+
+
 def test_a_later_kill_of_a_daemon_does_not_change_how_its_process_ended(pm: ProcessManager) -> None:
     """A daemon that needs SIGKILL does not make its run one whose process needed it."""
     past, pid = run_beside(pm, "stubborn")

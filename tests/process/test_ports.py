@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from app.exceptions import ConflictError
 from app.runs.spec import Spec
 from app.supervisor import ports
 from app.supervisor.manager import ProcessManager
+from tests.kit.actors import keepers_of
 from tests.kit.network import free_port, listens
 from tests.kit.output import content, printed
 from tests.kit.processes import alive, descendants, descriptors_of, send
@@ -236,6 +238,33 @@ def test_a_start_on_a_port_of_another_name(either: ProcessManager) -> None:
     told = caught.value.extra
     assert (told["name"], told["run_id"], alive(int(str(told["pid"])))) == ("web", status["run_id"], True)
     assert str(told["command_line"]).endswith("…")
+
+
+@pytest.mark.parametrize("name", ["db", "other"])
+def test_a_start_on_a_port_of_a_past_run_s_daemon(either: ProcessManager, name: str) -> None:
+    """The refusal names the run that the daemon is of, by its id: by name nothing ends it any more."""
+    port = free_port()
+    past = serve(either, f"setsid -f {listening_at(f'127.0.0.1:{port}')} > /dev/null 2>&1; echo listening", name="db")
+    wait_until(lambda: listens(port))
+    ended(partial(either.get_status, name="db"))
+    either.start(Spec("true", cwd="/"), name="db")
+    ended(partial(either.get_status, name="db"))
+    with pytest.raises(ConflictError, match=f"of the process 'db',.*/kill.run_id={past['run_id']}") as caught:
+        either.start(Spec("true", cwd="/", port=port), name=name)
+    assert (caught.value.extra["name"], caught.value.extra["run_id"]) == ("db", past["run_id"])
+    assert either.kill(run_id=past["run_id"])["ports"]["freed"] == [port]
+    assert either.start(Spec("true", cwd="/", port=port), name=name)["status"] == "running"
+
+
+@pytest.mark.usefixtures("orphans_reaped")
+def test_a_start_on_a_port_of_a_run_without_keepers(pm: ProcessManager) -> None:
+    """Where shim and understudy are both dead the refusal still knows whose the listener is."""
+    port = free_port()
+    status = serve(pm, f"{listening_at(f'127.0.0.1:{port}')}; true", name="web")
+    for keeper in keepers_of(status):
+        send(signal.SIGKILL, keeper)
+    with pytest.raises(ConflictError, match="of the process 'web',"):
+        pm.start(Spec("true", port=port))
 
 
 def test_a_port_that_another_name_has_asked_for(pm: ProcessManager) -> None:

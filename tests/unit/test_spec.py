@@ -66,7 +66,7 @@ def test_the_refusal_names_a_few_and_no_value() -> None:
     asked = replace(LIVE, cwd="/", env={f"{'N' * 500}{number}": "s3cr3t too" for number in range(500)})
     run = Run(make_record(process=Identity(42, 1)))
     error = unlike(run, differences(asked, LIVE))
-    assert error.detail.startswith("A process is already running (pid 42), but with other cwd, env.KEY, env.")
+    assert error.detail.startswith("A process is already running (pid 42), but differs in cwd, env.KEY, env.")
     assert " and 498 more: " in error.detail
     assert error.extra["more"] == 498
     assert len(str(error.extra["differing"])) < 500
@@ -79,7 +79,7 @@ def test_the_refusal_of_one() -> None:
     """It says what to do."""
     error = unlike(Run(make_record(process=Identity(42, 1))), ["env.NODE_ENV"])
     assert error.detail == (
-        "A process is already running (pid 42), but with other env.NODE_ENV: send what it was started with, call /kill "
+        "A process is already running (pid 42), but differs in env.NODE_ENV: send what it was started with, call /kill "
         'first, or send "replace": true.'
     )
     assert (error.extra["differing"], error.extra["more"]) == (["env.NODE_ENV"], 0)
