@@ -18,7 +18,16 @@ from app.supervisor import refusals
 from app.supervisor.details import describe_details
 from app.supervisor.lost import find_records
 from app.supervisor.policy import Policy
-from app.supervisor.process import IfRunning, Leftovers, NamedProcess, SignalType, kill_run, shut_down
+from app.supervisor.process import (
+    NO_PORTS,
+    IfRunning,
+    Leftovers,
+    NamedProcess,
+    PortsAsked,
+    SignalType,
+    kill_run,
+    shut_down,
+)
 from app.supervisor.run import Run
 from app.supervisor.shared import Shared
 from app.supervisor.side_by_side import side_by_side
@@ -202,7 +211,7 @@ class ProcessManager:
         return [run for run in loaded if run.live]
 
     @contextlib.contextmanager
-    def _counted(self, name: str, port: int) -> Iterator[dict[int, str]]:
+    def _counted(self, name: str, port: int) -> Iterator[PortsAsked]:
         """Count a name as live while it is being started; raises `ConflictError` where too many others are.
 
         Yields the ports that other live names were started for, and these names, where it is to have a port itself.
@@ -213,7 +222,7 @@ class ProcessManager:
                 live |= {starting for starting, _port in self._starting}
                 if name not in live and len(live) >= self._shared.policy.max_processes:
                     raise refusals.too_many(len(live))
-            asked = self._ports_asked(name) if port else {}
+            asked = self._ports_asked(name) if port else NO_PORTS
             self._starting[name, port] += 1
         try:
             yield asked
@@ -223,10 +232,11 @@ class ProcessManager:
                 self._starting += Counter()  # drops those at zero
                 self._forget_if_unused(name)
 
-    def _ports_asked(self, name: str) -> dict[int, str]:
+    def _ports_asked(self, name: str) -> PortsAsked:
         """Return the ports that other names were started for that live, or are being started for, and these names."""
-        live = [(process.name, process.port) for process in self._all() if process.port and process.occupied]
-        return {port: other for other, port in (*live, *self._starting) if port and other != name}
+        starting = {port: (other, None) for other, port in self._starting if port and other != name}
+        others = [process for process in self._all() if process.name != name and process.port and process.occupied]
+        return starting | {process.port: (process.name, process.pid) for process in others}
 
     def _forget_if_unused(self, name: str) -> None:
         """Drop a name of which there is no run, as after a failed start, unless it is being started."""

@@ -151,16 +151,18 @@ def _named(pid: int | None) -> dict[str, Any]:
     return {"pid": pid, "command_line": words or None}
 
 
-def refuse_taken(port: int, index: RunIndex, ending: RunRecord | None, asked: Mapping[int, str]) -> None:
+def refuse_taken(
+    port: int, index: RunIndex, ending: RunRecord | None, asked: Mapping[int, tuple[str, int | None]]
+) -> None:
     """Raise `ConflictError` when a start's port, 0 for none, is taken: a socket listens on it, at whatever address.
 
     The tree of `ending`, which is to be ended first, does not count, but its daemons do. `asked` has the ports that
-    live processes of other names have asked for, and by which.
+    live processes of other names have asked for, with these names and their pids.
     """
     if not port:
         return
     if port in asked:
-        raise refusals.port_asked(port, asked[port])
+        raise refusals.port_asked(port, *asked[port])
     table = {inode: one for inode, one in ports.listening().items() if one.port == port}
     if table and ending is not None:
         table = {inode: table[inode] for inode in table.keys() - _released(ending, table)}

@@ -31,7 +31,9 @@ LEFTOVER_TIMEOUT = 2.0
 SHIM_TIMEOUT = 2.0
 # Characters of a command in lists.
 SHOWN_COMMAND = 200
-NO_PORTS: Mapping[int, str] = MappingProxyType({})
+# The ports that live processes of other names were started for, with these names, and their pids once they have one.
+PortsAsked = Mapping[int, tuple[str, int | None]]
+NO_PORTS: PortsAsked = MappingProxyType({})
 SignalType = Literal["SIGTERM", "SIGKILL"]
 IfRunning = Literal["refuse", "replace", "reuse"]
 Leftovers = Literal["refuse", "end", "leave"]
@@ -73,9 +75,9 @@ class NamedProcess:
         with self._exchange:
             run = self._run
             if run is not None and run.live:
-                logger.warning("The run of %s is alive as well: it will be ended when the service stops.", path)
+                logger.info("The past run of %s goes on beside the current one; a stop ends it.", path)
             elif run is not None and run.record.started_ns > _started_ns(path):
-                logger.warning("The run of %s, which is not the last one, is alive: a stop will end it.", path)
+                logger.info("The past run of %s goes on; a stop ends it.", path)
             else:
                 self._make_current(path)
 
@@ -101,12 +103,12 @@ class NamedProcess:
         log_file: str | None = None,
         if_running: IfRunning = "refuse",
         leftovers: Leftovers = "refuse",
-        ports_asked: Mapping[int, str] = NO_PORTS,
+        ports_asked: PortsAsked = NO_PORTS,
     ) -> dict[str, Any]:
         """Start what a spec asks for, and return its status at the moment of the spawn.
 
         Waits a moment for leftovers of the last run to end by themselves, unless they are to be ended or left, and
-        never for daemons. `ports_asked` has the ports that other live processes were started for, and their names.
+        never for daemons. `ports_asked` has the ports that other live processes were started for.
         Raises `BadRequestError`, `InternalError`, and `ConflictError` when others of that run live, or a port is taken.
         """
         checked, beside, words = self._starter.check(spec), "", ""
@@ -166,7 +168,7 @@ class NamedProcess:
         earlier = self._history.alive_beside(run.record)
         return refusals.earlier_lives(run, earlier) if earlier else refusals.already_ended(run)
 
-    def restart(self, timeout: float | None = None, ports_asked: Mapping[int, str] = NO_PORTS) -> dict[str, Any]:
+    def restart(self, timeout: float | None = None, ports_asked: PortsAsked = NO_PORTS) -> dict[str, Any]:
         """End what lives of the current run and start its command again, with the same directory and environment.
 
         Raises `NotFoundError`, `ConflictError` when a `/kill` overtook it, and what `start` raises.
@@ -234,6 +236,12 @@ class NamedProcess:
         return run.record.spec.port if run is not None else 0
 
     @property
+    def pid(self) -> int | None:
+        """Return the pid of the current run's process, None while there is none."""
+        run = self.current()
+        return run.record.process.pid if run is not None and run.record.process is not None else None
+
+    @property
     def live(self) -> bool:
         """Tell whether anything of the current run lives, its daemons included."""
         run = self.current()
@@ -281,7 +289,7 @@ class NamedProcess:
         self._run = run
         self._index.add(run.record)
 
-    def _refuse_taken(self, checked: CheckedStart, ending: Run | None, asked: Mapping[int, str]) -> None:
+    def _refuse_taken(self, checked: CheckedStart, ending: Run | None, asked: PortsAsked) -> None:
         """Raise `ConflictError` when the port of a start is taken, but by the tree of a run that is ended first."""
         record = ending.record if ending is not None and ending.live else None
         ports.refuse_taken(checked.spec.port, self._index, record, asked)

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.exceptions import BadRequestError, ConflictError, InternalError, NotFoundError
 from app.linux.pidfd import may_signal
-from app.linux.proc import read_member
+from app.linux.proc import command_line, read_member
 from app.runs.record import RunRecord
 from app.runs.shells import WANTED
 from app.runs.spec import DEFAULT_NAME
@@ -143,12 +143,15 @@ def too_many(live: int) -> ConflictError:
     )
 
 
-def port_asked(port: int, name: str) -> ConflictError:
+def port_asked(port: int, name: str, pid: int | None = None) -> ConflictError:
     """Return the error for a start whose port a live process of another name has asked for."""
+    words = shown(command_line(pid)) if pid is not None else None
     return ConflictError(
         f"Port {port} is taken: the process {name!r} was started for it. Send another port, or end that first "
         f"(/kill?name={name}).",
         port=port,
+        pid=pid,
+        command_line=words or None,
         name=name,
     )
 

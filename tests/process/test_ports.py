@@ -271,7 +271,7 @@ def test_a_port_that_another_name_has_asked_for(pm: ProcessManager) -> None:
     """It is taken before anything listens on it."""
     port = free_port()
     with pytest.raises(ConflictError, match="the process 'web' was started for it"):
-        pm._get("default").start(Spec("true", port=port), ports_asked={port: "web"})
+        pm._get("default").start(Spec("true", port=port), ports_asked={port: ("web", None)})
     assert pm._get("default").current() is None
 
 
