@@ -82,7 +82,7 @@ ERRORS: Mapping[str, Body] = MappingProxyType(
             port_asked(3000, "web").detail,
             port=3000,
             pid=4242,
-            command_line="npm run dev",
+            command_line="sleep 3600",
             name="web",
         ),
         "overtaken-by-kill": _problem(HTTPStatus.CONFLICT, cancelled().detail),

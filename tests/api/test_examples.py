@@ -69,7 +69,8 @@ def start_beside_leftovers(client: FlaskClient) -> TestResponse:
 def start_for_a_port_of_another(client: FlaskClient) -> TestResponse:
     """Start for the port that another name was started for."""
     body = {**examples.TRY, "port": free_port()}
-    client.post("/start", json={**body, "name": "web"})
+    pid = client.post("/start", json={**body, "name": "web"}).get_json()["process_pid"]
+    wait_until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\0003600\0")
     return client.post("/start", json=body)
 
 
