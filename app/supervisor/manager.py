@@ -31,6 +31,7 @@ from app.supervisor.process import (
 from app.supervisor.run import Run
 from app.supervisor.shared import Shared
 from app.supervisor.side_by_side import side_by_side
+from app.supervisor.status import describe
 
 logger = logging.getLogger(__name__)
 # A lost run's shim replies within milliseconds; a service has time for a busy machine at its start, less at its stop.
@@ -85,17 +86,13 @@ class ProcessManager:
         """Return the status object of a run, or of a process's current one; raises `NotFoundError`."""
         if run_id is None:
             return self._expected(name or DEFAULT_NAME).get_status()
-        process = self._process_of(run_id, name)
-        return process.get_status() if process is not None else self._shared.history.status_of(run_id)
+        run = self._followed(run_id, name)
+        return describe(run.record, run.state, run.left()) if run else self._shared.history.status_of(run_id)
 
     def details_of(self, run_id: str) -> dict[str, Any]:
         """Return `details` of a run; raises `NotFoundError`."""
-        process, history = self._process_of(run_id, None), self._shared.history
-        run = process.current() if process is not None else None
-        if run is not None and run.record.run_id == run_id:
-            record, state = run.record, run.state
-        else:
-            record, state = history.find(run_id)
+        run, history = self._followed(run_id, None), self._shared.history
+        record, state = (run.record, run.state) if run is not None else history.find(run_id)
         return describe_details(record, state, history.index, self._shared.meter)
 
     def kill(
@@ -113,9 +110,11 @@ class ProcessManager:
         signal = _checked(signal_type)
         if run_id is None:
             return self._expected(name or DEFAULT_NAME).kill(signal, timeout)
-        process = self._process_of(run_id, name)
-        if process is not None:
-            return process.kill(signal, timeout)
+        followed = self._followed(run_id, name)
+        if followed is not None:
+            with self._get(followed.record.name).ending() as run:
+                if run is not None and run.record.run_id == run_id:  # and was not exchanged for another meanwhile
+                    return kill_run(run, signal, timeout)
         with contextlib.closing(self._shared.history.open(run_id)) as run:
             return kill_run(run, signal, timeout)
 
@@ -145,7 +144,7 @@ class ProcessManager:
 
     def runs(self, name: str | None, limit: int, before: str | None) -> dict[str, Any]:
         """Return a page of the runs that are kept; see `History.runs`."""
-        return self._shared.history.runs(name, limit, before, self._followed)
+        return self._shared.history.runs(name, limit, before, self._status_followed)
 
     def prepare_lists(self) -> None:
         """Begin to read the records of past runs, in the background."""
@@ -161,8 +160,8 @@ class ProcessManager:
         """Return log file and clock of a run, or of a process's current one; raises `NotFoundError`."""
         if run_id is None:
             return self._expected(name or DEFAULT_NAME).log_of()
-        process = self._process_of(run_id, name)
-        return process.log_of() if process is not None else self._shared.history.log_of(run_id)
+        run = self._followed(run_id, name)
+        return (run.record.log_file, run.clock) if run is not None else self._shared.history.log_of(run_id)
 
     def shut_down(self, timeout: float) -> None:
         """End all trees because the service stops, overtaking any operation; return once their shims have exited."""
@@ -246,10 +245,10 @@ class ProcessManager:
             if process is not None and not starting and process.current() is None:
                 del self._processes[name]
 
-    def _followed(self, run_id: str) -> dict[str, Any] | None:
+    def _status_followed(self, run_id: str) -> dict[str, Any] | None:
         """Return the status object of a run that is a process's current one; None for a past one."""
-        process = next((one for one in self._all() if one.has_run(run_id)), None)
-        return process.get_status() if process is not None else None
+        run = self._followed(run_id, None)
+        return describe(run.record, run.state, run.left()) if run is not None else None
 
     def _forget(self, name: str, run_id: str) -> bool:
         """Do `NamedProcess.forget`, and drop a process that has no run any more."""
@@ -258,13 +257,16 @@ class ProcessManager:
         self._forget_if_unused(name)
         return True
 
-    def _process_of(self, run_id: str, name: str | None) -> NamedProcess | None:
-        """Return the process whose current run this is, None for a past one; raises `BadRequestError` for another's."""
-        process = next((one for one in self._all() if one.has_run(run_id)), None)
-        of = process.name if process is not None else name and self._shared.history.name_of(run_id)
+    def _followed(self, run_id: str, name: str | None) -> Run | None:
+        """Return this run if a process follows it, None for a past one; raises `BadRequestError` for another name's.
+
+        It is this run that was asked for, also where its process has another one by the time it is looked at.
+        """
+        run = next((run for one in self._all() if (run := one.followed(run_id)) is not None), None)
+        of = run.record.name if run is not None else name and self._shared.history.name_of(run_id)
         if name is not None and of != name:
             raise refusals.of_another_process(run_id, name, str(of))
-        return process
+        return run
 
     def _expected(self, name: str) -> NamedProcess:
         """Return a process that has a run; raises `NotFoundError` where none of this name is kept.

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -158,11 +158,16 @@ class NamedProcess:
 
         Raises `NotFoundError`, and `BadRequestError` when nothing is left to be ended.
         """
-        with self._operations.kill():
-            run = self.settled()
+        with self.ending() as run:
             if run is None:
                 raise refusals.nothing_started(self.name)
             return kill_run(run, signal_type, timeout, self._already_ended)
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[Run | None]:
+        """Yield the current run once no start is under way, for a kill of it: other operations are refused then."""
+        with self._operations.kill():
+            yield self.settled()
 
     def _already_ended(self, run: Run) -> BadRequestError:
         earlier = self._history.alive_beside(run.record)
@@ -225,9 +230,10 @@ class NamedProcess:
         run = self._expected()
         return run.record.log_file, run.clock
 
-    def has_run(self, run_id: str) -> bool:
-        """Tell whether this is the run that was last known as the current one."""
-        return self._run is not None and self._run.record.run_id == run_id
+    def followed(self, run_id: str) -> Run | None:
+        """Return the run that was last known as the current one, if it is this one; None for any other."""
+        run = self._run  # once: another thread may exchange it
+        return run if run is not None and run.record.run_id == run_id else None
 
     @property
     def port(self) -> int:
