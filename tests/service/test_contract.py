@@ -30,7 +30,7 @@ from tests.kit.places import PROGRAMS
 from tests.kit.services import Services
 
 MIN_REQUESTS = 1000
-EXAMPLES = 275  # for each of the calls that take anything
+EXAMPLES = 180  # for each of the calls that take anything
 RESTARTS = 40  # fewer: each may start a process
 REJECTIONS = ["400", "401", "403", "404", "405", "409", "413", "415", "429"]  # 413 too: a long command may be too large
 # gunicorn itself refuses a longer request line (`limit_request_line`), before the application could answer.
