@@ -1,6 +1,7 @@
 """Runs in the master and the worker: the named processes of one log directory, and its past runs."""
 
 import contextlib
+import heapq
 import logging
 import threading
 from collections import Counter
@@ -16,6 +17,7 @@ from app.runs.record import read_record, record_path
 from app.runs.spec import DEFAULT_NAME, Spec
 from app.supervisor import refusals
 from app.supervisor.details import describe_details
+from app.supervisor.entry import start_of
 from app.supervisor.lost import find_records
 from app.supervisor.policy import Policy
 from app.supervisor.process import (
@@ -57,8 +59,10 @@ class ProcessManager:
 
     def take_over(self) -> None:
         """Take over the runs that an earlier worker or service left behind."""
-        found = [self._get(name) for name in {DEFAULT_NAME, *names_with_pointers(self.logs.log_dir)}]
-        _raise_first(side_by_side([process.take_over for process in found if process.may_live()]))
+        names = {DEFAULT_NAME, *names_with_pointers(self.logs.log_dir)}
+        found = [process for name in names if (process := NamedProcess(name, self._shared)).may_live()]
+        self._processes = {process.name: process for process in found}
+        _raise_first(side_by_side([process.take_over for process in found]))
         known = {run.record.control for run in self._runs()}
         for path in find_records(self.logs.log_dir, SEARCH_TIMEOUT, known):
             record = read_record(path)
@@ -121,6 +125,7 @@ class ProcessManager:
     def kill_all(self, signal_type: str = "SIGTERM", timeout: float = 5.0) -> dict[str, Any]:
         """End every tree of every name, those of past runs included, side by side; return how that went."""
         signal = _checked(signal_type)
+        self._await_starts()
         with contextlib.ExitStack() as stack:
             current = [process for process in self._all() if process.live]
             past = [stack.enter_context(contextlib.closing(run)) for run in self._past_live(LAST_SEARCH_TIMEOUT)]
@@ -135,9 +140,12 @@ class ProcessManager:
 
     def overview(self, limit: int) -> list[dict[str, Any]]:
         """Return what GET /processes lists of each process, live ones first, then the newest."""
-        for name in self._shared.history.index.names().keys() - self._processes.keys():
+        kept = self._shared.history.index.names()
+        others = [kept[name] for name in kept.keys() - self._processes.keys()]
+        shown = heapq.nlargest(limit, others, key=start_of)
+        for entry in (*shown, *(entry for entry in others if not entry.ended)):
             with contextlib.suppress(NotFoundError):  # dropped meanwhile
-                self._expected(name)
+                self._expected(entry.name)
         found = [summary for process in self._all() if (summary := process.summary()) is not None]
         found.sort(key=lambda one: (one["stopped_at"] is None or one["leftovers"] > 0, one["created_at"]), reverse=True)
         return found[:limit]
@@ -152,9 +160,9 @@ class ProcessManager:
 
     def restart(self, timeout: float | None = None, *, name: str = DEFAULT_NAME) -> dict[str, Any]:
         """End what lives of a process's current run and start that again; see `NamedProcess.restart`."""
-        process = self._expected(name)
-        with self._counted(name, process.port) as ports_asked:
-            return process.restart(timeout, ports_asked)
+        port = self._expected(name).port
+        with self._counted(name, port) as ports_asked:
+            return self._get(name).restart(timeout, ports_asked)
 
     def log_of(self, run_id: str | None = None, name: str | None = None) -> tuple[str, RunClock | None]:
         """Return log file and clock of a run, or of a process's current one; raises `NotFoundError`."""
@@ -165,8 +173,8 @@ class ProcessManager:
 
     def shut_down(self, timeout: float) -> None:
         """End all trees because the service stops, overtaking any operation; return once their shims have exited."""
-        settled = side_by_side([process.settled for process in self._all()])
-        runs = [run for run in settled if isinstance(run, Run) and run.live]
+        self._await_starts()
+        runs = [run for run in self._runs() if run.live]
         try:
             _raise_first(side_by_side([partial(shut_down, run, timeout) for run in runs]))
         finally:
@@ -191,6 +199,10 @@ class ProcessManager:
         self._shared.meter.close()
         for process in self._all():
             process.close()
+
+    def _await_starts(self) -> None:
+        """Wait until the starts that are under way have a process, or have failed, but for none that begins later."""
+        side_by_side([process.settled for process in self._all() if process.exchanging])
 
     def _past_live(self, timeout: float) -> list[Run]:
         """Return the live runs that are no process's current one; their caller closes them.
@@ -217,6 +229,7 @@ class ProcessManager:
         """
         with self._counting:
             if len(self._processes) + len(self._starting) >= self._shared.policy.max_processes:
+                self._drop_ended()
                 live = {process.name for process in self._all() if process.occupied}
                 live |= {starting for starting, _port in self._starting}
                 if name not in live and len(live) >= self._shared.policy.max_processes:
@@ -244,6 +257,19 @@ class ProcessManager:
             starting = any(name == one for one, _port in list(self._starting))  # which another thread may change
             if process is not None and not starting and process.current() is None:
                 del self._processes[name]
+
+    def _drop_ended(self) -> None:
+        """Drop the processes of which nothing lives, and that are not being started: links and index know them.
+
+        Of thousands of names that were used once, those that live are found quickly then, and nothing is held.
+        """
+        for process in self._all():
+            with self._changing:
+                starting = any(process.name == one for one, _port in list(self._starting))
+                if starting or process.exchanging or process.live:
+                    continue
+                self._processes.pop(process.name, None)
+            process.close()
 
     def _status_followed(self, run_id: str) -> dict[str, Any] | None:
         """Return the status object of a run that is a process's current one; None for a past one."""

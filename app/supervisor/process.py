@@ -209,6 +209,14 @@ class NamedProcess:
         with self._exchange:
             return self.current()
 
+    @property
+    def exchanging(self) -> bool:
+        """Tell whether another thread is exchanging the current run for another: see `settled`."""
+        if not self._exchange.acquire(blocking=False):
+            return True
+        self._exchange.release()
+        return False
+
     def awaited(self) -> str | None:
         """Name, as part of a sentence, the processes of the current run that still live; None when none do."""
         run = self.current()
