@@ -180,9 +180,9 @@ class RunIndex:
                 entry.total_lines, entry.log_bytes = lines, size
         return entry.total_lines, entry.log_bytes
 
-    def path_of(self, entry: Entry) -> str:
-        """Return the path of a run's record."""
-        return f"{self._prefix}{entry.run_id}.json"
+    def path_of(self, run: Entry | str) -> str:
+        """Return the path of a run's record, by its entry or its id."""
+        return f"{self._prefix}{run if isinstance(run, str) else run.run_id}.json"
 
     def _fulfil(self, build: Future[None]) -> None:
         """Scan the directory, and once more after a moment, for runs that an overlapping worker has started."""

@@ -12,6 +12,8 @@ from typing import Any, cast
 
 from app.exceptions import BadRequestError, NotFoundError
 from app.log.clock import RunClock
+from app.runs.members import ids_of_live_runs
+from app.runs.names import is_run_id
 from app.runs.pointer import Pointer, names_with_pointers
 from app.runs.record import read_record, record_path
 from app.runs.spec import DEFAULT_NAME, Spec
@@ -207,12 +209,14 @@ class ProcessManager:
     def _past_live(self, timeout: float) -> list[Run]:
         """Return the live runs that are no process's current one; their caller closes them.
 
-        Those without keepers have no socket to be found by; the index has them, as runs that have not ended.
+        Those without keepers have no socket to be found by: their members' environment tells of them, and the index has
+        them as runs that have not ended. The master, which ends all at a stop, has no index: to build it takes seconds.
         """
         current = self._runs()
         found = find_records(self.logs.log_dir, timeout, {run.record.control for run in current})
         index = self._shared.history.index
-        paths = dict.fromkeys([*found, *map(index.path_of, index.live())])
+        ids = {*filter(is_run_id, ids_of_live_runs()), *(entry.run_id for entry in index.live())}
+        paths = dict.fromkeys([*found, *map(index.path_of, ids)])
         for run in current:
             paths.pop(record_path(run.record.log_file), None)
         loaded = [run for run in side_by_side([partial(Run.load, path) for path in paths]) if isinstance(run, Run)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from app.service import manage
 from app.supervisor.handshake import request_handshake
 from app.supervisor.manager import ProcessManager
 from app.supervisor.run import Run
@@ -72,6 +74,18 @@ def test_a_past_run_without_keepers_is_ended_with_all(pm: ProcessManager, end: s
     assert pm.get_status(past["run_id"])["daemons"] == [daemon]
     getattr(pm, end)(timeout=1.0)
     assert not alive(daemon["pid"])
+
+
+def test_the_master_ends_a_past_run_without_keepers(pm: ProcessManager) -> None:
+    """At a stop the master's manager, which has no index, ends what lives of a past run whose keepers are dead."""
+    pm.start("sleep 1000 & exit 0")
+    [leftover] = wait_until(lambda: pm.get_status()["leftover_pids"])
+    kill_keepers(pm)
+    pm.start("exec sleep 1000", leftovers="leave")
+    with closing(manage(pm.logs.log_dir)) as last:
+        last.take_over()
+        last.shut_down(1.0)
+    assert not alive(leftover)
 
 
 def test_a_tree_without_keepers_that_ignores_the_signal(pm: ProcessManager) -> None:
