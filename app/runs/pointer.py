@@ -41,7 +41,11 @@ class Pointer:
         with contextlib.suppress(FileNotFoundError):
             fresh.unlink()
         fresh.symlink_to(os.path.relpath(record_path, self._path.parent))
-        fresh.rename(self._path)
+        try:
+            fresh.rename(self._path)
+        except OSError:  # as where somebody has made a directory of that name
+            fresh.unlink()
+            raise
 
 
 def names_with_pointers(directory: Path) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -180,10 +180,14 @@ class Starter:
             yield
         except BaseException:
             run.close()
-            with contextlib.suppress(OSError):  # what can't be undone now must not hide why the start has failed
-                self._pointer.set(before)
-                RecordFile(record_path(record.log_file)).remove()
-                Path(record.log_file).unlink(missing_ok=True)
+            undo: tuple[Callable[[], None], ...] = (
+                partial(self._pointer.set, before),
+                RecordFile(record_path(record.log_file)).remove,
+                partial(Path(record.log_file).unlink, missing_ok=True),
+            )
+            for undone in undo:
+                with contextlib.suppress(OSError):  # it must neither hide why the start has failed, nor keep the rest
+                    undone()
             raise
 
 

@@ -72,6 +72,15 @@ def test_what_can_not_be_undone_hides_no_reason(
     assert ended(pm.get_status)["exit_code"] == 3
 
 
+def test_a_pointer_that_can_not_be_set_keeps_no_files(pm: ProcessManager) -> None:
+    """Where a directory has the place of a name's link, each start fails and leaves nothing, its link included."""
+    (pm.logs.log_dir / "current-web").mkdir()
+    for _ in range(2):
+        with pytest.raises(InternalError, match="Is a directory"):
+            pm.start("true", name="web")
+    assert {path.name for path in pm.logs.log_dir.iterdir()} == {".lock", "current-web"}
+
+
 def test_one_retention_waits_while_one_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many starts are made meanwhile, one further thread is enough: it sees the runs of all."""
     goes_on = threading.Event()
