@@ -163,6 +163,8 @@ class StartSchema(RequestSchema):
         replace, if_running = data.get("replace"), data.get("if_running")
         if None not in (replace, if_running) and replace != (if_running == "replace"):
             raise ValidationError("Contradicts replace: give one of the two.", "if_running")
+        if data.get("leftovers") == "leave" and (replace or if_running == "replace"):
+            raise ValidationError("Contradicts replace, which ends them: leave out one of the two.", "leftovers")
 
     @post_load
     def make_spec(self, data: Mapping[str, Any], **_: object) -> dict[str, Any]:

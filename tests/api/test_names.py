@@ -263,6 +263,15 @@ def test_replace_and_another_wish_contradict(client: FlaskClient, if_running: st
     assert client.post("/start", json={**body, "if_running": "replace"}).status_code == 201
 
 
+@pytest.mark.parametrize("replace", [{"replace": True}, {"if_running": "replace"}])
+def test_what_is_replaced_leaves_nothing(client: FlaskClient, replace: dict[str, Any]) -> None:
+    """A replacement ends leftovers, so that to leave them as well is 400, and nothing is ended."""
+    pid = start(client, "exec sleep 1000", name="web")["process_pid"]
+    refused = client.post("/start", json={"command": "true", "name": "web", "leftovers": "leave", **replace})
+    assert (refused.status_code, list(refused.get_json()["errors"])) == (400, ["leftovers"])
+    assert alive(pid)
+
+
 def test_leftovers_may_be_left(client: FlaskClient) -> None:
     """`leftovers: leave` starts beside what a past run left, which stays that run's and is ended by its run_id."""
     first = start(client, "sleep 1000 & exit 0", name="web")
