@@ -104,9 +104,11 @@ def _go_on(talker: Talker, asked: dict[str, Any]) -> None:
         talker.close_output()
         _sleep(talker, "daemon")
         return
-    if asked["child"] == "escapee":
+    kind = asked["child"]
+    if kind == "escapee":
         os.setsid()
-    talker.introduce(asked["child"])
+        kind = "daemon" if asked["closes_at"] else kind  # without the output it is one, which a replacement spares
+    talker.introduce(kind)
     talker.talk(asked["child_lines"], asked["interval"])
 
 
