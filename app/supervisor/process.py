@@ -73,7 +73,7 @@ class NamedProcess:
     def take_over_lost(self, path: str) -> None:
         """Take over a run that lives although no pointer says so, unless a later or a live one is the current one."""
         with self._exchange:
-            run = self._run
+            run = self.current()  # that of the link, which may have ended and was not loaded yet
             if run is not None and run.live:
                 logger.info("The past run of %s goes on beside the current one; a stop ends it.", path)
             elif run is not None and run.record.started_ns > _started_ns(path):

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,9 +22,11 @@ from app.runs.record import RecordFile, State
 from app.service import manage
 from app.shim.listener import Listener
 from app.supervisor.lost import find_records
-from tests.kit.actors import shim_of
+from app.supervisor.manager import ProcessManager
+from tests.kit.actors import record_of, shim_of
 from tests.kit.processes import alive, parent, send
 from tests.kit.records import make_record
+from tests.kit.waiting import wait_until
 
 
 @contextmanager
@@ -189,3 +191,18 @@ def test_a_name_with_a_newline_hides_no_run(tmp_path: Path, forged: str, number:
 def test_a_name_fits_whatever_the_directory(tmp_path: Path) -> None:
     """The name of a control socket is within unix(7)'s 107 bytes for the longest of paths."""
     assert len(new_control_name(tmp_path / "/".join(["x" * 255] * 15))) <= 107
+
+
+def test_a_past_run_with_a_daemon_does_not_become_the_current_one(pm: ProcessManager) -> None:
+    """The next worker tells of a name's last run, which has ended, and not of the one before, whose daemon lives."""
+    past = pm.start("setsid -f sleep 1000 > /dev/null 2>&1; exit 0")
+    daemon = wait_until(lambda: pm.get_status()["daemons"])[0]["pid"]
+    last = pm.start("exit 3")
+    wait_until(lambda: record_of(last).state.ended)
+    pm.close()
+    with closing(manage(pm.logs.log_dir)) as following:
+        following.take_over()
+        assert following.get_status()["run_id"] == last["run_id"]
+        assert following.get_status(past["run_id"])["daemons"][0]["pid"] == daemon
+        assert following.kill(run_id=past["run_id"])["survivors"] == []
+    assert not alive(daemon)
