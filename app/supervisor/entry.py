@@ -9,6 +9,7 @@ from app.runs.record import RunRecord
 from app.supervisor.naming import cut
 from app.supervisor.status import Status, describe, status_of
 
+# Characters of a command in lists.
 SHOWN_COMMAND = 200
 # The name under which runs without a readable record are kept: none of a process's.
 UNRECORDED = ""

@@ -35,7 +35,6 @@ from app.supervisor.process import (
 from app.supervisor.run import Run
 from app.supervisor.shared import Shared
 from app.supervisor.side_by_side import side_by_side
-from app.supervisor.status import describe
 
 logger = logging.getLogger(__name__)
 # A lost run's shim replies within milliseconds; a service has time for a busy machine at its start, less at its stop.
@@ -93,7 +92,7 @@ class ProcessManager:
         if run_id is None:
             return self._expected(name or DEFAULT_NAME).get_status()
         run = self._followed(run_id, name)
-        return describe(run.record, run.state, run.left()) if run else self._shared.history.status_of(run_id)
+        return run.describe() if run is not None else self._shared.history.status_of(run_id)
 
     def details_of(self, run_id: str) -> dict[str, Any]:
         """Return `details` of a run; raises `NotFoundError`."""
@@ -254,12 +253,14 @@ class ProcessManager:
         others = [process for process in self._all() if process.name != name and process.port and process.occupied]
         return starting | {process.port: (process.name, process.pid) for process in others}
 
+    def _is_starting(self, name: str) -> bool:
+        return any(name == one for one, _port in list(self._starting))  # which another thread may change
+
     def _forget_if_unused(self, name: str) -> None:
         """Drop a name of which there is no run, as after a failed start, unless it is being started."""
         with self._changing:
             process = self._processes.get(name)
-            starting = any(name == one for one, _port in list(self._starting))  # which another thread may change
-            if process is not None and not starting and process.current() is None:
+            if process is not None and not self._is_starting(name) and process.current() is None:
                 del self._processes[name]
 
     def _drop_ended(self) -> None:
@@ -269,8 +270,7 @@ class ProcessManager:
         """
         for process in self._all():
             with self._changing:
-                starting = any(process.name == one for one, _port in list(self._starting))
-                if starting or process.exchanging or process.live:
+                if self._is_starting(process.name) or process.exchanging or process.live:
                     continue
                 self._processes.pop(process.name, None)
             process.close()
@@ -278,7 +278,7 @@ class ProcessManager:
     def _status_followed(self, run_id: str) -> dict[str, Any] | None:
         """Return the status object of a run that is a process's current one; None for a past one."""
         run = self._followed(run_id, None)
-        return describe(run.record, run.state, run.left()) if run is not None else None
+        return run.describe() if run is not None else None
 
     def _forget(self, name: str, run_id: str) -> bool:
         """Do `NamedProcess.forget`, and drop a process that has no run any more."""

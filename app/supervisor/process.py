@@ -13,14 +13,14 @@ from app.runs.pointer import Pointer
 from app.runs.record import Cause, State, read_record, record_path
 from app.runs.spec import Spec, differences
 from app.supervisor import ports, refusals
+from app.supervisor.entry import SHOWN_COMMAND
 from app.supervisor.handshake import request_handshake
-from app.supervisor.naming import listed, name_all
+from app.supervisor.naming import cut, listed, name_all
 from app.supervisor.operations import Operations
 from app.supervisor.run import HANDSHAKE_TIMEOUT, Run
 from app.supervisor.shared import Shared
 from app.supervisor.starting import CheckedStart, Starter
 from app.supervisor.status import describe, reason_of, signal_name, status_of
-from app.wording import shorten
 
 logger = logging.getLogger(__name__)
 # Seconds from SIGTERM to SIGKILL for the old tree at `replace`, as by default for /kill.
@@ -29,8 +29,6 @@ REPLACE_TIMEOUT = 5.0
 LEFTOVER_TIMEOUT = 2.0
 # A shim whose run has ended needs milliseconds to record that and exit.
 SHIM_TIMEOUT = 2.0
-# Characters of a command in lists.
-SHOWN_COMMAND = 200
 # The ports that live processes of other names were started for, with these names, and their pids once they have one.
 PortsAsked = Mapping[int, tuple[str, int | None]]
 NO_PORTS: PortsAsked = MappingProxyType({})
@@ -131,7 +129,7 @@ class NamedProcess:
     def get_status(self) -> dict[str, Any]:
         """Return the current run's status object; raises `NotFoundError`."""
         run = self._expected()
-        return describe(run.record, run.state, run.left())
+        return run.describe()
 
     def summary(self) -> dict[str, Any] | None:
         """Return the line of GET /processes for the current run; None where there is none."""
@@ -144,7 +142,7 @@ class NamedProcess:
             "status": status_of(state),
             "run_id": record.run_id,
             "process_pid": record.process.pid if record.process else None,
-            "command": shorten(record.spec.command, SHOWN_COMMAND),
+            "command": cut(record.spec.command, SHOWN_COMMAND),
             "created_at": record.created_at,
             "stopped_at": state.stopped_at,
             "exit_code": state.exit_code,
@@ -333,7 +331,7 @@ def _reused(run: Run, asked: Spec) -> dict[str, Any]:
     """Return the status of a live run that was started in the same way; raises `ConflictError` for another."""
     if differing := differences(asked, run.record.spec):
         raise refusals.unlike(run, differing)
-    return describe(run.record, run.state, run.left()) | {"started": False}
+    return run.describe() | {"started": False}
 
 
 def _started_ns(path: str) -> int:

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from functools import partial
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from msgspec.structs import replace
 
@@ -20,6 +20,7 @@ from app.supervisor.launch import Launched
 from app.supervisor.leftovers import NOTHING, Left, divide
 from app.supervisor.remains import end, members_of
 from app.supervisor.run_connection import RECOVERY_TIMEOUT, RunConnection
+from app.supervisor.status import describe
 
 logger = logging.getLogger(__name__)
 # A shim writes its record within milliseconds; one that does not is asked again by the next call.
@@ -109,6 +110,10 @@ class Run(RunConnection):
         if state.stopped_at is None or state.ended:
             return NOTHING
         return divide(self.record, members_of(self.record))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the run's status object."""
+        return describe(self.record, self.state, self.left())
 
     @property
     def over(self) -> bool:
